@@ -1,0 +1,71 @@
+"""Names of everything that one station writes and another reads.
+
+Stations never import each other; they meet at these artifacts (docs/design.md).
+"""
+
+# Postgres schemas
+RAW = "raw"
+MARTS = "marts"
+MONITORING = "monitoring"
+SERVING = "serving"
+
+# raw tables: written by etl and streaming, read by dbt
+RAW_INTERACTIONS = "raw.interactions"
+RAW_ITEMS = "raw.items"
+RAW_USERS = "raw.users"
+RAW_IMPRESSIONS = "raw.impressions"
+RAW_QUARANTINE = "raw.quarantine"
+
+# marts: written by dbt, read by Feast, training, streaming, monitoring and the dashboard
+FCT_INTERACTIONS = "marts.fct_interactions"
+FCT_IMPRESSIONS = "marts.fct_impressions"
+DIM_USERS = "marts.dim_users"
+DIM_ITEMS = "marts.dim_items"
+FEAT_USER_ACTIVITY = "marts.feat_user_activity"
+FEAT_ITEM_POPULARITY = "marts.feat_item_popularity"
+AGG_DAILY_ENGAGEMENT = "marts.agg_daily_engagement"
+AGG_RECOMMENDATION_FUNNEL = "marts.agg_recommendation_funnel"
+AGG_MODEL_QUALITY = "marts.agg_model_quality"
+
+# judgements: written by every station, read by the dashboard and the DAGs
+OUTCOMES = "monitoring.outcomes"
+RECEIPTS = "monitoring.receipts"
+MODEL_EVALUATIONS = "monitoring.model_evaluations"
+
+# batch answers: written by serving, read by dashboards and bulk consumers
+PRECOMPUTED_LISTS = "serving.precomputed_lists"
+
+# topics
+TOPIC_INTERACTIONS = "interactions.v1"
+TOPIC_IMPRESSIONS = "impressions.v1"
+DEAD_LETTER_SUFFIX = ".dlq"
+CONSUMER_GROUP = "recsys-streaming"
+
+# feature services and views (feature_repo/features.py)
+FEATURE_SERVICE_RETRIEVAL = "retrieval_v1"
+FEATURE_SERVICE_RANKING = "ranking_v1"
+FEATURE_VIEW_USER_ACTIVITY = "user_activity"
+FEATURE_VIEW_ITEM_POPULARITY = "item_popularity"
+PUSH_SOURCE_USER_ACTIVITY = "user_activity_push"
+USER_FEATURES = (
+    "user_interactions_total",
+    "user_interactions_30d",
+    "user_distinct_items",
+    "user_mean_rating",
+)
+ITEM_FEATURES = ("item_interactions_total", "item_interactions_90d", "item_mean_rating")
+
+# registry
+REGISTERED_MODEL = "recommender"
+ALIAS_CHAMPION = "champion"
+ALIAS_CHALLENGER = "challenger"
+EXPERIMENT = "recsys"
+MODEL_NAMES = ("popularity", "ials", "two_tower", "keras_two_tower", "text_encoder")
+BASELINE_MODEL = "popularity"
+
+# experiment that splits live traffic (recsys/assignment.py)
+EXPERIMENT_SALT = "recommendations-2026-11"
+
+# the DAGs
+DAG_PIPELINE = "recsys_pipeline"
+DAG_INSIGHT = "recsys_insight"

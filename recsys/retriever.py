@@ -1,0 +1,169 @@
+"""Recommendation from a bundle: histories in, ranked items out. Pure: no I/O after loading, no clock, no state.
+
+Shapes: B users, I items, D embedding size, L history length, F user features.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from recsys import bundle
+from recsys.bundle import Manifest
+
+
+class Retriever:
+    """Scores the whole catalogue for histories of item indices (oldest first).
+
+    A history is all that a model knows of a user, so a user unseen in training, or one who clicked a second ago, is
+    served by the same code (fold-in).
+    """
+
+    def __init__(self, folder: Path, threads: int = 1):
+        """Load a bundle.
+
+        Raises:
+            UnusableInput: the folder is no readable bundle.
+        """
+        self.manifest: Manifest = bundle.read_manifest(folder)
+        self.catalogue = bundle.read_catalogue(folder)
+        arrays = bundle.read_arrays(folder)
+        self.popularity = arrays[bundle.POPULARITY]  # (I,)
+        self.item_vectors = arrays.get("item_vectors")  # (I, D)
+        self.item_bias = arrays.get("item_bias")  # (I,)
+        self.gram = arrays.get("gram")  # (D, D)
+        self.index = {item_id: i for i, item_id in enumerate(self.catalogue.item_id)}
+        self._session = _onnx_session(folder / bundle.ENCODER, threads) if self.manifest.kind == "onnx" else None
+
+    @property
+    def n_items(self) -> int:
+        return len(self.popularity)
+
+    def indices(self, item_ids: Sequence[str]) -> np.ndarray:
+        """Return the indices of the known ones among these items, in their order. int64, at most len(item_ids)."""
+        return np.array([self.index[item] for item in item_ids if item in self.index], dtype=np.int64)
+
+    def encode(self, histories: Sequence[np.ndarray], user_features: np.ndarray | None = None) -> np.ndarray:
+        """Return the users' vectors. (B, D)
+
+        Args:
+            histories: item indices of each user, oldest first; must not be empty.
+            user_features: (B, F) raw feature values in the manifest's order; NaN (unknown) counts as the mean.
+        """
+        recent = [history[max(len(history) - self.manifest.max_history, 0) :] for history in histories]
+        if self.manifest.kind == "ials":
+            return np.stack([self._solve(history) for history in recent])
+        if self.manifest.kind == "mean":
+            return np.stack([self._mean(history) for history in recent])
+        return self._run_encoder(recent, user_features)
+
+    def score(self, histories: Sequence[np.ndarray], user_features: np.ndarray | None = None) -> np.ndarray:
+        """Return each user's score of each item; a user with an empty history gets the popularity. float32 (B, I)"""
+        scores = np.tile(self.popularity, (len(histories), 1))  # (B, I)
+        known = [row for row, history in enumerate(histories) if len(history)]
+        if self.manifest.kind == "popularity" or not known:
+            return scores
+        features = None if user_features is None else user_features[known]
+        users = self.encode([histories[row] for row in known], features)  # (B', D)
+        scores[known] = users @ self.item_vectors.T
+        if self.item_bias is not None:
+            scores[known] += self.item_bias
+        return scores
+
+    def recommend(
+        self,
+        histories: Sequence[np.ndarray],
+        k: int,
+        user_features: np.ndarray | None = None,
+        allowed: np.ndarray | None = None,
+        filter_seen: bool = True,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return each user's k best items and their scores, best first, ties by item id. Both (B, k).
+
+        Args:
+            k: list length; beyond the number of eligible items the rows are padded with index -1 and score -inf.
+            allowed: bool (I,), the items that may be shown; all by default.
+            filter_seen: leave out the items of the user's own history.
+        """
+        scores = self.score(histories, user_features)
+        if allowed is not None:
+            scores[:, ~allowed] = -np.inf
+        if filter_seen:
+            for row, history in enumerate(histories):
+                scores[row, history] = -np.inf
+        return top_k(scores, k)
+
+    def similar_items(self, item: int, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the k items most like this one by cosine (by popularity where a model has no vectors), without it."""
+        if self.item_vectors is None:
+            scores = self.popularity.copy()
+        else:
+            norms = np.linalg.norm(self.item_vectors, axis=1) + 1e-12
+            scores = self.item_vectors @ self.item_vectors[item] / (norms * norms[item])
+        scores[item] = -np.inf
+        best, values = top_k(scores[None], k)
+        return best[0], values[0]
+
+    def _solve(self, history: np.ndarray) -> np.ndarray:
+        """Closed-form user of iALS (Hu et al. 2008; regularisation of Rendle et al. 2021). (D,)"""
+        vectors = self.item_vectors[np.unique(history)]  # (L, D)
+        alpha = self.manifest.unobserved_weight
+        reg = self.manifest.reg * (len(vectors) + alpha * self.n_items) ** self.manifest.reg_exponent
+        left = vectors.T @ vectors + alpha * self.gram + reg * np.eye(self.gram.shape[0], dtype=np.float32)
+        return np.linalg.solve(left, vectors.sum(0)).astype(np.float32)
+
+    def _mean(self, history: np.ndarray) -> np.ndarray:
+        age = np.arange(len(history))[::-1]  # 0 is the latest
+        weights = (0.5 ** (age / self.manifest.half_life)).astype(np.float32)
+        return weights @ self.item_vectors[history] / weights.sum()
+
+    def _run_encoder(self, histories: Sequence[np.ndarray], user_features: np.ndarray | None) -> np.ndarray:
+        longest = max(len(history) for history in histories)
+        padded = np.zeros((len(histories), longest), np.int64)  # (B, L)
+        mask = np.zeros((len(histories), longest), np.float32)
+        for row, history in enumerate(histories):
+            padded[row, longest - len(history) :] = history  # right-aligned: the latest item stands last
+            mask[row, longest - len(history) :] = 1
+        inputs = {"history": padded, "mask": mask}
+        if self.manifest.user_features:
+            inputs["user_features"] = self._standardised(user_features, len(histories))
+        return self._session.run(["user_vector"], inputs)[0]
+
+    def _standardised(self, user_features: np.ndarray | None, rows: int) -> np.ndarray:
+        width = len(self.manifest.user_features)
+        raw = np.full((rows, width), np.nan) if user_features is None else np.asarray(user_features, float)
+        scaled = (raw - np.array(self.manifest.feature_mean)) / np.array(self.manifest.feature_scale)
+        return np.clip(np.nan_to_num(scaled, nan=0.0), -5, 5).astype(np.float32)  # (B, F)
+
+
+def top_k(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the k best columns of each row and their scores, ties by column. Both (B, k); padded with -1 and -inf.
+
+    Columns with score -inf are never returned.
+
+    Raises:
+        ValueError: k is below one.
+    """
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
+    best = np.full((len(scores), k), -1, np.int64)
+    values = np.full((len(scores), k), -np.inf, np.float32)
+    for row, line in enumerate(scores):
+        if k < len(line):
+            threshold = np.partition(line, len(line) - k)[len(line) - k]
+            candidates = np.flatnonzero((line >= threshold) & (line > -np.inf))
+        else:
+            candidates = np.flatnonzero(line > -np.inf)
+        chosen = candidates[np.lexsort((candidates, -line[candidates]))][:k]
+        best[row, : len(chosen)] = chosen
+        values[row, : len(chosen)] = line[chosen]
+    return best, values
+
+
+def _onnx_session(path: Path, threads: int):
+    import onnxruntime  # only bundles of kind `onnx` need it
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

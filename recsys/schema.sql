@@ -1,0 +1,117 @@
+-- Tables that more than one station meets at. Idempotent; applied by `make up` and by compose's init step.
+create schema if not exists raw;
+create schema if not exists marts;
+create schema if not exists monitoring;
+create schema if not exists serving;
+
+-- Grain: one row per event and landed partition. An event that lands twice in one partition is refused as a
+-- duplicate by etl; one that lands in two partitions is counted once by dbt (event_id is deterministic).
+create table if not exists raw.interactions (
+    event_id         text not null,
+    user_id          text not null,
+    item_id          text not null,
+    rating           double precision,
+    occurred_at      timestamptz not null,
+    domain           text not null,
+    event_type       text not null,
+    context          text not null default '{}',
+    source           text not null,
+    landed_partition text not null
+) partition by list (source);
+
+-- Events from the log. The primary key is what makes at-least-once delivery count once.
+create table if not exists raw.interactions_stream partition of raw.interactions for values in ('stream');
+create unique index if not exists interactions_stream_event_id on raw.interactions_stream (event_id);
+create table if not exists raw.interactions_files partition of raw.interactions default;
+create index if not exists interactions_user_id on raw.interactions (user_id, occurred_at);
+
+create table if not exists raw.items (
+    item_id          text not null,
+    domain           text not null,
+    title            text not null,
+    text             text,
+    categories       text[] not null default '{}',
+    creators         text[] not null default '{}',
+    price            double precision,
+    published_year   integer,
+    attributes       text not null default '{}',
+    source           text not null,
+    landed_partition text not null
+);
+
+create table if not exists raw.users (
+    user_id          text not null,
+    domain           text not null,
+    attributes       text not null default '{}',
+    source           text not null,
+    landed_partition text not null
+);
+
+-- Grain: one row per shown item of one answer.
+create table if not exists raw.impressions (
+    event_id      text primary key,
+    request_id    text not null,
+    user_id       text not null,
+    item_id       text not null,
+    rank          integer not null,
+    score         double precision not null,
+    domain        text not null,
+    variant       text not null,
+    model_version text not null,
+    propensity    double precision not null,
+    rung          text not null,
+    shown_at      timestamptz not null
+);
+
+-- Grain: one row per refused record. Conservation: rows read = rows landed + rows quarantined.
+create table if not exists raw.quarantine (
+    source           text not null,
+    landed_partition text not null,
+    table_name       text not null,
+    reason           text not null,
+    record           text not null
+);
+
+-- Grain: one row per judgement; judging again replaces the row.
+create table if not exists monitoring.outcomes (
+    station      text not null,
+    outcome_date date not null,
+    check_name   text not null,
+    subject      text not null default '',
+    observed     text not null,
+    expected     text not null,
+    verdict      text not null check (verdict in ('pass', 'warn', 'fail')),
+    detail       jsonb not null default '{}',
+    primary key (station, outcome_date, check_name, subject)
+);
+
+-- Grain: one row per task and key. Written when the task's output is complete, so that the same work is not done twice.
+create table if not exists monitoring.receipts (
+    task        text not null,
+    key         text not null,
+    fingerprint text not null,
+    detail      jsonb not null,
+    primary key (task, key)
+);
+
+-- Grain: one row per data cut, model and metric.
+create table if not exists monitoring.model_evaluations (
+    cut_id  text not null,
+    as_of   date not null,
+    model   text not null,
+    run_id  text not null,
+    metric  text not null,
+    value   double precision not null,
+    primary key (cut_id, model, metric)
+);
+
+-- Grain: one row per user, domain and rank of the latest precomputed lists.
+create table if not exists serving.precomputed_lists (
+    user_id       text not null,
+    domain        text not null,
+    rank          integer not null,
+    item_id       text not null,
+    score         double precision not null,
+    model_version text not null,
+    primary key (user_id, domain, rank)
+);

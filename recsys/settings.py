@@ -1,0 +1,88 @@
+"""Every setting of the platform, read here and nowhere else.
+
+Precedence: process environment, then `<var_dir>/platform.env` (written by `make up` with the ports and the random
+passwords of this installation), then the defaults below. Names in the environment carry the prefix `RECSYS_`.
+"""
+
+import os
+from functools import lru_cache
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+HOME = Path(__file__).resolve().parent.parent
+
+
+class Settings(BaseSettings):
+    """Where things are. No station knows whether an address is a laptop, a compose network or a cloud."""
+
+    model_config = SettingsConfigDict(env_prefix="RECSYS_", frozen=True, extra="forbid")
+
+    var_dir: Path = Field(HOME / "var", description="everything that this installation writes")
+    data_dir: Path | None = Field(None, description="the user's own raw files in the official formats")
+    lake_url: str = Field("", description="raw tables as Parquet; default <var_dir>/lake")
+    postgres_url: str = Field(
+        "postgresql://recsys@127.0.0.1:15432/recsys", description="warehouse; also Feast's offline store"
+    )
+    redis_url: str = Field("redis://127.0.0.1:16379/0", description="online store and cache (Redis or Valkey)")
+    kafka_bootstrap: str = Field("127.0.0.1:19092", description="Kafka bootstrap servers, comma-separated")
+    topic_prefix: str = Field("", description="put before every topic and consumer group, to share one Kafka")
+    mlflow_url: str = Field("http://127.0.0.1:15000", description="MLflow tracking and registry")
+    airflow_url: str = Field("http://127.0.0.1:18081", description="Airflow's page and REST API")
+    airflow_user: str = Field("admin", description="local login of the Airflow page")
+    airflow_password: str = Field("", description="its password; `make up` writes a random one")
+    serving_url: str = Field("http://127.0.0.1:18080", description="the recommendation API")
+    dashboard_url: str = Field("http://127.0.0.1:18501", description="the executive dashboard")
+    model_dir: Path | None = Field(None, description="served model bundle; default <var_dir>/serving/current")
+    variant_weights: dict[str, float] = Field(
+        {"champion": 0.99, "popular": 0.01}, description="share of the users that each variant gets; sums to one"
+    )
+    threads: int = Field(1, ge=1, description="numeric threads of a task (BLAS, OpenMP, torch, TensorFlow)")
+    spark_master: str = Field("local[2]", description="Spark master of the batch jobs")
+    spark_memory: str = Field("2g", description="heap of the Spark driver")
+    seed: int = Field(1, description="seed of every training and sampling")
+
+    @property
+    def lake(self) -> str:
+        return self.lake_url or str(self.var_dir / "lake")
+
+    @property
+    def served_model(self) -> Path:
+        return self.model_dir or self.var_dir / "serving" / "current"
+
+    def libpq_environment(self) -> dict[str, str]:
+        """The warehouse's address in libpq's own variables, for tools that read those (dbt, Feast)."""
+        url = urlsplit(self.postgres_url)
+        return {
+            "PGHOST": url.hostname or "127.0.0.1",
+            "PGPORT": str(url.port or 5432),
+            "PGUSER": unquote(url.username or ""),
+            "PGPASSWORD": unquote(url.password or ""),
+            "PGDATABASE": url.path.lstrip("/"),
+        }
+
+    def child_environment(self) -> dict[str, str]:
+        """The environment for a command that this process starts: ours, and what foreign tools read."""
+        redis = urlsplit(self.redis_url)
+        return {
+            **os.environ,
+            **self.libpq_environment(),
+            "RECSYS_VAR_DIR": str(self.var_dir),
+            "FEAST_REDIS": f"{redis.hostname}:{redis.port}" + (f",password={redis.password}" if redis.password else ""),
+            "FEAST_USAGE": "False",
+            "MLFLOW_TRACKING_URI": self.mlflow_url,
+            "OMP_NUM_THREADS": str(self.threads),
+        }
+
+
+@lru_cache(maxsize=1)
+def load_settings() -> Settings:
+    """Return this process's settings.
+
+    Raises:
+        pydantic.ValidationError: a value has the wrong type, or `platform.env` holds an unknown name.
+    """
+    var_dir = Path(os.environ.get("RECSYS_VAR_DIR", HOME / "var"))
+    return Settings(_env_file=var_dir / "platform.env", var_dir=var_dir)
