@@ -62,6 +62,7 @@ ALIAS_CHALLENGER = "challenger"
 EXPERIMENT = "recsys"
 MODEL_NAMES = ("popularity", "ials", "two_tower", "keras_two_tower", "text_encoder")
 BASELINE_MODEL = "popularity"
+MODELS_WITH_USER_FEATURES = ("keras_two_tower",)  # they read the feature service `retrieval_v1`
 
 # experiment that splits live traffic (recsys/assignment.py)
 EXPERIMENT_SALT = "recommendations-2026-11"

@@ -27,7 +27,8 @@ POPULARITY = "popularity"
 
 Kind = Literal["popularity", "ials", "mean", "onnx"]
 """popularity: the same list for all. ials: `item_vectors` (I, D) and `gram` (D, D), user solved in closed form.
-mean: user is the recency-weighted mean of unit `item_vectors`. onnx: user encoded by encoder.onnx."""
+mean: user is the recency-weighted mean of `item_vectors`. onnx: user encoded by encoder.onnx. All but the first score
+user · item, plus `item_bias` (I,) where the bundle has one."""
 
 
 class Manifest(BaseModel):
@@ -45,9 +46,11 @@ class Manifest(BaseModel):
     user_features: tuple[str, ...] = Field((), description="online features that the encoder reads, in order")
     feature_mean: tuple[float, ...] = ()
     feature_scale: tuple[float, ...] = ()
-    half_life: float = Field(20.0, gt=0, description="kind `mean`: items back in history until a weight halves")
+    recency_exponent: float = Field(
+        0.0, ge=0, description="kinds `ials` and `mean`: the item `a` places back in history weighs (1 + a)^-exponent"
+    )
     unobserved_weight: float = Field(0.0, ge=0, description="kind `ials`: α0 of Rendle et al. 2021")
-    reg: float = Field(0.0, ge=0, description="kind `ials`: λ of the user's solve, already frequency-scaled by exponent")
+    reg: float = Field(0.0, ge=0, description="kind `ials`: λ of the user's solve")
     reg_exponent: float = Field(0.0, ge=0, description="kind `ials`: ν of Rendle et al. 2021")
     hyper_parameters: dict[str, float | int | str | bool] = Field(default_factory=dict)
     seed: int = 0
@@ -80,7 +83,9 @@ def write_bundle(
     if any(len(column) != n_items for column in catalogue.model_dump().values()):
         raise ValueError("the catalogue's columns differ in length")
     if POPULARITY not in arrays or (manifest.kind == "onnx") != (encoder is not None):
-        raise ValueError(f"a bundle of kind {manifest.kind} with arrays {sorted(arrays)}, encoder: {encoder is not None}")
+        raise ValueError(
+            f"a bundle of kind {manifest.kind} with arrays {sorted(arrays)}, encoder: {encoder is not None}"
+        )
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise ValueError(f"array {name} holds NaN or infinity: the training diverged")

@@ -7,6 +7,7 @@ in the warehouse: a task that was killed leaves none and is done again.
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from recsys.errors import MissingArtifact
 from recsys.settings import HOME
 
 CODE_SUFFIXES = {".py", ".sql", ".yml", ".yaml", ".json"}
+PARTITIONED = frozenset({"etl.land", "etl.load"})
+"""Tasks whose receipts are kept by partition and interval."""
 
 
 def fingerprint(*parts: object) -> str:
@@ -61,6 +64,30 @@ def latest(connection: psycopg.Connection, task: str, key: str) -> tuple[str, di
     if row is None:
         raise MissingArtifact(f"receipt of `{task}`", key, "Run that task first; `make demo` runs all in order")
     return row[0], row[1]
+
+
+def upstream(connection: psycopg.Connection, tasks: Iterable[str], key: str) -> list[tuple[str, str, str]]:
+    """Return task, key and fingerprint of each receipt that these upstream tasks have for an interval.
+
+    A task that writes partitions of the raw tables keeps a receipt for each; who reads those tables reads them all.
+
+    Raises:
+        MissingArtifact: one of the tasks has not completed for this key.
+    """
+    found = []
+    for task in tasks:
+        if task in PARTITIONED:
+            rows = connection.execute(
+                "select key, fingerprint from monitoring.receipts where task = %s order by key", (task,)
+            ).fetchall()
+            if not rows:
+                raise MissingArtifact(
+                    f"receipt of `{task}`", "none", "Run that task first; `make demo` runs all in order"
+                )
+            found += [(task, *row) for row in rows]
+        else:
+            found.append((task, key, latest(connection, task, key)[0]))
+    return found
 
 
 def record(connection: psycopg.Connection, task: str, key: str, wanted: str, detail: dict[str, Any]) -> None:

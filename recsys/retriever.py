@@ -47,10 +47,11 @@ class Retriever:
         """Return the users' vectors. (B, D)
 
         Args:
-            histories: item indices of each user, oldest first; must not be empty.
+            histories: item indices of each user, oldest first; must not be empty. An item that stands there twice
+                counts once, at its latest place, as in the online store.
             user_features: (B, F) raw feature values in the manifest's order; NaN (unknown) counts as the mean.
         """
-        recent = [history[max(len(history) - self.manifest.max_history, 0) :] for history in histories]
+        recent = [by_latest_event(history)[-self.manifest.max_history :] for history in histories]
         if self.manifest.kind == "ials":
             return np.stack([self._solve(history) for history in recent])
         if self.manifest.kind == "mean":
@@ -104,17 +105,22 @@ class Retriever:
         best, values = top_k(scores[None], k)
         return best[0], values[0]
 
+    def _weights(self, length: int) -> np.ndarray:
+        """Weight of each place of a history, the latest (last) place 1. float32 (length,)"""
+        age = np.arange(length, dtype=np.float32)[::-1]  # 0 is the latest
+        return (1 + age) ** np.float32(-self.manifest.recency_exponent)
+
     def _solve(self, history: np.ndarray) -> np.ndarray:
-        """Closed-form user of iALS (Hu et al. 2008; regularisation of Rendle et al. 2021). (D,)"""
-        vectors = self.item_vectors[np.unique(history)]  # (L, D)
+        """Closed-form user of iALS (Hu et al. 2008; regularisation of Rendle et al. 2021), events weighted. (D,)"""
+        vectors, weights = self.item_vectors[history], self._weights(len(history))  # (L, D), (L,)
         alpha = self.manifest.unobserved_weight
-        reg = self.manifest.reg * (len(vectors) + alpha * self.n_items) ** self.manifest.reg_exponent
-        left = vectors.T @ vectors + alpha * self.gram + reg * np.eye(self.gram.shape[0], dtype=np.float32)
-        return np.linalg.solve(left, vectors.sum(0)).astype(np.float32)
+        reg = self.manifest.reg * (weights.sum() + alpha * self.n_items) ** self.manifest.reg_exponent
+        left = (vectors.T * weights) @ vectors + alpha * self.gram  # (D, D)
+        left[np.diag_indices_from(left)] += reg
+        return np.linalg.solve(left, weights @ vectors).astype(np.float32)
 
     def _mean(self, history: np.ndarray) -> np.ndarray:
-        age = np.arange(len(history))[::-1]  # 0 is the latest
-        weights = (0.5 ** (age / self.manifest.half_life)).astype(np.float32)
+        weights = self._weights(len(history))
         return weights @ self.item_vectors[history] / weights.sum()
 
     def _run_encoder(self, histories: Sequence[np.ndarray], user_features: np.ndarray | None) -> np.ndarray:
@@ -134,6 +140,12 @@ class Retriever:
         raw = np.full((rows, width), np.nan) if user_features is None else np.asarray(user_features, float)
         scaled = (raw - np.array(self.manifest.feature_mean)) / np.array(self.manifest.feature_scale)
         return np.clip(np.nan_to_num(scaled, nan=0.0), -5, 5).astype(np.float32)  # (B, F)
+
+
+def by_latest_event(history: np.ndarray) -> np.ndarray:
+    """Return the history with each item once, at its latest place."""
+    _, from_the_end = np.unique(history[::-1], return_index=True)
+    return history[np.sort(len(history) - 1 - from_the_end)]
 
 
 def top_k(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -5,6 +5,7 @@ passwords of this installation), then the defaults below. Names in the environme
 """
 
 import os
+from datetime import date
 from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -34,15 +35,26 @@ class Settings(BaseSettings):
     airflow_user: str = Field("admin", description="local login of the Airflow page")
     airflow_password: str = Field("", description="its password; `make up` writes a random one")
     serving_url: str = Field("http://127.0.0.1:18080", description="the recommendation API")
+    streaming_url: str = Field("http://127.0.0.1:18082", description="health and metrics of the stream consumer")
     dashboard_url: str = Field("http://127.0.0.1:18501", description="the executive dashboard")
     model_dir: Path | None = Field(None, description="served model bundle; default <var_dir>/serving/current")
     variant_weights: dict[str, float] = Field(
         {"champion": 0.99, "popular": 0.01}, description="share of the users that each variant gets; sums to one"
     )
+    schedule_from: date | None = Field(None, description="first day of the daily schedule; set by the first `make up`")
     threads: int = Field(1, ge=1, description="numeric threads of a task (BLAS, OpenMP, torch, TensorFlow)")
     spark_master: str = Field("local[2]", description="Spark master of the batch jobs")
     spark_memory: str = Field("2g", description="heap of the Spark driver")
     seed: int = Field(1, description="seed of every training and sampling")
+    vertex_http_port: int | None = Field(
+        None, validation_alias="AIP_HTTP_PORT", description="set by Vertex AI: the port that the container serves on"
+    )
+    vertex_health_route: str = Field(
+        "/ping", validation_alias="AIP_HEALTH_ROUTE", description="set by Vertex AI: route of its health checks"
+    )
+    vertex_predict_route: str = Field(
+        "/predict", validation_alias="AIP_PREDICT_ROUTE", description="set by Vertex AI: route of its predictions"
+    )
 
     @property
     def lake(self) -> str:
@@ -70,7 +82,10 @@ class Settings(BaseSettings):
             **os.environ,
             **self.libpq_environment(),
             "RECSYS_VAR_DIR": str(self.var_dir),
-            "FEAST_REDIS": f"{redis.hostname}:{redis.port}" + (f",password={redis.password}" if redis.password else ""),
+            "DBT_TARGET_PATH": str(self.var_dir / "dbt" / "target"),
+            "DBT_LOG_PATH": str(self.var_dir / "dbt" / "logs"),
+            "FEAST_REDIS": f"{redis.hostname}:{redis.port},db={redis.path.strip('/') or 0}"
+            + (f",password={redis.password}" if redis.password else ""),
             "FEAST_USAGE": "False",
             "MLFLOW_TRACKING_URI": self.mlflow_url,
             "OMP_NUM_THREADS": str(self.threads),

@@ -27,7 +27,7 @@ def connect(settings: Settings) -> Iterator[psycopg.Connection]:
         connection = psycopg.connect(settings.postgres_url, connect_timeout=10)
     except psycopg.OperationalError as error:
         raise ServiceUnavailable(
-            "PostgreSQL", str(error).strip(), "Start the platform with `make up`, or set RECSYS_POSTGRES_URL"
+            "PostgreSQL", " ".join(str(error).split()), "Start the platform with `make up`, or set RECSYS_POSTGRES_URL"
         ) from error
     with connection:
         yield connection

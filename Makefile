@@ -1,0 +1,58 @@
+# The newcomer's verbs. Needs Python 3.11, make and a JDK 17 or newer; no root, no Docker.
+# Own Python: make PYTHON=/path/to/python3.11 …   Own raw files: make demo DATA_DIR=/path
+PYTHON ?= python3.11
+DATA_DIR ?=
+RUN := .venv/platform/bin/python
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up down status clean clean-all test soak lint bench compose-check docs
+# Without the bytecode cache every process would compile the libraries anew.
+unexport PYTHONDONTWRITEBYTECODE
+
+help: ## show this
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+setup: ## install the environments from hash-checked locks, and Kafka
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is missing: install it, or call make PYTHON=/path/to/python3.11 …" >&2; exit 1; }
+	@$(PYTHON) -m infra.local.setup
+
+demo: setup ## run the whole loop, from raw ratings to a list that a click changes
+	@$(RUN) -m infra.local demo --data-dir "$(abspath $(DATA_DIR))"
+
+up: setup ## start the platform and wait until it is healthy
+	@$(RUN) -m infra.local up
+
+down: ## stop the platform
+	@[ ! -x $(RUN) ] || $(RUN) -m infra.local down
+
+status: ## show every service: state, memory, health, address
+	@$(RUN) -m infra.local status
+
+clean: down ## remove what the platform wrote
+	@[ ! -x $(RUN) ] || $(RUN) -m infra.local clean
+
+clean-all: clean ## the environments too
+	rm -rf .venv
+
+test: ## set up what the tests need, check the style and the layers, run the tests
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is missing: install it, or call make PYTHON=/path/to/python3.11 …" >&2; exit 1; }
+	@$(PYTHON) -m infra.local.setup --with-tests
+	$(MAKE) --no-print-directory lint
+	$(RUN) -m pytest
+
+soak: ## the long proofs: every task killed once, on a platform of their own
+	@$(PYTHON) -m infra.local.setup --with-tests
+	$(RUN) -m pytest -m soak
+
+lint: ## style and layers only
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	.venv/platform/bin/lint-imports
+
+bench: ## measure the published figures anew, into docs/results/
+	$(RUN) -m bench.pipeline
+
+compose-check: ## validate docker-compose.yml without a daemon
+	@$(RUN) -m infra.compose_check
+
+docs: ## write the generated parts of the docs anew
+	@$(RUN) -m tests.architecture.settings_table

@@ -1,0 +1,35 @@
+"""Airflow DAG: what people look at, refreshed when what it shows has changed.
+
+Woken by assets, not by a clock: new marts or new evaluations rebuild the analytics and the experiments' readings.
+"""
+
+from datetime import timedelta
+
+from airflow.sdk import DAG
+from station_operator import DBT_BUILD, EVALUATIONS, MARTS, VARS, foreign, station
+
+from recsys import artifacts
+
+EVENT = "(triggering_asset_events.values() | first | last).extra"
+AS_OF, DOMAINS = "{{ " + EVENT + "['as-of'] }}", "{{ " + EVENT + "['domains'] }}"
+INTERVAL = [f"--as-of={AS_OF}", f"--domains={DOMAINS}"]
+
+with DAG(
+    dag_id=artifacts.DAG_INSIGHT,
+    doc_md=__doc__,
+    schedule=[MARTS, EVALUATIONS],
+    catchup=False,
+    max_active_runs=1,
+    is_paused_upon_creation=False,
+    default_args={"retries": 2, "retry_delay": timedelta(seconds=5)},
+    tags=["recsys"],
+):
+    refresh_analytics = foreign(
+        "refresh_analytics", "dbt.analytics", INTERVAL, ["--code=dbt", "--after=dbt.build,training.evaluate"],
+        [*DBT_BUILD, "--select", "marts.analytics", "--exclude-resource-type", "unit_test",
+         "--vars", VARS.format(as_of=AS_OF, domains=DOMAINS)],
+    )  # fmt: skip
+    analyse_experiments = station("analyse_experiments", "experiments", "analyse", *INTERVAL)
+    check_freshness = station("check_freshness", "monitoring", "freshness", *INTERVAL)
+
+    refresh_analytics >> [analyse_experiments, check_freshness]

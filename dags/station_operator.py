@@ -1,0 +1,113 @@
+"""The one operator of the Airflow DAGs: a command in its station's environment, an exit code, one line of JSON."""
+
+import json
+import os
+import signal
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+from time import perf_counter
+
+from airflow.sdk import Asset, BaseOperator
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+from recsys import artifacts
+
+HOME = Path(__file__).resolve().parent.parent
+RUNBOOKS = HOME / "docs" / "runbooks"
+
+# A fault of the data stays one however often the task runs: these are not retried.
+FINAL_FAULTS = ("FAILED CheckFailed:", "FAILED UnusableInput:")
+
+
+DBT_BUILD = ["dbt", "--quiet", "build", "--project-dir", "dbt", "--profiles-dir", "dbt"]
+VARS = '{{"as_of": "{as_of}", "domains": "{domains}"}}'
+FEAST = ["feast", "-c", "feature_repo"]
+
+RAW = Asset("recsys://warehouse/raw")
+MARTS = Asset("recsys://warehouse/marts")
+FEATURES = Asset("recsys://feature-store/online")
+EVALUATIONS = Asset("recsys://warehouse/monitoring/model-evaluations")
+CHAMPION = Asset(f"recsys://registry/{artifacts.REGISTERED_MODEL}/{artifacts.ALIAS_CHAMPION}")
+ENDPOINT = Asset("recsys://endpoint/local")
+
+
+def runbook(task_id: str) -> str | None:
+    """Return the page that says what this task's failure means and what to do, or None where there is none."""
+    page = RUNBOOKS / f"{task_id}.md"
+    return page.read_text() if page.exists() else None
+
+
+class StationOperator(BaseOperator):
+    """Run `python <arguments>` of one environment from the repository's root.
+
+    The last line of JSON that the command prints becomes the task's result (XCom), with `command_seconds` added. A
+    command that fails makes the task red with the command's own sentence; a fault of the data is not retried, a fault
+    of a service is.
+
+    Args:
+        arguments: templated; an argument that renders to nothing is left out. No shell is involved.
+        environment: folder under `.venv/`: platform or serving.
+    """
+
+    template_fields = ("arguments",)
+    ui_color = "#e8f1f8"
+
+    def __init__(self, *, arguments: list[str], environment: str = "platform", **kwargs):
+        kwargs.setdefault("doc_md", runbook(kwargs["task_id"]))
+        super().__init__(**kwargs)
+        self.arguments = arguments
+        self.environment = environment
+        self._process: subprocess.Popen | None = None
+
+    def execute(self, context):
+        python = HOME / ".venv" / self.environment / "bin" / "python"
+        command = [str(python), *(argument for argument in self.arguments if argument)]
+        self.log.info("Running %s", " ".join(command[1:]))
+        started = perf_counter()
+        self._process = subprocess.Popen(
+            command, cwd=HOME, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+            start_new_session=True,
+        )  # fmt: skip
+        result, sentence = None, "it printed nothing"
+        for line in self._process.stdout:
+            line = line.rstrip()
+            self.log.info("%s", line)
+            if line.startswith("{") and line.endswith("}"):
+                result = line
+            if line:
+                sentence = line
+        code = self._process.wait()
+        self._end(signal.SIGKILL)  # what a killed command left running must not meet the next try
+        if code != 0:
+            fault = AirflowFailException if sentence.startswith(FINAL_FAULTS) else AirflowException
+            raise fault(f"{sentence} (exit code {code})")
+        if result is None:
+            raise AirflowException("the command succeeded but printed no line of JSON")
+        for outlet in self.outlets:
+            context["outlet_events"][outlet].extra = self._interval()
+        return {**json.loads(result), "command_seconds": round(perf_counter() - started, 3)}
+
+    def _interval(self) -> dict[str, str]:
+        """The stretch of data that this task worked on, for the DAGs that its assets wake."""
+        options = dict(argument.removeprefix("--").split("=", 1) for argument in self.arguments if "=" in argument)
+        return {name: options[name] for name in ("as-of", "domains") if name in options}
+
+    def on_kill(self):
+        self._end(signal.SIGTERM)
+
+    def _end(self, kind: signal.Signals) -> None:
+        """Send a signal to the command and to all that it started; they are one process group."""
+        if self._process:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, kind)
+
+
+def station(task_id: str, *arguments: str, **kwargs) -> StationOperator:
+    """A task that runs `python -m <arguments>`."""
+    return StationOperator(task_id=task_id, arguments=["-m", *arguments], **kwargs)
+
+
+def foreign(task_id: str, name: str, interval: list[str], options: list[str], command: list[str], **kwargs):
+    """A task that runs a command of dbt or Feast under a receipt called `name` (recsys/task.py)."""
+    return station(task_id, "recsys.task", name, *interval, *options, "--", *command, **kwargs)

@@ -1,0 +1,1 @@
+"""SHOW: what people look at, read from the analytics marts and computed nowhere else."""

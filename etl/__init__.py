@@ -1,0 +1,1 @@
+"""LAND: raw files of each source → typed, partitioned raw tables."""

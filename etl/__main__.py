@@ -1,0 +1,114 @@
+"""`python -m etl land|load --as-of D [--since S] --domains movies[,books]`."""
+
+import argparse
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+
+from etl.discovery import discover
+from recsys import artifacts, receipts, station
+from recsys.interval import Interval, add_arguments, from_arguments
+from recsys.settings import Settings, load_settings
+from recsys.warehouse import connect, write_outcomes
+
+LAND, LOAD = "etl.land", "etl.load"
+
+# Receipts of this task for this partition of any of these domains, whatever their as-of day: all of them say what the
+# partition holds, and it is about to hold something else.
+WITHDRAW = f"""
+    delete from {artifacts.RECEIPTS}
+    where task = $1 and split_part(key, '/', 1) = $2
+      and string_to_array(split_part(split_part(key, '/', 2), '@', 1), ',') && string_to_array($3, ',')
+"""
+
+
+def key_of(interval: Interval) -> str:
+    """Return the key of this interval's receipts; a `--since` partition has receipts of its own."""
+    return f"{interval.partition}/{interval.key}"
+
+
+def land(settings: Settings, interval: Interval, now: datetime) -> Mapping[str, Any]:
+    found = discover(settings, interval.domains)
+    code = receipts.code_fingerprint("etl", "recsys")
+    wanted = receipts.fingerprint(code, interval.key, interval.partition, [files.fingerprint for _, files in found])
+    with connect(settings) as connection:
+        known = receipts.recall(connection, LAND, key_of(interval), wanted)
+
+    from etl.lake import Draft, lake_folder, partition_folder
+
+    lake = lake_folder(settings)
+    if known and all(
+        partition_folder(lake, count["table"], count["domain"], count["source"], interval.partition).is_dir()
+        for count in known["sources"]
+    ):
+        return {**known, "unchanged": True}
+
+    from etl import judge
+    from etl import land as landing
+
+    draft = Draft(lake, interval)
+    draft.begin()
+    counts = landing.land(settings, draft, judge.Clock(now), found)
+    # Without a receipt while the folders move: whoever is killed in between has landed nothing.
+    with connect(settings) as connection, psycopg.RawCursor(connection) as cursor:
+        cursor.execute(WITHDRAW, (LAND, interval.partition, ",".join(interval.domains)))
+    draft.publish()
+    detail = {
+        **landing.totals(counts, "interactions"),
+        "items": landing.totals(counts, "items"),
+        "users": landing.totals(counts, "users"),
+        "sources": [count.as_dict() for count in counts],
+    }
+    with connect(settings) as connection:
+        receipts.record(connection, LAND, key_of(interval), wanted, detail)
+    return {**detail, "unchanged": False}
+
+
+def load(settings: Settings, interval: Interval) -> Mapping[str, Any]:
+    code = receipts.code_fingerprint("etl", "recsys")
+    with connect(settings) as connection:
+        upstream, landed = receipts.latest(connection, LAND, key_of(interval))
+        wanted = receipts.fingerprint(code, upstream)
+        known = receipts.recall(connection, LOAD, key_of(interval), wanted)
+    if known:
+        return {**known, "unchanged": True}
+
+    from etl import load as loading
+    from etl.lake import lake_folder
+
+    outcomes = loading.judge_landing(interval, landed["sources"])
+    failure = loading.first_failure(outcomes)
+    published = ("quarantine",) if failure else tuple(loading.TARGETS)
+    # Rows and the withdrawal of the old receipt in one transaction; the new receipt after it: a load that is killed
+    # in between is done again and replaces the same rows.
+    with loading.transaction(settings) as cursor:
+        cursor.execute(WITHDRAW, (LOAD, interval.partition, ",".join(interval.domains)))
+        rows = loading.replace_partition(cursor, lake_folder(settings), interval, landed["sources"], published)
+    verdicts = {verdict: sum(o.verdict == verdict for o in outcomes) for verdict in ("pass", "warn", "fail")}
+    detail = {"rows": rows, "verdicts": verdicts, "sources": sorted({count["source"] for count in landed["sources"]})}
+    with connect(settings) as connection:
+        write_outcomes(connection, outcomes)
+        if failure is None:
+            connection.execute(f"analyze {artifacts.RAW_INTERACTIONS}")
+            receipts.record(connection, LOAD, key_of(interval), wanted, detail)
+    if failure:
+        raise failure
+    return {**detail, "unchanged": False}
+
+
+def main() -> Mapping[str, Any]:
+    parser = argparse.ArgumentParser(prog="python -m etl", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    add_arguments(commands.add_parser("land", help="raw files to Parquet: cast, judge, replace the partition"))
+    add_arguments(commands.add_parser("load", help="that Parquet to Postgres: replace the partition"))
+    arguments = parser.parse_args()
+    settings, interval = load_settings(), from_arguments(arguments)
+    if arguments.command == "land":
+        return land(settings, interval, datetime.now(UTC))
+    return load(settings, interval)
+
+
+if __name__ == "__main__":
+    station.run(main)

@@ -1,0 +1,150 @@
+"""Parquet partitions → Postgres `raw.*`, streamed through COPY, replacing what an earlier load of the interval left.
+
+Judged before it is published: a source of which too many rows were refused keeps the task red and the raw tables as
+they were; its quarantine is loaded all the same, for a person to look at.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import adbc_driver_postgresql.dbapi as adbc
+import pyarrow.dataset as ds
+
+from etl.lake import parquet_files, partition_folder
+from recsys import artifacts
+from recsys.errors import CheckFailed, MissingArtifact
+from recsys.interval import Interval
+from recsys.settings import Settings
+from recsys.warehouse import Outcome
+
+STATION = "etl"
+BATCH_ROWS = 1 << 16
+WARN_REFUSED_SHARE = 0.01
+FAIL_REFUSED_SHARE = 0.20
+HARMLESS = {"duplicate_event", "duplicate_item", "duplicate_user", "author_deleted"}  # no sign of broken input
+
+ENTITIES = ("interactions", "items", "users")
+TARGETS = {
+    "interactions": artifacts.RAW_INTERACTIONS,
+    "items": artifacts.RAW_ITEMS,
+    "users": artifacts.RAW_USERS,
+    "quarantine": artifacts.RAW_QUARANTINE,
+}
+
+
+def judge_landing(interval: Interval, counts: Sequence[Mapping[str, Any]]) -> list[Outcome]:
+    """Return the judgements of a landing, from its counts (the fields of `etl.land.Counts`): per source and table the
+    conservation of rows and the share of refused rows among those of the interval.
+
+    Duplicates and withdrawn authors are counted apart: they are true rows that count once, or nobody's.
+    """
+    outcomes = []
+    for count in counts:
+        subject = f"{count['source']}/{count['table']}/{interval.partition}"
+        accounted = count["rows_landed"] + count["rows_quarantined"] + count["rows_outside_interval"]
+        verdict = "pass" if accounted == count["rows_read"] else "fail"
+        outcomes.append(_outcome(interval, "rows_conserved", subject, accounted, count["rows_read"], verdict))
+        harmless = sum(rows for reason, rows in count["quarantine"].items() if reason in HARMLESS)
+        here = count["rows_landed"] + count["rows_quarantined"]
+        for name, rows, worst in (
+            ("refused_share", count["rows_quarantined"] - harmless, "fail"),
+            ("harmless_share", harmless, "warn"),
+        ):
+            share = rows / here if here else 0.0
+            verdict = "pass" if share <= WARN_REFUSED_SHARE else "warn"
+            verdict = worst if share > FAIL_REFUSED_SHARE else verdict
+            expected = f"<= {WARN_REFUSED_SHARE} (fail above {FAIL_REFUSED_SHARE})"
+            outcomes.append(
+                _outcome(interval, name, subject, round(share, 6), expected, verdict, dict(count["quarantine"]))
+            )
+    return outcomes
+
+
+def _outcome(
+    interval: Interval, check: str, subject: str, observed: Any, expected: Any, verdict: Any, detail: Any = None
+) -> Outcome:
+    return Outcome(STATION, interval.as_of, check, observed, expected, verdict, subject, detail or {})
+
+
+def first_failure(outcomes: Sequence[Outcome]) -> CheckFailed | None:
+    """Return the error that the first failed judgement means, or None."""
+    for outcome in outcomes:
+        if outcome.verdict == "fail":
+            where = f"{outcome.observed} of {outcome.subject}, expected {outcome.expected}"
+            return CheckFailed(
+                outcome.check_name, where, f"Look into {artifacts.RAW_QUARANTINE} by reason: {outcome.detail}"
+            )
+    return None
+
+
+@contextmanager
+def transaction(settings: Settings) -> Iterator[adbc.Cursor]:
+    """Yield a cursor whose block is one transaction."""
+    with adbc.connect(settings.postgres_url) as connection, connection.cursor() as cursor:
+        try:
+            yield cursor
+        except BaseException:
+            connection.rollback()
+            raise
+        connection.commit()
+
+
+def replace_partition(
+    cursor: adbc.Cursor,
+    lake: Path,
+    interval: Interval,
+    counts: Sequence[Mapping[str, Any]],
+    tables: Sequence[str] = tuple(TARGETS),
+) -> dict[str, int]:
+    """Replace the interval's partition of its domains in the raw tables and return the rows written to each.
+
+    Raises:
+        MissingArtifact: a partition that was landed is no longer in the lake.
+    """
+    places = sorted({(count["domain"], count["source"]) for count in counts})
+    sources = {source for _, source in places}
+    expected = {table: sum(count["rows_landed"] for count in counts if count["table"] == table) for table in ENTITIES}
+    expected["quarantine"] = sum(count["rows_quarantined"] for count in counts)
+    written = {}
+    for table in tables:  # the quarantine comes last
+        sources |= _delete(cursor, table, interval, sources)
+        folders = [partition_folder(lake, table, *place, interval.partition) for place in places]
+        files = [path for folder in folders for path in parquet_files(folder)]
+        written[table] = _copy(cursor, TARGETS[table], files) if files else 0
+        if written[table] != expected[table]:
+            found = f"{written[table]} rows in the lake, {expected[table]} landed"
+            raise MissingArtifact(TARGETS[table], found, "Land again: the lake has changed since")
+    return written
+
+
+def _delete(cursor: adbc.Cursor, table: str, interval: Interval, sources: set[str]) -> set[str]:
+    """Delete the interval's partition of its domains and return the sources that had rows there.
+
+    Rows of a source that is no longer landed go too. The quarantine knows no domains: there, the partition of these
+    sources goes, those that the other tables named included.
+    """
+    of_domains = "domain = any(string_to_array($2, ','))"
+    of_sources = "source = any(string_to_array($2, ','))"
+    names = sources if table == "quarantine" else interval.domains
+    cursor.execute(
+        f"""
+        with gone as (
+            delete from {TARGETS[table]}
+            where landed_partition = $1 and {of_sources if table == "quarantine" else of_domains}
+            returning source
+        )
+        select distinct source from gone
+        """,
+        (interval.partition, ",".join(sorted(names))),
+    )
+    return {source for (source,) in cursor.fetchall()}
+
+
+def _copy(cursor: adbc.Cursor, target: str, files: Sequence[Path]) -> int:
+    """Append the files' rows to a table through COPY, one record batch in memory at a time; return how many."""
+    schema, table = target.split(".")
+    rows = ds.dataset([str(path) for path in files], format="parquet")
+    reader = rows.scanner(batch_size=BATCH_ROWS, batch_readahead=2, fragment_readahead=1, use_threads=False).to_reader()
+    return cursor.adbc_ingest(table, reader, mode="append", db_schema_name=schema)

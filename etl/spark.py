@@ -1,0 +1,98 @@
+"""The Spark session of one landing."""
+
+import math
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pyspark
+from pyspark import SparkContext
+from pyspark.errors import PySparkRuntimeError
+from pyspark.sql import SparkSession
+
+from recsys.errors import ServiceUnavailable
+from recsys.settings import Settings
+
+SHORT_JOB_BYTES = 256 << 20
+SHUFFLE_PARTITION_BYTES = 64 << 20
+
+# A short job ends before the second compiler has paid for itself; one collector thread is enough on a small heap.
+SHORT_JOB_FLAGS = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xshare:auto"
+LONG_JOB_FLAGS = "-XX:+UseParallelGC"
+EXIT_SECONDS = 120
+
+
+@contextmanager
+def session(settings: Settings, input_bytes: int, keep_classes: bool = True) -> Iterator[SparkSession]:
+    """Yield a session, bound to the loopback address, without web page, with UTC as its time zone; stop it at the end.
+
+    `input_bytes`, the size of all raw files, chooses the JVM's flags and the number of shuffle partitions. With
+    `keep_classes`, the first short job of an installation leaves an archive of the classes it loaded (some 170 MB,
+    below `var_dir`), with which the next ones start in half the time. Java ignores an archive that another Java or
+    another Spark has made.
+
+    Raises:
+        ServiceUnavailable: no Java runtime starts.
+    """
+    is_short = input_bytes <= SHORT_JOB_BYTES
+    flags = SHORT_JOB_FLAGS if is_short else LONG_JOB_FLAGS
+    archive = settings.var_dir / "spark" / f"classes-{pyspark.__version__}.jsa"
+    draft = archive.with_suffix(".draft")
+    makes_archive = keep_classes and is_short and not archive.exists()
+    if makes_archive:
+        archive.parent.mkdir(parents=True, exist_ok=True)
+        flags += f" -XX:ArchiveClassesAtExit={draft} -Xlog:cds=off -Xlog:cds+dynamic=off"
+    elif is_short and archive.exists():
+        flags += f" -XX:SharedArchiveFile={archive} -Xlog:cds=off"
+    with _session(settings, input_bytes, flags) as spark:
+        yield spark
+    if makes_archive:
+        _end_java()
+        if draft.exists():
+            draft.rename(archive)
+
+
+def _end_java() -> None:
+    """Let the JVM end, which is when it writes the archive, and wait for it."""
+    gateway = SparkContext._gateway
+    SparkContext._gateway = SparkContext._jvm = None
+    gateway.shutdown()
+    gateway.proc.stdin.close()
+    gateway.proc.wait(EXIT_SECONDS)
+
+
+@contextmanager
+def _session(settings: Settings, input_bytes: int, flags: str) -> Iterator[SparkSession]:
+    partitions = max(os.cpu_count() or 1, math.ceil(input_bytes / SHUFFLE_PARTITION_BYTES))
+    scratch = settings.var_dir / "spark"
+    builder = SparkSession.builder.master(settings.spark_master).appName("etl land")
+    options = {
+        "spark.driver.memory": settings.spark_memory,
+        "spark.driver.extraJavaOptions": flags,
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.pyspark.python": sys.executable,
+        "spark.local.dir": scratch,
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.log.level": "ERROR",
+        "spark.sql.warehouse.dir": scratch / "warehouse",
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.ansi.enabled": "true",
+        "spark.sql.adaptive.enabled": "false",
+        "spark.sql.shuffle.partitions": partitions,
+        "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+        "spark.sql.parquet.compression.codec": "snappy",
+        "spark.hadoop.mapreduce.fileoutputcommitter.marksuccessfuljobs": "false",
+    }
+    for name, value in options.items():
+        builder = builder.config(name, str(value))
+    try:
+        spark = builder.getOrCreate()
+    except PySparkRuntimeError as error:
+        raise ServiceUnavailable("Spark", error, "Install a JDK 17 and let JAVA_HOME or PATH name it") from error
+    try:
+        yield spark
+    finally:
+        spark.stop()

@@ -1,0 +1,1 @@
+"""JUDGE: Great Expectations suites at the doors of the warehouse."""

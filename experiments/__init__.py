@@ -1,0 +1,1 @@
+"""COMPARE: what the split traffic says about the variants."""

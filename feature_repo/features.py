@@ -1,0 +1,56 @@
+"""What the platform offers to training and serving: entities, feature views and the services that name them.
+
+Each view reads a mart whose `event_timestamp` is the midnight from which a row is known and which covers only events
+strictly before it; so a point-in-time join on `event_timestamp` never sees the future. A value stays valid until the
+next one (`ttl` zero): the last known activity of a user who has been away is still what is known of them.
+"""
+
+from datetime import timedelta
+
+from feast import Entity, FeatureService, FeatureView, Field, PushSource
+from feast.infra.offline_stores.contrib.postgres_offline_store.postgres_source import PostgreSQLSource
+from feast.types import Float64, Int64
+from feast.value_type import ValueType
+
+from recsys import artifacts
+from recsys.columns import EVENT_TIMESTAMP, ITEM_ID, USER_ID
+
+NEVER_EXPIRES = timedelta(0)
+
+
+def features(names: tuple[str, ...]) -> list[Field]:
+    """Return the fields of these features: means are floats, the rest are counts."""
+    return [Field(name=name, dtype=Float64 if name.endswith("_mean_rating") else Int64) for name in names]
+
+
+user = Entity(name="user", join_keys=[USER_ID], value_type=ValueType.STRING)
+item = Entity(name="item", join_keys=[ITEM_ID], value_type=ValueType.STRING)
+
+# Streaming pushes fresh rows of the same shape between two builds of the mart; in the online store the later
+# event_timestamp wins.
+user_activity_push = PushSource(
+    name=artifacts.PUSH_SOURCE_USER_ACTIVITY,
+    batch_source=PostgreSQLSource(
+        name=artifacts.FEAT_USER_ACTIVITY, table=artifacts.FEAT_USER_ACTIVITY, timestamp_field=EVENT_TIMESTAMP
+    ),
+)
+user_activity = FeatureView(
+    name=artifacts.FEATURE_VIEW_USER_ACTIVITY,
+    entities=[user],
+    ttl=NEVER_EXPIRES,
+    schema=features(artifacts.USER_FEATURES),
+    source=user_activity_push,
+)
+
+item_popularity = FeatureView(
+    name=artifacts.FEATURE_VIEW_ITEM_POPULARITY,
+    entities=[item],
+    ttl=NEVER_EXPIRES,
+    schema=features(artifacts.ITEM_FEATURES),
+    source=PostgreSQLSource(
+        name=artifacts.FEAT_ITEM_POPULARITY, table=artifacts.FEAT_ITEM_POPULARITY, timestamp_field=EVENT_TIMESTAMP
+    ),
+)
+
+retrieval_v1 = FeatureService(name=artifacts.FEATURE_SERVICE_RETRIEVAL, features=[user_activity])
+ranking_v1 = FeatureService(name=artifacts.FEATURE_SERVICE_RANKING, features=[user_activity, item_popularity])

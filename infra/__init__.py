@@ -1,0 +1,1 @@
+"""Where things run: `local` on one machine; the clouds beside it."""

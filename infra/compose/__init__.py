@@ -1,0 +1,1 @@
+"""The platform from official images: what docker-compose.yml needs beside them."""

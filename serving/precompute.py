@@ -1,0 +1,175 @@
+"""Precomputed lists: every user's best items, through the same core that answers live.
+
+The lists go to the warehouse, a function of the data interval and of the deployed model; and to the online store for
+the users whose live history there is exactly the one that was used.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg import sql
+from redis import Redis
+from redis.exceptions import RedisError
+
+from recsys import user_state
+from recsys.artifacts import FCT_INTERACTIONS, FEAT_USER_ACTIVITY, PRECOMPUTED_LISTS
+from recsys.errors import ServiceUnavailable
+from recsys.interval import Interval
+from recsys.settings import Settings
+from serving.cache import ALL_DOMAINS, TIME_TO_LIVE, CachedList, list_key
+from serving.model import ServedModel, load
+from serving.recommend import PERSONALISED, Query, Ranking, recommend
+
+SCORES_IN_MEMORY = 4_000_000
+"""Scores of a block, users × items: 16 MB."""
+
+HISTORIES = """
+select user_id, array_agg(item_id order by millis, item_id collate "C"), max(millis)
+from (
+    select user_id, item_id, floor(extract(epoch from max(occurred_at)) * 1000)::bigint as millis
+    from {interactions}
+    where occurred_at < %(end)s
+    group by user_id, item_id
+) latest
+group by user_id
+"""
+
+FEATURES = """
+select distinct on (user_id) user_id, {names} from {activity}
+where event_timestamp <= %(end)s order by user_id, event_timestamp desc
+"""
+
+
+class User(NamedTuple):
+    """One user as the warehouse knows them at the end of the interval."""
+
+    user_id: str
+    history: list[str]
+    """Oldest first, in the online store's own order."""
+    latest_millis: int
+    features: dict[str, float]
+
+
+def replace_lists(
+    writing: psycopg.Connection,
+    reading: psycopg.Connection,
+    settings: Settings,
+    interval: Interval,
+    length: int,
+) -> dict[str, int]:
+    """Replace the lists in the warehouse, within the caller's transaction, and those in the online store.
+
+    Returns:
+        users with a list, rows written, and users whose list may also answer from the online store.
+
+    Raises:
+        UnusableInput: the deployed folder is no bundle.
+        ServiceUnavailable: the online store does not answer.
+    """
+    model = load(settings.served_model, settings.threads)
+    # with one domain in the catalogue its list is the list of all
+    domains: list[str | None] = [None, *model.domains] if len(model.domains) > 1 else [None]
+    block_size = max(1, SCORES_IN_MEMORY // model.retriever.n_items)
+    counts = {"users": 0, "rows": 0, "cached_users": 0}
+    table = sql.Identifier(*PRECOMPUTED_LISTS.split("."))
+    with Redis.from_url(settings.redis_url, decode_responses=True, socket_timeout=10) as store:
+        writing.execute(sql.SQL("delete from {}").format(table))
+        with writing.cursor() as cursor, cursor.copy(sql.SQL("copy {} from stdin").format(table)) as copy:
+            for block in _blocks(_users(reading, interval, model.manifest.user_features), block_size):
+                lists = [_lists(model, block, domain, length) for domain in domains]
+                for domain, rankings in zip(domains, lists, strict=True):
+                    for row in _rows(model, block, rankings, domain):
+                        copy.write_row(row)
+                        counts["rows"] += 1
+                counts["users"] += len(block)
+                counts["cached_users"] += _cache(store, model, block, dict(zip(domains, lists, strict=True)))
+    return counts
+
+
+def _users(connection: psycopg.Connection, interval: Interval, feature_names: Sequence[str]) -> Iterator[User]:
+    """Yield every user with an interaction before the end, in no order, streamed."""
+    features = _features(connection, interval, feature_names)
+    query = sql.SQL(HISTORIES).format(interactions=sql.Identifier(*FCT_INTERACTIONS.split(".")))
+    with connection.cursor(name="histories", binary=True) as cursor:
+        cursor.itersize = 1000
+        cursor.execute(query, {"end": interval.end})
+        for user_id, history, latest_millis in cursor:
+            yield User(user_id, history[-user_state.MAX_HISTORY :], latest_millis, features.get(user_id, {}))
+
+
+def _features(connection: psycopg.Connection, interval: Interval, names: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Return the users' latest online features at the end of the interval; empty for a model that reads none."""
+    if not names:
+        return {}
+    query = sql.SQL(FEATURES).format(
+        names=sql.SQL(", ").join(map(sql.Identifier, names)),
+        activity=sql.Identifier(*FEAT_USER_ACTIVITY.split(".")),
+    )
+    return {
+        user_id: {name: float(value) for name, value in zip(names, values, strict=True) if value is not None}
+        for user_id, *values in connection.execute(query, {"end": interval.end})
+    }
+
+
+def _blocks(users: Iterator[User], size: int) -> Iterator[list[User]]:
+    while block := list(islice(users, size)):
+        yield block
+
+
+def _lists(model: ServedModel, block: Sequence[User], domain: str | None, length: int) -> list[Ranking]:
+    return recommend(model, [Query(length, user.history, user.features, domain=domain) for user in block])
+
+
+def _rows(
+    model: ServedModel, block: Sequence[User], rankings: Sequence[Ranking], domain: str | None
+) -> Iterator[tuple[Any, ...]]:
+    item_id = model.retriever.catalogue.item_id
+    for user, ranking in zip(block, rankings, strict=True):
+        for rank, (item, score) in enumerate(zip(ranking.items, ranking.scores, strict=True), start=1):
+            yield user.user_id, domain or ALL_DOMAINS, rank, item_id[item], score, model.version
+
+
+def _cache(store: Redis, model: ServedModel, block: Sequence[User], lists: dict[str | None, list[Ranking]]) -> int:
+    """Store the block's lists for the users whose live state is what was used here; return how many those are.
+
+    The version is read together with the state that it stands for: an event that arrives later moves it on, and the
+    list is stale before anybody reads it.
+
+    Raises:
+        ServiceUnavailable: the online store does not answer.
+    """
+    item_id, cached = model.retriever.catalogue.item_id, 0
+    try:
+        pipeline = store.pipeline(transaction=True)
+        for user in block:
+            key = user_state.history_key(user.user_id)
+            pipeline.zcard(key)
+            pipeline.zrange(key, -1, -1, withscores=True)
+            pipeline.get(user_state.version_key(user.user_id))
+        replies = iter(pipeline.execute())
+        pipeline = store.pipeline(transaction=False)
+        for row, (user, length, latest, version) in enumerate(zip(block, replies, replies, replies, strict=False)):
+            if lists[None][row].rung != PERSONALISED or not _same_history(user, length, latest):
+                continue  # nothing to save; or events since the interval's end, and the live answer is the fresher one
+            cached += 1
+            for domain, rankings in lists.items():
+                items = [(item_id[i], s) for i, s in zip(rankings[row].items, rankings[row].scores, strict=True)]
+                value = CachedList(model_version=model.version, user_version=int(version or 0), items=items)
+                pipeline.set(list_key(user.user_id, domain), value.model_dump_json(), ex=TIME_TO_LIVE)
+        pipeline.execute()
+    except RedisError as error:
+        raise ServiceUnavailable("online store", error, "Start the platform with `make up`") from error
+    return cached
+
+
+def _same_history(user: User, length: int, latest: Sequence[Any]) -> bool:
+    """Whether the store holds this very history: as many items, the same latest one at the same instant.
+
+    A millisecond's difference is one of rounding.
+    """
+    if length != len(user.history):
+        return False
+    ((item_id, millis),) = latest
+    return item_id == user.history[-1] and abs(millis - user.latest_millis) <= 1

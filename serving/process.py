@@ -1,0 +1,75 @@
+"""The serving process: the real ports, wired and kept alive for as long as the application runs."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from datetime import datetime
+from urllib.parse import urlsplit
+
+import uvicorn
+from fastapi import FastAPI
+
+from recsys.settings import Settings
+from serving.adapters import FolderModels, RedisUserStates
+from serving.answering import Answering
+from serving.app import create_app
+from serving.breaker import CircuitBreaker
+from serving.eventlog import KafkaEventLog
+from serving.metrics import Metrics
+
+DRAIN_SECONDS = 8
+"""How long requests in flight may take to finish after SIGTERM; the log's flush comes after."""
+
+SWITCH_SECONDS = 0.001
+"""How long the log's thread may keep an answer from the interpreter; its default is 5 ms."""
+
+
+def build(settings: Settings, clock: Callable[[], datetime]) -> FastAPI:
+    """Return the application over the services that the settings name; none of them needs to be up."""
+    metrics = Metrics()
+    models = FolderModels(settings.served_model, metrics, settings.threads)
+    users = RedisUserStates(settings.redis_url, metrics, CircuitBreaker())
+    event_log = KafkaEventLog(settings.kafka_bootstrap, settings.topic_prefix, metrics, CircuitBreaker())
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await asyncio.to_thread(models.refresh)
+        event_log.start()
+        watching = asyncio.create_task(models.watch())
+        yield
+        watching.cancel()
+        with suppress(asyncio.CancelledError):
+            await watching
+        await asyncio.to_thread(event_log.close)
+        await users.close()
+
+    answering = Answering(models, users, event_log, settings.variant_weights, metrics)
+    return create_app(
+        answering,
+        event_log,
+        metrics,
+        clock,
+        settings.vertex_health_route,
+        settings.vertex_predict_route,
+        lifespan,
+    )
+
+
+def serve(settings: Settings, clock: Callable[[], datetime], host: str | None, port: int | None) -> None:
+    """Serve until SIGTERM or SIGINT; then finish the requests in flight and flush the log."""
+    sys.setswitchinterval(SWITCH_SECONDS)
+    url = urlsplit(settings.serving_url)
+    on_vertex = settings.vertex_http_port is not None
+    uvicorn.run(
+        build(settings, clock),
+        host=host or ("0.0.0.0" if on_vertex else url.hostname) or "127.0.0.1",
+        port=port or settings.vertex_http_port or url.port or 8080,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+    )

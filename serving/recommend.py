@@ -1,0 +1,91 @@
+"""The pure core of an answer: candidates → drop seen and unavailable → rank → ties by id → rung. No I/O, no clock.
+
+REST, the clouds' doors, the batch and the tests all go through `recommend`; one request is a block of one.
+Shapes: B queries, I items, F user features.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from recsys.retriever import Retriever, top_k
+from serving.model import ServedModel
+
+PERSONALISED, SESSION, SEGMENT_POPULAR, POPULAR = "personalised", "session", "segment_popular", "popular"
+RUNGS = (PERSONALISED, SESSION, SEGMENT_POPULAR, POPULAR)
+"""The fallback ladder, best first."""
+
+VARIANT_POPULAR = "popular"
+"""Variant of the experiment that gets the popularity list; every other variant gets the model."""
+
+NOTHING = np.empty(0, np.int64)
+
+
+@dataclass(frozen=True)
+class Query:
+    """What one answer depends on, beside the model."""
+
+    k: int
+    history: Sequence[str] = ()
+    """Items of the user, oldest first, as the store knows them; empty for an unknown user."""
+    features: Mapping[str, float] = field(default_factory=dict)
+    session: Sequence[str] = ()
+    """Items that the caller names as the latest, oldest first."""
+    domain: str | None = None
+    personal: bool = True
+    """False answers with popularity although more is known."""
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Best first; at most k, fewer where fewer items are eligible."""
+
+    rung: str
+    items: list[int]
+    """Indices into the catalogue."""
+    scores: list[float]
+
+
+def recommend(model: ServedModel, queries: Sequence[Query]) -> list[Ranking]:
+    """Return the ranking of each query.
+
+    Items that the model does not know are ignored. No item of the history or the session is shown again, on any
+    rung. A user with history is personalised, the session's items counting as the latest; without history the session
+    alone speaks; without either, or with a model that knows only popularity, the rung says so.
+    """
+    retriever = model.retriever
+    bases = [_basis(retriever, query) for query in queries]
+    speaking = [
+        seen if query.personal and retriever.manifest.kind != "popularity" else NOTHING
+        for query, (_, seen) in zip(queries, bases, strict=True)
+    ]
+    scores = retriever.score(speaking, _features(retriever, queries))  # (B, I)
+    rankings = []
+    for row, (query, (known, seen), basis) in enumerate(zip(queries, bases, speaking, strict=True)):
+        scores[row, ~model.allowed(query.domain)] = -np.inf
+        scores[row, seen] = -np.inf
+        best, values = top_k(scores[row : row + 1], query.k)
+        shown = best[0] >= 0
+        rung = _rung(query, has_history=known, speaks=len(basis) > 0)
+        rankings.append(Ranking(rung, best[0, shown].tolist(), values[0, shown].tolist()))
+    return rankings
+
+
+def _basis(retriever: Retriever, query: Query) -> tuple[bool, np.ndarray]:
+    """Return whether the store's history holds known items, and all items seen: oldest first, the session's last."""
+    history = retriever.indices(query.history)
+    return len(history) > 0, np.concatenate([history, retriever.indices(query.session)])
+
+
+def _rung(query: Query, has_history: bool, speaks: bool) -> str:
+    if speaks:
+        return PERSONALISED if has_history else SESSION
+    return SEGMENT_POPULAR if query.domain else POPULAR
+
+
+def _features(retriever: Retriever, queries: Sequence[Query]) -> np.ndarray | None:
+    names = retriever.manifest.user_features
+    if not names:
+        return None
+    return np.array([[query.features.get(name, np.nan) for name in names] for query in queries])  # (B, F)

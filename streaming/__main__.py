@@ -1,0 +1,63 @@
+"""Shell of the station: `python -m streaming` consumes, `rebuild` restores Redis, `replay` returns dead letters."""
+
+import logging
+import os
+import signal
+import sys
+import threading
+from argparse import ArgumentParser, Namespace
+from datetime import UTC, datetime
+from typing import Any
+
+from recsys import interval, station
+from recsys.settings import load_settings
+
+
+def main() -> dict[str, Any]:
+    arguments = _parse()
+    settings = load_settings()
+    if arguments.command == "rebuild":
+        from streaming.rebuild import rebuild
+
+        return rebuild(settings, interval.from_arguments(arguments))
+    if arguments.command == "replay":
+        from streaming.dead_letters import replay
+
+        return replay(settings, arguments.topic)
+
+    from streaming.health import Health, serve
+
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    logging.getLogger("kafka").setLevel(logging.WARNING)  # it tells of every refresh of its metadata
+    health = Health()
+    server = serve(health, settings.streaming_url)
+    os.environ.update(settings.child_environment())  # Feast reads its store's addresses there
+
+    from streaming.consumer import Batches, consume, patiently
+
+    sys.modules["torch"] = None  # Feast would load it, where it is installed, for nothing: 460 MB and 4 s
+    from streaming.feature_push import FeaturePush  # seconds: only then do we join the group
+
+    del sys.modules["torch"]
+    push = patiently(stopping, health)(FeaturePush)
+    batches = Batches(settings, push, clock=lambda: datetime.now(UTC))
+    consume(settings, batches, health, stopping)
+    batches.close()
+    server.shutdown()
+    return {"ended_by": "signal", "unchanged": False}
+
+
+def _parse() -> Namespace:
+    parser = ArgumentParser(prog="python -m streaming", description=__doc__)
+    commands = parser.add_subparsers(dest="command")
+    rebuild = commands.add_parser("rebuild", help="all users' state in Redis, from the warehouse")
+    interval.add_arguments(rebuild)
+    replay = commands.add_parser("replay", help="dead letters back to their topic, after a fix")
+    replay.add_argument("--topic", required=True, help="the topic, without its `.dlq`")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    station.run(main)

@@ -1,0 +1,142 @@
+"""Effects on the warehouse: events into the raw tables, and what the users' online state must be afterwards."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from recsys import columns as c
+from recsys.artifacts import RAW_IMPRESSIONS, RAW_INTERACTIONS, USER_FEATURES
+from recsys.schemas import Impression, Interaction
+from streaming.events import Effects
+
+SOURCE = "stream"
+STREAM_PARTITION = f"{RAW_INTERACTIONS}_{SOURCE}"
+QUERY_OPTIONS = "-c jit=off -c work_mem=64MB"
+"""Compiling user_activity.sql costs more than it saves; a batch of 1000 active users sorts some 30 MB."""
+USER_ACTIVITY_SQL = Path(__file__).with_name("user_activity.sql").read_text()
+
+INTERACTION_COLUMNS = {
+    c.EVENT_ID: "text", c.USER_ID: "text", c.ITEM_ID: "text", c.RATING: "float8", c.OCCURRED_AT: "timestamptz",
+    c.DOMAIN: "text", c.EVENT_TYPE: "text", c.CONTEXT: "text", c.SOURCE: "text", c.LANDED_PARTITION: "text",
+}  # fmt: skip
+IMPRESSION_COLUMNS = {
+    c.EVENT_ID: "text", c.REQUEST_ID: "text", c.USER_ID: "text", c.ITEM_ID: "text", c.RANK: "int4", c.SCORE: "float8",
+    c.DOMAIN: "text", c.VARIANT: "text", c.MODEL_VERSION: "text", c.PROPENSITY: "float8", c.RUNG: "text",
+    c.SHOWN_AT: "timestamptz",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class UserFeatures:
+    """One user's online features; see user_activity.sql."""
+
+    event_timestamp: datetime
+    values: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Landed:
+    """What the warehouse holds after a batch, for the users that the batch touched."""
+
+    new_interactions: int
+    new_impressions: int
+    items: dict[str, list[tuple[str, datetime]]]
+    """user_id → items and instants of the batch's events, as the table holds them: where an event_id comes again with
+    another content, the first content stays."""
+    features: dict[str, UserFeatures]
+
+
+@contextmanager
+def user_state_lock(connection: psycopg.Connection, exclusive: bool = False) -> Iterator[None]:
+    """Hold the right to carry users' state from the warehouse to Redis.
+
+    The consumers share it, from reading until Redis has it; a rebuild takes it alone, so that it never puts an older
+    state over a newer one. It belongs to the connection: who dies holds nothing.
+    """
+    suffix = "" if exclusive else "_shared"
+    connection.execute(f"select pg_advisory_lock{suffix}(hashtext('recsys user state'))")
+    try:
+        yield
+    finally:
+        if not connection.closed:
+            connection.execute(f"select pg_advisory_unlock{suffix}(hashtext('recsys user state'))")
+
+
+def land(connection: psycopg.Connection, effects: Effects) -> Landed:
+    """Write a batch's events in one transaction and return the state that follows. Events that are there already stay.
+
+    Args:
+        connection: in autocommit mode.
+
+    Raises:
+        psycopg.DataError: PostgreSQL refuses a value; nothing was written.
+    """
+    with connection.transaction():
+        new_interactions = _insert(
+            connection, STREAM_PARTITION, INTERACTION_COLUMNS, [_interaction_row(e) for e in effects.interactions]
+        )
+        new_impressions = _insert(
+            connection, RAW_IMPRESSIONS, IMPRESSION_COLUMNS, [_impression_row(e) for e in effects.impressions]
+        )
+        items = _landed_items(connection, [event.event_id for event in effects.interactions])
+        features = user_features(connection, list(items))
+    return Landed(new_interactions, new_impressions, items, features)
+
+
+def user_features(connection: psycopg.Connection, user_ids: Sequence[str]) -> dict[str, UserFeatures]:
+    """Return the features of these users, recomputed from the raw tables by one statement."""
+    if not user_ids:
+        return {}
+    with connection.cursor(row_factory=dict_row, binary=True) as cursor:
+        rows = cursor.execute(USER_ACTIVITY_SQL, {"user_ids": list(user_ids)}).fetchall()
+    return {
+        row[c.USER_ID]: UserFeatures(row[c.EVENT_TIMESTAMP], {name: row[name] for name in USER_FEATURES})
+        for row in rows
+    }
+
+
+def _landed_items(connection: psycopg.Connection, event_ids: list[str]) -> dict[str, list[tuple[str, datetime]]]:
+    items: dict[str, list[tuple[str, datetime]]] = defaultdict(list)
+    if event_ids:
+        rows = connection.execute(
+            f"select {c.USER_ID}, {c.ITEM_ID}, {c.OCCURRED_AT} from {STREAM_PARTITION} where {c.EVENT_ID} = any(%s)",
+            (event_ids,),
+            binary=True,
+        )
+        for user_id, item_id, occurred_at in rows:
+            items[user_id].append((item_id, occurred_at))
+    return items
+
+
+def _insert(connection: psycopg.Connection, table: str, types: dict[str, str], rows: list[tuple[Any, ...]]) -> int:
+    """Insert rows whose event_id is not there yet, in the order of event_id so that two writers cannot deadlock.
+    Returns how many were new."""
+    if not rows:
+        return 0
+    arrays = [list(column) for column in zip(*sorted(rows, key=lambda row: row[0]), strict=True)]
+    unnested = ", ".join(f"%s::{kind}[]" for kind in types.values())
+    cursor = connection.execute(
+        f"insert into {table} ({', '.join(types)}) select * from unnest({unnested}) on conflict (event_id) do nothing",
+        arrays,
+    )
+    return cursor.rowcount
+
+
+def _interaction_row(event: Interaction) -> tuple[Any, ...]:
+    day = event.occurred_at.astimezone(UTC).date().isoformat()
+    return (
+        event.event_id, event.user_id, event.item_id, event.rating, event.occurred_at,
+        event.domain, event.event_type, json.dumps(event.context, sort_keys=True), SOURCE, day,
+    )  # fmt: skip
+
+
+def _impression_row(event: Impression) -> tuple[Any, ...]:
+    return tuple(getattr(event, column) for column in IMPRESSION_COLUMNS)

@@ -1,0 +1,196 @@
+"""dbt builds the tiny warehouse: known answers, the same answers twice, after a kill, and with a late event.
+
+The tests stand in the order of one story, each on the warehouse that the one before left.
+"""
+
+import signal
+import subprocess
+from dataclasses import replace
+
+import psycopg
+import pytest
+import tenacity
+
+from expectations.__main__ import judge_door
+from recsys import receipts
+from recsys.errors import RecsysError
+from recsys.settings import HOME, Settings
+from recsys.task import command_environment, run_task, wanted_fingerprint
+from recsys.warehouse import connect
+from tests.worlds.warehouse import DBT_BUILD, INTERVAL, LAST_MILLISECOND, LATE_CLICK, insert, instant, land
+
+MARTS = {
+    "fct_interactions": "event_id",
+    "fct_impressions": "event_id",
+    "dim_users": "user_id",
+    "dim_items": "item_id",
+    "feat_user_activity": "user_id, event_timestamp",
+    "feat_item_popularity": "item_id, event_timestamp",
+    "agg_daily_engagement": "activity_date, domain",
+    "agg_recommendation_funnel": "shown_date, rung",
+}
+
+# The pipeline's command leaves dbt's unit tests to this suite.
+WITH_UNIT_TESTS = replace(
+    DBT_BUILD, command=tuple(word for word in DBT_BUILD.command if word not in ("--exclude-resource-type", "unit_test"))
+)
+
+
+def rows(settings: Settings, query: str) -> list[tuple]:
+    with connect(settings) as connection:
+        connection.execute("set time zone 'UTC'")
+        return connection.execute(query).fetchall()
+
+
+def all_marts(settings: Settings) -> dict[str, list[tuple]]:
+    return {mart: rows(settings, f"select * from marts.{mart} order by {key}") for mart, key in MARTS.items()}
+
+
+@pytest.fixture(scope="module")
+def built(world) -> Settings:
+    """The world after its first build."""
+    settings = world("postgres")
+    with connect(settings) as connection:
+        land(connection)
+    assert run_task(settings, WITH_UNIT_TESTS)["unchanged"] is False
+    return settings
+
+
+def test_an_event_counts_once_and_only_before_as_of(built):
+    facts = rows(
+        built, "select event_id, occurred_at, occurred_date::text, source from marts.fct_interactions order by 1"
+    )
+    assert facts == [
+        ("e1", instant(1, 10, 12), "2020-01-10", "films"),
+        ("e2", instant(1, 10, 13), "2020-01-10", "films"),
+        ("e3", instant(2, 20), "2020-02-20", "shelf"),
+        ("e4", LAST_MILLISECOND, "2020-02-29", "films"),
+        ("e6", instant(2, 10), "2020-02-10", "stream"),
+    ]
+
+
+def test_a_user_of_two_domains_is_one_user(built):
+    users = rows(built, "select user_id, domains, interaction_count, attributes from marts.dim_users order by 1")
+    assert users == [
+        ("u:ann", ["books", "movies"], 3, {"age": "25"}),
+        ("u:bob", ["movies"], 2, {}),
+        ("u:cyd", ["movies"], 0, {}),
+    ]
+
+
+def test_every_used_item_has_a_place(built):
+    items = rows(built, "select item_id, title, interaction_count, is_available from marts.dim_items order by 1")
+    assert items == [
+        ("b:1", "A Book", 1, True),
+        ("m:1", "Alpha", 2, True),
+        ("m:2", "Beta", 1, True),
+        ("m:3", "Delta", 0, True),
+        ("m:9", "m:9", 1, False),
+    ]
+
+
+def test_user_features_cover_only_what_came_before(built):
+    assert rows(built, "select * from marts.feat_user_activity order by 1, 2") == [
+        ("u:ann", instant(1, 11), 2, 2, 2, 3.0),
+        ("u:ann", instant(2, 21), 3, 1, 3, pytest.approx(11 / 3)),
+        ("u:bob", instant(2, 11), 1, 1, 1, None),
+        ("u:bob", instant(3, 1), 2, 2, 2, 3.0),
+    ]
+
+
+def test_item_features_are_stated_at_month_ends_and_as_of(built):
+    assert rows(built, "select * from marts.feat_item_popularity order by 1, 2") == [
+        ("b:1", instant(3, 1), 1, 1, 5.0),
+        ("m:1", instant(2, 1), 1, 1, 4.0),
+        ("m:1", instant(3, 1), 2, 2, 3.5),
+        ("m:2", instant(2, 1), 1, 1, 2.0),
+        ("m:2", instant(3, 1), 1, 1, 2.0),
+        ("m:9", instant(3, 1), 1, 1, None),
+    ]
+
+
+def test_the_doors_of_marts_and_features_let_it_through(built):
+    marts = judge_door(built, "marts", INTERVAL)
+    features = judge_door(built, "features", INTERVAL)
+    assert marts["failed"] == features["failed"] == 0
+    assert marts["checks"] > 10
+    assert features["checks"] > 10
+    verdicts = dict(
+        rows(
+            built,
+            "select check_name || ' ' || subject, verdict from monitoring.outcomes where station = 'expectations'",
+        )
+    )
+    assert verdicts["marts.half_on_available_items books,movies:fct_interactions.is_available"] == "pass"
+    assert verdicts["marts.all_on_available_items books,movies:fct_interactions.is_available"] == "warn"
+    assert len(verdicts) == marts["checks"] + features["checks"]
+
+
+def test_unchanged_inputs_are_not_built_again(built):
+    assert run_task(built, WITH_UNIT_TESTS) == {"task": "dbt.build", "unchanged": True}
+
+
+def test_killed_in_the_middle_and_run_again_gives_the_same_rows(built):
+    undisturbed = all_marts(built)
+    assert all(undisturbed.values())
+    with psycopg.connect(built.postgres_url) as holder:
+        holder.execute("lock table marts.feat_user_activity in access exclusive mode")
+        child = subprocess.Popen(
+            DBT_BUILD.command, cwd=HOME, env=command_environment(built), stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        wait_until_blocked(built, child)
+        child.send_signal(signal.SIGKILL)
+        assert child.wait() == -signal.SIGKILL
+    assert run_task(built, DBT_BUILD)["unchanged"] is False
+    assert all_marts(built) == undisturbed
+
+
+@tenacity.retry(
+    stop=tenacity.stop_after_delay(90), wait=tenacity.wait_fixed(0.05), retry=tenacity.retry_if_result(bool)
+)
+def _not_blocked(settings: Settings, child: subprocess.Popen) -> bool:
+    assert child.poll() is None, "dbt ended before it met the lock"
+    waiting = "select from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+    return not rows(settings, waiting)
+
+
+def wait_until_blocked(settings: Settings, child: subprocess.Popen) -> None:
+    """Return when dbt waits for the lock that the test holds: its build is then in the middle."""
+    _not_blocked(settings, child)
+
+
+def test_a_late_event_moves_the_rows_after_it_and_none_before(built):
+    before = all_marts(built)
+    with connect(built) as connection:
+        insert(connection, "raw.interactions", [LATE_CLICK])
+    assert run_task(built, DBT_BUILD)["unchanged"] is False
+
+    assert rows(built, "select * from marts.feat_user_activity where user_id = 'u:bob' order by 2") == [
+        ("u:bob", instant(2, 11), 1, 1, 1, None),
+        ("u:bob", instant(2, 16), 2, 2, 2, None),
+        ("u:bob", instant(3, 1), 3, 3, 3, 3.0),
+    ]
+    untouched = [row for row in before["feat_user_activity"] if row[0] == "u:ann" or row[1] < LATE_CLICK[4]]
+    assert len(untouched) == 3
+    assert set(untouched) <= set(all_marts(built)["feat_user_activity"])
+
+    clicks = rows(built, "select item_id, is_clicked, clicked_at from marts.fct_impressions order by rank")
+    assert clicks == [("m:2", True, instant(2, 15, 10)), ("m:1", False, None)]
+    assert rows(built, "select impressions, clicks, click_through_rate from marts.agg_recommendation_funnel") == [
+        (2, 1, 0.5)
+    ]
+
+
+def test_a_failed_test_ends_red_is_named_and_leaves_no_receipt(built):
+    """The row breaks a rule that the raw schema does not hold."""
+    with connect(built) as connection:
+        insert(connection, "raw.interactions", [("e8", *LATE_CLICK[1:6], "stare", *LATE_CLICK[7:])])
+        written = receipts.latest(connection, DBT_BUILD.name, INTERVAL.key)
+    with pytest.raises(RecsysError, match="accepted_values_fct_interactions_event_type"):
+        run_task(built, DBT_BUILD)
+    with connect(built) as connection:
+        assert receipts.latest(connection, DBT_BUILD.name, INTERVAL.key) == written
+        assert (
+            receipts.recall(connection, DBT_BUILD.name, INTERVAL.key, wanted_fingerprint(connection, DBT_BUILD)) is None
+        )

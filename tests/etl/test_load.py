@@ -1,0 +1,143 @@
+"""Parquet → Postgres: the partition is replaced as a whole, judged before it is published, and done once."""
+
+from datetime import date, datetime
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from etl.__main__ import land, load
+from etl.lake import parquet_files
+from recsys.errors import CheckFailed, MissingArtifact
+from recsys.interval import Interval
+from recsys.settings import Settings
+from recsys.warehouse import connect
+from tests.worlds import etl_files as world_files
+
+pytestmark = pytest.mark.services
+
+NOW = datetime.fromisoformat(world_files.NOW)
+MOVIES = Interval(("movies",), date.fromisoformat(world_files.AS_OF))
+TABLES = ("interactions", "items", "users", "quarantine")
+
+
+@pytest.fixture
+def settings(world, land_in_process, tmp_path) -> Settings:
+    """A warehouse without rows of this station, and a MovieLens 1M release with one duplicate event."""
+    settings = world("postgres").model_copy(update={"data_dir": tmp_path / "data", "lake_url": str(tmp_path / "lake")})
+    world_files.movielens_1m(settings.data_dir / "ml-1m", ratings=[*world_files.RATINGS, world_files.RATINGS[0]])
+    with connect(settings) as connection:
+        tables = ", ".join(f"raw.{table}" for table in TABLES)
+        connection.execute(f"truncate {tables}, monitoring.receipts, monitoring.outcomes")
+    return settings
+
+
+def rows(settings: Settings, query: str) -> list[tuple]:
+    with connect(settings) as connection:
+        return connection.execute(query).fetchall()
+
+
+def in_lake(settings: Settings, table: str) -> list[tuple]:
+    files = [file for folder in Path(settings.lake, table).glob("*/*/*") for file in parquet_files(folder)]
+    return [tuple(row.values()) for file in files for row in pq.read_table(file, partitioning=None).to_pylist()]
+
+
+def test_every_column_arrives_as_it_was_landed(settings):
+    land(settings, MOVIES, NOW)
+    assert load(settings, MOVIES)["rows"] == {"interactions": 5, "items": 4, "users": 2, "quarantine": 1}
+    for table in TABLES:
+        landed = in_lake(settings, table)
+        assert landed
+        assert sorted(rows(settings, f"select * from raw.{table}"), key=repr) == sorted(landed, key=repr)
+
+
+def test_loading_replaces_the_partition_and_nothing_else(settings):
+    land(settings, MOVIES, NOW)
+    load(settings, MOVIES)
+    other = "('e', 'u', 'i', 1, '2000-01-01Z', '{}', 'rate', '{{}}', '{}', '{}')"
+    with connect(settings) as connection:
+        kept = [("movies", "stream", "stream"), ("movies", "ml-1m", "2020-05-31"), ("books", "goodbooks", "history")]
+        values = ", ".join(other.format(*place) for place in kept)
+        connection.execute(f"insert into raw.interactions values {values}")
+    (settings.data_dir / "ml-1m").rename(settings.data_dir / "ml-10m")
+    world_files.movielens_1m(settings.data_dir / "ml-10m", ratings=world_files.RATINGS[:2])
+    land(settings, MOVIES, NOW)
+    load(settings, MOVIES)
+    found = rows(settings, "select domain, source, landed_partition, count(*) from raw.interactions group by 1, 2, 3")
+    assert sorted(found) == sorted([("movies", "ml-10m", "history", 2), *((*place, 1) for place in kept)])
+    assert rows(settings, "select distinct source from raw.items") == [("ml-10m",)]
+    assert rows(settings, "select count(*) from raw.quarantine") == [(0,)]
+
+
+def test_the_second_time_both_say_unchanged_until_a_file_changes(settings):
+    first = land(settings, MOVIES, NOW)
+    assert (first["unchanged"], first["rows_read"], first["quarantine"]) == (False, 6, {"duplicate_event": 1})
+    assert not load(settings, MOVIES)["unchanged"]
+    assert land(settings, MOVIES, NOW) == {**first, "unchanged": True}
+    assert load(settings, MOVIES)["unchanged"]
+    with (settings.data_dir / "ml-1m" / "ratings.dat").open("a") as file:
+        file.write("2::661::3::978302110\n")
+    assert land(settings, MOVIES, NOW)["rows_landed"] == 6
+    assert load(settings, MOVIES)["rows"]["interactions"] == 6
+
+
+def test_a_later_landing_of_the_partition_withdraws_the_receipts_of_the_earlier(settings):
+    earlier = Interval(("movies",), date(2020, 1, 1))
+    land(settings, earlier, NOW)
+    load(settings, earlier)
+    assert land(settings, MOVIES, NOW)["rows_landed"] == 5
+    with pytest.raises(MissingArtifact, match=r"etl\.land.*2020-01-01"):
+        load(settings, earlier)
+    assert not load(settings, MOVIES)["unchanged"]
+    assert not land(settings, earlier, NOW)["unchanged"]
+    assert load(settings, earlier)["rows"]["interactions"] == 4
+
+
+def test_a_landing_whose_lake_was_emptied_is_done_again(settings, tmp_path):
+    land(settings, MOVIES, NOW)
+    (tmp_path / "lake" / "interactions").rename(tmp_path / "elsewhere")
+    with pytest.raises(MissingArtifact, match=r"raw\.interactions: 0 rows in the lake, 5 landed"):
+        load(settings, MOVIES)
+    assert not land(settings, MOVIES, NOW)["unchanged"]
+    assert load(settings, MOVIES)["rows"]["interactions"] == 5
+
+
+def test_too_many_refused_rows_keep_the_raw_tables_and_show_the_quarantine(settings):
+    land(settings, MOVIES, NOW)
+    load(settings, MOVIES)
+    before = rows(settings, "select * from raw.interactions order by event_id")
+    broken = [*world_files.RATINGS[:2], "3::1193::nan::978300760", "nothing"]
+    world_files.movielens_1m(settings.data_dir / "ml-1m", ratings=broken)
+    land(settings, MOVIES, NOW)
+    for _ in range(2):  # a failure leaves no receipt: the second run fails as well
+        with pytest.raises(CheckFailed, match=r"refused_share: 0\.5 of ml-1m/interactions/history") as error:
+            load(settings, MOVIES)
+        assert "\n" not in str(error.value)
+    assert rows(settings, "select * from raw.interactions order by event_id") == before
+    assert len(before) == 5
+    found = rows(settings, "select reason, record from raw.quarantine where table_name = 'interactions' order by 1")
+    assert found == [("broken_row", "nothing"), ("not_a_number", "3::1193::nan::978300760")]
+    failed = "select subject, observed from monitoring.outcomes where station = 'etl' and verdict = 'fail'"
+    assert rows(settings, failed) == [("ml-1m/interactions/history", "0.5")]
+
+
+def test_some_refused_rows_warn_and_duplicates_are_counted_apart(settings):
+    lines = [*world_files.RATINGS, *world_files.RATINGS[:1], "3::1193::nan::978300760"]
+    world_files.movielens_1m(settings.data_dir / "ml-1m", ratings=lines)
+    land(settings, MOVIES, NOW)
+    assert load(settings, MOVIES)["verdicts"]["warn"] == 2
+    judged = """
+        select check_name, observed, verdict from monitoring.outcomes
+        where subject = 'ml-1m/interactions/history' order by check_name
+    """
+    share = str(round(1 / 7, 6))
+    assert rows(settings, judged) == [
+        ("harmless_share", share, "warn"),
+        ("refused_share", share, "warn"),
+        ("rows_conserved", "7", "pass"),
+    ]
+
+
+def test_loading_what_was_never_landed_says_so(settings):
+    with pytest.raises(MissingArtifact, match=r"etl\.land"):
+        load(settings, MOVIES)

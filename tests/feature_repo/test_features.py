@@ -1,0 +1,133 @@
+"""What Feast offers is what the marts say: online the latest row, for training the row known at the instant."""
+
+from datetime import datetime, timedelta
+
+import pandas as pd
+import pytest
+from feast import FeatureStore
+from feast.data_source import PushMode
+
+from recsys import artifacts, receipts
+from recsys.settings import HOME, Settings
+from recsys.task import Task, run_task
+from recsys.warehouse import connect
+from tests.worlds.warehouse import INTERVAL, insert, instant
+
+FEAST = ("feast", "-c", "feature_repo")
+APPLY = Task(
+    "feast.apply", INTERVAL, (*FEAST, "apply", "--skip-source-validation", "--no-progress"), code=("feature_repo",)
+)
+MATERIALIZE = Task(
+    "feast.materialize", INTERVAL, (*FEAST, "materialize", "1970-01-01", "2020-03-01"),
+    code=("feature_repo",), after=("dbt.build", "feast.apply"), is_online=True,
+)  # fmt: skip
+MICROSECOND = timedelta(microseconds=1)
+
+USER_ROWS = [
+    ("u:ann", instant(1, 11), 2, 2, 2, 3.0),
+    ("u:ann", instant(2, 21), 3, 1, 3, 4.5),
+    ("u:bob", instant(2, 11), 1, 1, 1, None),
+]
+ITEM_ROWS = [
+    ("m:1", instant(2, 1), 1, 1, 4.0),
+    ("m:1", instant(3, 1), 2, 2, 3.5),
+]
+
+
+@pytest.fixture(scope="module")
+def offered(world) -> Settings:
+    """The feature tables by hand, applied and materialised by the commands of the DAG."""
+    settings = world("postgres", "redis")
+    with connect(settings) as connection:
+        connection.execute(
+            """
+            create table marts.feat_user_activity (
+                user_id text collate "C", event_timestamp timestamptz, user_interactions_total bigint,
+                user_interactions_30d bigint, user_distinct_items bigint, user_mean_rating double precision);
+            create table marts.feat_item_popularity (
+                item_id text collate "C", event_timestamp timestamptz, item_interactions_total bigint,
+                item_interactions_90d bigint, item_mean_rating double precision)
+            """
+        )
+        insert(connection, artifacts.FEAT_USER_ACTIVITY, USER_ROWS)
+        insert(connection, artifacts.FEAT_ITEM_POPULARITY, ITEM_ROWS)
+        receipts.record(connection, "dbt.build", INTERVAL.key, "built by hand", {})
+    assert run_task(settings, APPLY)["unchanged"] is False
+    assert run_task(settings, MATERIALIZE)["unchanged"] is False
+    return settings
+
+
+@pytest.fixture(scope="module")
+def store(offered):
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in offered.child_environment().items():
+            patch.setenv(name, value)
+        yield FeatureStore(repo_path=str(HOME / "feature_repo"))
+
+
+def online(store: FeatureStore, service: str, **entities: str) -> dict:
+    """Return the online features of one entity by name, in the order of their names."""
+    answer = store.get_online_features(store.get_feature_service(service), entity_rows=[entities]).to_dict()
+    return {name: values[0] for name, values in answer.items() if name not in entities}
+
+
+def user_row(row: tuple) -> dict:
+    return dict(zip(artifacts.USER_FEATURES, row[2:], strict=True))
+
+
+def test_the_services_offer_the_features_that_the_artifacts_name(store):
+    offers = {
+        service.name: [feature.name for view in service.feature_view_projections for feature in view.features]
+        for service in store.list_feature_services()
+    }
+    assert {name: sorted(features) for name, features in offers.items()} == {
+        artifacts.FEATURE_SERVICE_RETRIEVAL: sorted(artifacts.USER_FEATURES),
+        artifacts.FEATURE_SERVICE_RANKING: sorted(artifacts.USER_FEATURES + artifacts.ITEM_FEATURES),
+    }
+
+
+def test_online_is_the_latest_row_of_the_mart(store):
+    assert online(store, artifacts.FEATURE_SERVICE_RETRIEVAL, user_id="u:ann") == user_row(USER_ROWS[1])
+    assert online(store, artifacts.FEATURE_SERVICE_RETRIEVAL, user_id="u:bob") == user_row(USER_ROWS[2])
+    both = online(store, artifacts.FEATURE_SERVICE_RANKING, user_id="u:ann", item_id="m:1")
+    item = dict(zip(artifacts.ITEM_FEATURES, ITEM_ROWS[1][2:], strict=True))
+    assert both == user_row(USER_ROWS[1]) | item
+
+
+def test_an_unknown_user_has_no_features(store):
+    assert set(online(store, artifacts.FEATURE_SERVICE_RETRIEVAL, user_id="u:nobody").values()) == {None}
+
+
+@pytest.mark.parametrize(
+    ("at", "known"),
+    [
+        (instant(1, 11) - MICROSECOND, None),
+        (instant(1, 11), USER_ROWS[0]),
+        (instant(2, 21) - MICROSECOND, USER_ROWS[0]),
+        (instant(2, 21), USER_ROWS[1]),
+        (instant(12, 31), USER_ROWS[1]),
+    ],
+)
+def test_training_sees_the_row_known_at_the_instant(store, at: datetime, known):
+    asked = pd.DataFrame({"user_id": ["u:ann"], "event_timestamp": [at]})
+    service = store.get_feature_service(artifacts.FEATURE_SERVICE_RETRIEVAL)
+    answer = store.get_historical_features(entity_df=asked, features=service).to_df().iloc[0]
+    found = [None if pd.isna(answer[name]) else answer[name] for name in artifacts.USER_FEATURES]
+    assert found == (list(known[2:]) if known else [None] * len(artifacts.USER_FEATURES))
+
+
+def test_a_newer_push_wins_and_an_older_one_does_not(store):
+    def push(at: datetime, total: int) -> None:
+        row = {"user_id": ["u:bob"], "event_timestamp": [at], **{name: [total] for name in artifacts.USER_FEATURES}}
+        frame = pd.DataFrame(row).astype({"user_mean_rating": float})
+        store.push(artifacts.PUSH_SOURCE_USER_ACTIVITY, frame, to=PushMode.ONLINE)
+
+    push(instant(2, 12), total=5)
+    assert online(store, artifacts.FEATURE_SERVICE_RETRIEVAL, user_id="u:bob")["user_interactions_total"] == 5
+    push(instant(2, 11, 12), total=4)
+    assert online(store, artifacts.FEATURE_SERVICE_RETRIEVAL, user_id="u:bob")["user_interactions_total"] == 5
+
+
+def test_what_has_been_offered_is_not_offered_again(offered):
+    assert run_task(offered, APPLY) == {"task": "feast.apply", "unchanged": True}
+    assert run_task(offered, MATERIALIZE) == {"task": "feast.materialize", "unchanged": True}

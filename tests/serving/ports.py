@@ -1,0 +1,80 @@
+"""Ports without their services, for tests whose subject is not the service."""
+
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from fastapi import FastAPI
+
+from recsys.errors import ServiceUnavailable
+from recsys.schemas import Interaction
+from recsys.user_state import UserState
+from serving.answering import Answering
+from serving.app import create_app
+from serving.metrics import Metrics
+from serving.model import ServedModel, load
+from serving.ports import Shown
+
+INSTANT = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
+DOWN = ServiceUnavailable("service", "does not answer", "Wait for it")
+
+
+@dataclass
+class Models:
+    current: ServedModel | None
+
+
+@dataclass
+class Users:
+    states: dict[str, UserState] = field(default_factory=dict)
+    lists: dict[tuple[str, str | None], str] = field(default_factory=dict)
+    down: bool = False
+
+    async def read(self, user_id: str, list_domain: str | None) -> tuple[UserState, str | None]:
+        if self.down:
+            raise DOWN
+        return self.states.get(user_id, UserState([], {}, 0)), self.lists.get((user_id, list_domain))
+
+    def know(self, user_id: str, history: list[str], version: int = 1) -> None:
+        self.states[user_id] = UserState(history, {}, version)
+
+    def precompute(self, user_id: str, domain: str | None, **content: object) -> None:
+        self.lists[user_id, domain] = json.dumps(content)
+
+
+@dataclass
+class Log:
+    interactions: list[Interaction] = field(default_factory=list)
+    shown: list[Shown] = field(default_factory=list)
+    down: bool = False
+
+    async def publish(self, interaction: Interaction) -> None:
+        if self.down:
+            raise DOWN
+        self.interactions.append(interaction)
+
+    def show(self, shown: Shown) -> None:
+        self.shown.append(shown)
+
+
+@dataclass
+class Parts:
+    """An application and what stands behind it."""
+
+    models: Models
+    users: Users
+    log: Log
+    metrics: Metrics
+    app: FastAPI
+
+    def count(self, name: str, **labels: str) -> float:
+        """Return a counter's value, zero where it never moved."""
+        return self.metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+def assemble(folder: Path | None, weights: dict[str, float] | None = None, **routes: str) -> Parts:
+    """Return an application that serves the bundle in this folder (None: nothing deployed), everybody in `champion`."""
+    models, users, log, metrics = Models(load(folder) if folder else None), Users(), Log(), Metrics()
+    answering = Answering(models, users, log, weights or {"champion": 1.0}, metrics)
+    return Parts(models, users, log, metrics, create_app(answering, log, metrics, lambda: INSTANT, **routes))

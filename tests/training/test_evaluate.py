@@ -1,0 +1,108 @@
+"""Evaluation against a brute-force judge, and the matching of items by id between cuts."""
+
+import numpy as np
+import pytest
+
+from recsys.bundle import Catalogue
+from recsys.retriever import Retriever
+from tests.worlds import checkerboard as world
+from training.dataset import Cut, Requests
+from training.evaluate import BLOCK_SCORES, compare, evaluate, recommend_all
+from training.model import Workplace, module_of, write_model
+
+ORIGIN = {"framework": "numpy", "cut_id": "toy", "as_of": "2020-06-01T00:00:00+00:00"}
+
+
+class ToyCut:
+    """As much of a `Cut` as the evaluation reads."""
+
+    def __init__(self, catalogue: Catalogue):
+        self.catalogue = catalogue
+
+
+def bundle(tmp_path, name: str, data=None, **config):
+    module = module_of(name)
+    data = data or world.training_data()
+    model = module.fit(data, module.Config(**config), 1, Workplace(1, tmp_path))
+    folder = tmp_path / name
+    folder.mkdir()
+    write_model(folder, name, model, data, ORIGIN)
+    return folder / "bundle"
+
+
+def requests() -> Requests:
+    """Every user asks; the target is what the user has not used, and for user 0 nothing."""
+    targets = [np.array(sorted(world.held_back(user))) for user in range(world.USERS)]
+    targets[0] = np.array([], np.int64)
+    return Requests(np.arange(world.USERS), world.histories(), targets, np.zeros(world.USERS, np.int64))
+
+
+def toy_cut(catalogue: Catalogue | None = None) -> Cut:
+    return ToyCut(catalogue or world.catalogue())  # type: ignore[return-value]
+
+
+@pytest.fixture
+def ials(tmp_path):
+    return bundle(tmp_path, "ials", embedding_size=8, epochs=8)
+
+
+@pytest.fixture
+def popular(tmp_path):
+    return bundle(tmp_path, "popularity")
+
+
+def test_the_values_are_those_of_a_judge_that_goes_user_by_user(popular):
+    quality = evaluate(popular, toy_cut(), requests(), None, threads=1)
+    retriever = Retriever(popular)
+    shown = set()
+    for user, (history, target) in enumerate(zip(requests().histories, requests().targets, strict=True)):
+        ranking = sorted(set(range(world.ITEMS)) - set(history.tolist()), key=lambda i: (-retriever.popularity[i], i))
+        shown |= set(ranking[:20])
+        if not len(target):
+            assert all(np.isnan(values[user]) for values in quality.per_user.values())
+            continue
+        ranks = [rank for rank, item in enumerate(ranking, 1) if item in target.tolist()]
+        assert quality.per_user["recall_at_20"][user] == pytest.approx(sum(r <= 20 for r in ranks) / len(target))
+        gain = sum(1 / np.log2(rank + 1) for rank in ranks if rank <= 10)
+        best = sum(1 / np.log2(rank + 1) for rank in range(1, len(target) + 1))
+        assert quality.per_user["ndcg_at_10"][user] == pytest.approx(gain / best)
+        assert quality.per_user["mrr_at_10"][user] == pytest.approx(1 / ranks[0] if ranks[0] <= 10 else 0)
+    assert quality.overall["coverage_at_20"] == len(shown) / world.ITEMS
+    assert 0 < quality.overall["inference_p50_ms"] <= quality.overall["inference_p99_ms"]
+
+
+def test_a_model_that_understands_the_world_beats_popularity(ials, popular):
+    better, baseline = (evaluate(folder, toy_cut(), requests(), None, threads=1) for folder in (ials, popular))
+    difference = compare(better, baseline, seed=1)
+    assert better.overall["ndcg_at_10"] > 0.8
+    assert difference["low"] > 0
+    assert difference["ratio"] == pytest.approx(better.overall["ndcg_at_10"] / baseline.overall["ndcg_at_10"])
+    assert compare(baseline, better, seed=1)["high"] < 0
+
+
+def test_blocks_change_no_list(ials, monkeypatch):
+    retriever, histories = Retriever(ials), world.histories()
+    whole = recommend_all(retriever, histories, None)
+    monkeypatch.setattr("training.evaluate.BLOCK_SCORES", 7 * world.ITEMS)
+    assert BLOCK_SCORES > 7 * world.ITEMS
+    np.testing.assert_array_equal(whole, recommend_all(retriever, histories, None))
+
+
+def test_a_bundle_of_an_older_cut_is_judged_by_item_ids(ials):
+    """The newer catalogue has one item more, in front; everybody wants it, and the old bundle lacks it."""
+    shown = world.catalogue().model_dump()
+    newer = Catalogue(**{name: [values[0], *values] for name, values in shown.items()} | {
+        "item_id": ["toy:!new", *shown["item_id"]]
+    })  # fmt: skip
+    now = requests()
+    moved = Requests(
+        now.users,
+        [np.append(history + 1, 0) for history in now.histories],
+        [np.append(target + 1, 0) if len(target) else target for target in now.targets],
+        now.instants,
+    )
+    older = evaluate(ials, toy_cut(newer), moved, None, threads=1)
+    same = evaluate(ials, toy_cut(), now, None, threads=1)
+    np.testing.assert_allclose(older.per_user["mrr_at_10"], same.per_user["mrr_at_10"])
+    found = same.per_user["recall_at_20"] * world.HELD_BACK
+    np.testing.assert_allclose(older.per_user["recall_at_20"], found / (world.HELD_BACK + 1))

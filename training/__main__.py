@@ -1,0 +1,82 @@
+"""`python -m training cut|fit|evaluate|register|promote --as-of D --domains movies[,books]`."""
+
+import argparse
+import os
+from pathlib import Path
+
+from recsys import station
+from recsys.artifacts import MODEL_NAMES
+from recsys.errors import RecsysError
+from recsys.interval import add_arguments, from_arguments
+from recsys.settings import load_settings
+from training import tasks
+
+QUIET = {
+    "HF_HUB_OFFLINE": "1",  # checkpoints come with packages
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "TF_CPP_MIN_LOG_LEVEL": "2",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TQDM_DISABLE": "1",
+}
+"""Foreign libraries read these at their import."""
+
+
+def parser() -> argparse.ArgumentParser:
+    root = argparse.ArgumentParser(prog="python -m training")
+    commands = root.add_subparsers(dest="command", required=True)
+    for name, described in (
+        ("cut", "freeze the marts into files: training part, test users"),
+        ("fit", "train one model and log it"),
+        ("evaluate", "judge the fitted models on the same test users"),
+        ("register", "make them versions of the registered model"),
+        ("promote", "let the challenger become champion if it earned it"),
+    ):
+        command = commands.add_parser(name, help=described)
+        add_arguments(command)
+        if name == "fit":
+            command.add_argument("--model", required=True, help=f"one of {', '.join(MODEL_NAMES)}")
+        if name in {"evaluate", "register"}:
+            command.add_argument("--models", default=",".join(MODEL_NAMES), help="comma-separated; default all")
+    join = commands.add_parser("join", help="point-in-time join of user features (called by fit)")
+    join.add_argument("--requests", type=Path, required=True)
+    join.add_argument("--answers", type=Path, required=True)
+    return root
+
+
+def chosen(models: str) -> tuple[str, ...]:
+    """Return the chosen models in the registry's order.
+
+    Raises:
+        RecsysError: one is unknown, or none is named.
+    """
+    named = set(filter(None, models.split(",")))
+    if not named or named - set(MODEL_NAMES):
+        raise RecsysError("--models", models, f"Choose among {', '.join(MODEL_NAMES)}")
+    return tuple(name for name in MODEL_NAMES if name in named)
+
+
+def main() -> dict:
+    os.environ.update(QUIET)
+    arguments = parser().parse_args()
+    if arguments.command == "join":
+        from training.point_in_time import join
+
+        return {"rows": join(arguments.requests, arguments.answers), "unchanged": False}
+    settings, interval = load_settings(), from_arguments(arguments)
+    match arguments.command:
+        case "cut":
+            return tasks.cut(settings, interval)
+        case "fit":
+            return tasks.fit(settings, interval, arguments.model)
+        case "evaluate":
+            return tasks.evaluate(settings, interval, chosen(arguments.models))
+        case "register":
+            return tasks.register(settings, interval, chosen(arguments.models))
+        case _:
+            return tasks.promote(settings, interval)
+
+
+if __name__ == "__main__":
+    station.run(main)

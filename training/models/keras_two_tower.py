@@ -1,0 +1,277 @@
+"""Two-tower retrieval in Keras 3 on TensorFlow: a user tower over pooled history and online features.
+
+The history is pooled at several learned speeds of forgetting, joined with the user's features from the feature service
+`retrieval_v1` (as they were known at each event: point-in-time), and mixed into the user's vector; an item is its own
+vector. Covington, Adams, Sargin 2016, "Deep Neural Networks for YouTube Recommendations"; softmax over the batch's own
+targets with the logQ correction: Yi et al. 2019, "Sampling-Bias-Corrected Neural Modeling for Large Corpus Item
+Recommendations". Plain Keras 3: TensorFlow Recommenders would need the retired tf-keras.
+
+The bundle's encoder is written as an ONNX graph from the weights, operation by operation: the converters from Keras
+need packages that hold TensorFlow back.
+"""
+
+import logging
+import math
+from pathlib import Path
+
+import keras
+import numpy as np
+import onnx
+import tensorflow as tf
+from onnx import TensorProto, helper, numpy_helper
+
+from recsys.artifacts import USER_FEATURES
+from training.dataset import TrainingData
+from training.model import ModelConfig, Parts, Workplace, check_finite, popularity, recency_shift, windows
+
+FRAMEWORK = "tensorflow"
+FEATURES = USER_FEATURES
+ONNX_OPSET, ONNX_IR = 18, 9
+FEATURE_LIMIT = 5.0
+"""Standardised features are clipped here, as the retriever does."""
+log = logging.getLogger(__name__)
+
+
+class Config(ModelConfig):
+    embedding_size: int = 64
+    speeds: int = 3
+    hidden_size: int = 128
+    max_history: int = 50
+    horizon: int = 5
+    dropout: float = 0.2
+    learned_share: float = 0.5
+    epochs: int = 3
+    min_steps: int = 600
+    batch_size: int = 40
+    learning_rate: float = 0.004
+
+
+class Forgetting(keras.layers.Layer):
+    """Pool a history at several speeds: the weight of an item `a` places back is exp(-rate · a).
+
+    (B, L, D) and mask (B, L) → (B, L, H, D), the state after each place, H speeds.
+    """
+
+    def __init__(self, speeds: int, **kwargs):
+        super().__init__(**kwargs)
+        self.speeds = speeds
+
+    def build(self, input_shape):
+        first = np.log(np.geomspace(2.0, 0.03, self.speeds))  # from nearly the last item only to all alike
+        self.log_rate = self.add_weight(
+            name="log_rate", shape=(self.speeds,), initializer=keras.initializers.Constant(first)
+        )
+
+    def call(self, vectors, mask):
+        place = tf.range(tf.shape(mask)[1])
+        age = place[:, None] - place[None]  # (L, L)
+        rate = tf.exp(self.log_rate)[:, None, None]  # (H, 1, 1)
+        weights = tf.where(age >= 0, tf.exp(-rate * tf.cast(tf.maximum(age, 0), tf.float32)), 0.0)  # (H, L, L)
+        pooled = tf.einsum("hts,bsd->bthd", weights, vectors * mask[..., None])
+        total = tf.einsum("hts,bs->bth", weights, mask)
+        return pooled / tf.maximum(total, 1e-6)[..., None]  # (B, L, H, D)
+
+
+def user_tower(config: Config, n_features: int) -> keras.Model:
+    """Item vectors (B, L, D), mask (B, L) and standardised features (B, L, F) → user vectors (B, L, D)."""
+    vectors = keras.Input((None, config.embedding_size), name="vectors")
+    mask = keras.Input((None,), name="mask")
+    features = keras.Input((None, n_features), name="features")
+    pooled = Forgetting(config.speeds, name="forgetting")(vectors, mask)
+    pooled = keras.layers.Reshape((-1, config.speeds * config.embedding_size))(pooled)  # (B, L, HD)
+    known = keras.layers.Concatenate()([pooled, features])  # (B, L, HD + F)
+    known = keras.layers.Dropout(config.dropout)(known)
+    hidden = keras.layers.Dense(config.hidden_size, activation="relu", name="hidden")(known)
+    hidden = keras.layers.Dropout(config.dropout)(hidden)
+    user = keras.layers.Dense(config.embedding_size, name="deep")(hidden)
+    user = user + keras.layers.Dense(config.embedding_size, use_bias=False, name="wide")(known)
+    return keras.Model([vectors, mask, features], user)
+
+
+class KerasTwoTower:
+    """The trained towers."""
+
+    def __init__(self, tower: keras.Model, items: np.ndarray, bias: np.ndarray, scaling: "Scaling", data, config):
+        self.tower, self.scaling, self.config = tower, scaling, config
+        self.counts = popularity(data)  # (I,)
+        trained = np.bincount(data.items, minlength=data.n_items) > 0
+        self.vectors = np.where(trained[:, None], items, np.float32(0))  # (I, D)
+        self.bias = np.where(trained, bias, bias[trained].min()) + recency_shift(data)  # (I,)
+
+    def score(self, histories: list[np.ndarray], user_features: np.ndarray | None = None) -> np.ndarray:
+        raw = np.full((len(histories), len(FEATURES)), np.nan, np.float32) if user_features is None else user_features
+        users = []
+        for history, features in zip(histories, self.scaling.apply(raw), strict=True):
+            latest = history[-self.config.max_history :]
+            repeated = np.tile(features, (len(latest), 1))[None]  # (1, L, F)
+            inputs = [self.vectors[latest][None], np.ones((1, len(latest)), np.float32), repeated]
+            users.append(self.tower(inputs, training=False)[:, -1].numpy())
+        return np.concatenate(users) @ self.vectors.T + self.bias  # (B, I)
+
+    def parts(self) -> Parts:
+        arrays = {"popularity": self.counts, "item_vectors": self.vectors, "item_bias": self.bias}
+        settings = {
+            "max_history": self.config.max_history,
+            "user_features": FEATURES,
+            "feature_mean": tuple(map(float, self.scaling.mean)),
+            "feature_scale": tuple(map(float, self.scaling.scale)),
+        }
+        return Parts("onnx", arrays, encoder_graph(self.tower, self.vectors, self.config), settings)
+
+    def save_native(self, folder: Path) -> None:
+        self.tower.save(folder / "user_tower.keras")
+        np.savez(folder / "items.npz", vectors=self.vectors, bias=self.bias)
+
+
+class Scaling:
+    """Standardises features as the retriever does; an unknown one counts as the mean."""
+
+    def __init__(self, features: np.ndarray):
+        known = np.isfinite(features)
+        counts = np.maximum(known.sum(0), 1)
+        filled = np.where(known, features, 0).astype(np.float64)
+        self.mean = filled.sum(0) / counts  # (F,)
+        deviation = np.sqrt((np.where(known, features - self.mean, 0.0) ** 2).sum(0) / counts)
+        self.scale = np.where(deviation > 0, deviation, 1.0)  # (F,)
+
+    def apply(self, features: np.ndarray) -> np.ndarray:
+        scaled = np.nan_to_num((features - self.mean) / self.scale, nan=0.0)
+        return np.clip(scaled, -FEATURE_LIMIT, FEATURE_LIMIT).astype(np.float32)
+
+
+def fit(data: TrainingData, config: Config, seed: int, workplace: Workplace) -> KerasTwoTower:
+    """Train both towers together. Without features in the data they all count as unknown.
+
+    Raises:
+        CheckFailed: the loss is no longer finite, or no user has two events.
+    """
+    set_threads(workplace.threads)
+    keras.utils.set_random_seed(seed)
+    rng = np.random.default_rng(seed)
+    raw = data.user_features
+    if raw is None:
+        raw = np.full((len(data.items), len(FEATURES)), np.nan, np.float32)
+    scaling = Scaling(raw)
+    tower = user_tower(config, len(FEATURES))
+    start = rng.normal(0, config.embedding_size**-0.5, (data.n_items, config.embedding_size))
+    items = keras.Variable(start, dtype="float32", name="items")  # (I, D)
+    bias = keras.Variable(np.zeros(data.n_items), dtype="float32", name="bias")  # (I,)
+    train(tower, items, bias, data, scaling.apply(raw), config, rng)
+    return KerasTwoTower(tower, items.numpy(), bias.numpy(), scaling, data, config)
+
+
+def set_threads(threads: int) -> None:
+    """Bound TensorFlow's threads; it accepts this once a process, before its first operation."""
+    if tf.config.threading.get_intra_op_parallelism_threads() != threads:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+
+
+def train(tower, items, bias, data: TrainingData, features: np.ndarray, config: Config, rng) -> None:
+    frequency = np.bincount(data.items, minlength=data.n_items) / len(data.items)
+    log_q = np.log(np.maximum(frequency, 1e-12))  # (I,)
+    sequences = data.sequences()
+    per_epoch = math.ceil(len(windows(sequences, config.max_history, rng)[0]) / config.batch_size)
+    epochs = max(config.epochs, math.ceil(config.min_steps / per_epoch))
+    rate = keras.optimizers.schedules.PolynomialDecay(
+        config.learning_rate, per_epoch * epochs, config.learning_rate / 50
+    )
+    optimiser = keras.optimizers.Adam(rate)
+    weights = [items, bias, *tower.trainable_variables]
+    optimiser.build(weights)
+
+    @tf.function(reduce_retracing=True)
+    def step(present, correction, seen, wanted, mask, learned, features):
+        """One batch of N items, `present`, with their corrections (N,); P of the B × L places are learned.
+
+        seen (B, L) and wanted (P,) are rows of `present`.
+        """
+        with tf.GradientTape() as tape:
+            vectors = tf.gather(tf.convert_to_tensor(items), present)  # (N, D)
+            user = tower([tf.gather(vectors, seen), mask, features], training=True)
+            own = tf.gather(tf.convert_to_tensor(bias), present) + correction
+            logits = tf.matmul(tf.boolean_mask(user, learned), vectors, transpose_b=True) + own  # (P, N)
+            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(wanted, logits))
+        optimiser.apply(tape.gradient(loss, weights), weights)
+        return loss
+
+    done = 0
+    for epoch in range(epochs):
+        inputs, targets = windows(sequences, config.max_history, rng, config.horizon)
+        order, losses = rng.permutation(len(inputs)), []
+        for batch in np.array_split(order, math.ceil(len(order) / config.batch_size)):
+            rows, mask = np.maximum(inputs[batch], 0), inputs[batch] >= 0  # (B, L)
+            learned = mask & (rng.random(mask.shape) < config.learned_share)
+            learned[:, -1] = True  # every window has its last place
+            following = data.items[targets[batch][learned]]  # (P,)
+            present, places = np.unique(np.concatenate([data.items[rows].ravel(), following]), return_inverse=True)
+            seen, wanted = places[: rows.size].reshape(rows.shape), places[rows.size :]
+            times = np.bincount(wanted, minlength=len(present))  # as the target of so many places; of none: left out
+            correction = np.where(times > 0, np.log(np.maximum(times, 1)) - log_q[present], -1e9)  # (N,)
+            # The features of a place are those known at its own event, so the next one is still unknown.
+            arguments = (present, np.float32(correction), seen, wanted, np.float32(mask), learned, features[rows])
+            loss = float(step(*map(tf.convert_to_tensor, arguments)))
+            check_finite(loss, "keras_two_tower", done)
+            losses.append(loss)
+            done += 1
+        log.info("keras_two_tower epoch %d of %d: loss %.3f", epoch + 1, epochs, np.mean(losses))
+
+
+def encoder_graph(tower: keras.Model, item_vectors: np.ndarray, config: Config) -> bytes:
+    """Return the user tower at the last place as an ONNX model; inputs and output as in recsys/bundle.py."""
+    hidden, deep, wide = (tower.get_layer(name) for name in ("hidden", "deep", "wide"))
+    constants = {
+        "items": item_vectors,  # (I, D)
+        "rates": -np.exp(tower.get_layer("forgetting").log_rate.numpy())[None, :, None],  # (1, H, 1)
+        "hidden_w": hidden.kernel.numpy(),
+        "hidden_b": hidden.bias.numpy(),
+        "deep_w": deep.kernel.numpy(),
+        "deep_b": deep.bias.numpy(),
+        "wide_w": wide.kernel.numpy(),
+        "tiny": np.float32(1e-6),
+        "one": np.int64(1),
+        "minus_one": np.int64(-1),
+        "axis_1": np.array([1]),
+        "axis_2": np.array([2]),
+        "flat": np.array([0, config.speeds * config.embedding_size]),
+    }
+    operations = [
+        ("Gather", ["items", "history"], "vectors", {}),  # (B, L, D)
+        ("Shape", ["history"], "length_1", {"start": 1, "end": 2}),
+        ("Squeeze", ["length_1"], "length", {}),
+        ("Sub", ["length", "one"], "oldest", {}),
+        ("Range", ["oldest", "minus_one", "minus_one"], "age", {}),  # (L,): the latest item stands last
+        ("Cast", ["age"], "age_float", {"to": TensorProto.FLOAT}),
+        ("Mul", ["rates", "age_float"], "exponent", {}),  # (1, H, L)
+        ("Exp", ["exponent"], "forgetting", {}),
+        ("Unsqueeze", ["mask", "axis_1"], "mask_3", {}),  # (B, 1, L)
+        ("Mul", ["forgetting", "mask_3"], "weights", {}),  # (B, H, L)
+        ("ReduceSum", ["weights", "axis_2"], "total", {}),  # (B, H, 1)
+        ("Max", ["total", "tiny"], "total_safe", {}),
+        ("MatMul", ["weights", "vectors"], "sums", {}),  # (B, H, D)
+        ("Div", ["sums", "total_safe"], "pooled", {}),
+        ("Reshape", ["pooled", "flat"], "pooled_flat", {}),  # (B, HD)
+        ("Concat", ["pooled_flat", "user_features"], "known", {"axis": 1}),  # (B, HD + F)
+        ("Gemm", ["known", "hidden_w", "hidden_b"], "hidden_linear", {}),
+        ("Relu", ["hidden_linear"], "hidden", {}),
+        ("Gemm", ["hidden", "deep_w", "deep_b"], "deep", {}),
+        ("MatMul", ["known", "wide_w"], "wide", {}),
+        ("Add", ["deep", "wide"], "user_vector", {}),  # (B, D)
+    ]
+    as_float = {
+        name: np.float32(value) if np.asarray(value).dtype.kind == "f" else value for name, value in constants.items()
+    }
+    graph = helper.make_graph(
+        [helper.make_node(kind, inputs, [output], **more) for kind, inputs, output, more in operations],
+        "user_tower",
+        [
+            helper.make_tensor_value_info("history", TensorProto.INT64, ["batch", "length"]),
+            helper.make_tensor_value_info("mask", TensorProto.FLOAT, ["batch", "length"]),
+            helper.make_tensor_value_info("user_features", TensorProto.FLOAT, ["batch", len(FEATURES)]),
+        ],
+        [helper.make_tensor_value_info("user_vector", TensorProto.FLOAT, ["batch", config.embedding_size])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in as_float.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", ONNX_OPSET)], ir_version=ONNX_IR)
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString()

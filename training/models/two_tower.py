@@ -1,0 +1,230 @@
+"""Two-tower retrieval in PyTorch: a user tower over the attended history, an item tower over id and categories.
+
+Both towers meet in a dot product, so that a user is one vector and the catalogue one matrix. Training predicts at every
+place of a history one of the next events, by a softmax over the batch's own targets with the logQ correction (Yi et al.
+2019, "Sampling-Bias-Corrected Neural Modeling for Large Corpus Item Recommendations"). The user tower is one causal
+self-attention block with a learned bias by age (Kang and McAuley 2018, "Self-Attentive Sequential Recommendation",
+without its absolute positions): the users of tomorrow are strangers, so no user has an embedding.
+"""
+
+import io
+import logging
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from recsys.bundle import Catalogue
+from training.dataset import TrainingData
+from training.model import ModelConfig, Parts, Workplace, check_finite, popularity, recency_shift, windows
+
+FRAMEWORK = "pytorch"
+FEATURES: tuple[str, ...] = ()
+ONNX_OPSET = 18
+MAX_CATEGORIES = 8
+log = logging.getLogger(__name__)
+
+
+class Config(ModelConfig):
+    embedding_size: int = 64
+    heads: int = 2
+    max_history: int = 50
+    horizon: int = 5
+    dropout: float = 0.2
+    learned_share: float = 0.5
+    epochs: int = 3
+    min_steps: int = 600
+    batch_size: int = 40
+    learning_rate: float = 0.006
+    reg: float = 0.0
+
+
+class ItemTower(nn.Module):
+    """An item is its own vector plus the mean of its categories' vectors."""
+
+    def __init__(self, catalogue: Catalogue, size: int):
+        super().__init__()
+        names = sorted({name for listed in catalogue.categories for name in listed})
+        code = {name: i + 1 for i, name in enumerate(names)}  # 0 pads
+        table = torch.zeros(len(catalogue.item_id), MAX_CATEGORIES, dtype=torch.long)
+        for i, listed in enumerate(catalogue.categories):
+            codes = [code[name] for name in listed[:MAX_CATEGORIES]]
+            table[i, : len(codes)] = torch.tensor(codes, dtype=torch.long)
+        self.register_buffer("categories", table)  # (I, C)
+        self.item = nn.Embedding(len(catalogue.item_id), size)
+        self.category = nn.Embedding(len(names) + 1, size, padding_idx=0)
+        self.bias = nn.Embedding(len(catalogue.item_id), 1)
+        nn.init.normal_(self.item.weight, std=size**-0.5)
+        nn.init.zeros_(self.category.weight)
+        nn.init.zeros_(self.bias.weight)
+
+    def categories_of(self, items: Tensor) -> Tensor:
+        codes = self.categories[items]  # (..., C)
+        count = (codes > 0).sum(-1, keepdim=True).clamp(min=1)
+        return self.category(codes).sum(-2) / count  # (..., D)
+
+    def forward(self, items: Tensor) -> Tensor:
+        return self.item(items) + self.categories_of(items)  # (..., D)
+
+
+class UserTower(nn.Module):
+    """Item vectors of a history and its mask → the user's vector after each place."""
+
+    def __init__(self, config: Config):
+        super().__init__()
+        size = config.embedding_size
+        self.heads, self.max_history = config.heads, config.max_history
+        self.before_attention, self.before_mix, self.last = (nn.LayerNorm(size) for _ in range(3))
+        self.project, self.merge = nn.Linear(size, 3 * size), nn.Linear(size, size)
+        self.widen, self.narrow = nn.Linear(size, 2 * size), nn.Linear(2 * size, size)
+        self.age = nn.Embedding(config.max_history, config.heads)
+        nn.init.zeros_(self.age.weight)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, vectors: Tensor, mask: Tensor) -> Tensor:
+        _, length, size = vectors.shape
+        hidden = vectors * self.dropout(mask)[..., None]  # (B, L, D): drops whole items
+        project = self.project(self.before_attention(hidden))  # (B, L, 3D)
+        query, key, value = project.unflatten(-1, (3, self.heads, size // self.heads)).permute(2, 0, 3, 1, 4)
+        place = torch.arange(length, device=mask.device)
+        age = place[:, None] - place[None]  # (L, L): rows look at columns
+        by_age = self.age(age.clamp(0, self.max_history - 1)).permute(2, 0, 1)  # (H, L, L)
+        logits = query @ key.transpose(-1, -2) / math.sqrt(size // self.heads) + by_age  # (B, H, L, L)
+        visible = (age >= 0)[None, None] & (mask[:, None, None, :] > 0)
+        attention = logits.masked_fill(~visible, -1e9).softmax(-1)
+        attended = (attention @ value).transpose(1, 2).flatten(2)  # (B, L, D)
+        hidden = hidden + self.merge(attended)
+        hidden = hidden + self.narrow(F.gelu(self.widen(self.before_mix(hidden))))
+        return self.last(hidden)  # (B, L, D)
+
+
+class Encoder(nn.Module):
+    """What the bundle's encoder.onnx does: history and mask, right-aligned → the user's vector."""
+
+    def __init__(self, item_vectors: Tensor, user_tower: UserTower):
+        super().__init__()
+        self.items = nn.Embedding.from_pretrained(item_vectors)
+        self.user_tower = user_tower
+
+    def forward(self, history: Tensor, mask: Tensor) -> Tensor:
+        return self.user_tower(self.items(history), mask)[:, -1]  # (B, D)
+
+
+class TwoTower:
+    """The trained towers."""
+
+    def __init__(self, items: ItemTower, users: UserTower, data: TrainingData, config: Config):
+        self.items, self.users, self.config = items.eval(), users.eval(), config
+        self.counts = popularity(data)  # (I,)
+        with torch.no_grad():
+            everything = torch.arange(data.n_items)
+            trained = torch.from_numpy(np.bincount(data.items, minlength=data.n_items) > 0)
+            # An item without a training event is known by its categories alone, and as little used as the least used.
+            self.vectors = torch.where(trained[:, None], items(everything), items.categories_of(everything))  # (I, D)
+            bias = items.bias.weight[:, 0]
+            bias = torch.where(trained, bias, bias[trained].min())
+            self.bias = bias + torch.from_numpy(recency_shift(data))  # (I,)
+        self.encoder = Encoder(self.vectors, users).eval()
+
+    @torch.no_grad()
+    def score(self, histories: list[np.ndarray], user_features: np.ndarray | None = None) -> np.ndarray:
+        users = []
+        for history in histories:
+            latest = torch.from_numpy(history[-self.config.max_history :].astype(np.int64))[None]  # (1, L)
+            users.append(self.encoder(latest, torch.ones(latest.shape)))
+        return (torch.cat(users) @ self.vectors.T + self.bias).numpy()  # (B, I)
+
+    def parts(self) -> Parts:
+        arrays = {"popularity": self.counts, "item_vectors": self.vectors.numpy(), "item_bias": self.bias.numpy()}
+        return Parts("onnx", arrays, self._to_onnx(), {"max_history": self.config.max_history})
+
+    def save_native(self, folder: Path) -> None:
+        torch.save({"items": self.items.state_dict(), "users": self.users.state_dict()}, folder / "towers.pt")
+
+    def _to_onnx(self) -> bytes:
+        batch, length = torch.export.Dim("batch"), torch.export.Dim("length", max=4096)
+        example = (torch.zeros(2, 3, dtype=torch.long), torch.ones(2, 3))
+        program = torch.onnx.export(
+            self.encoder,
+            example,
+            input_names=["history", "mask"],
+            output_names=["user_vector"],
+            dynamic_shapes=({0: batch, 1: length}, {0: batch, 1: length}),
+            opset_version=ONNX_OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+        buffer = io.BytesIO()
+        program.save(buffer)
+        return buffer.getvalue()
+
+
+def fit(data: TrainingData, config: Config, seed: int, workplace: Workplace) -> TwoTower:
+    """Train both towers together.
+
+    Raises:
+        CheckFailed: the loss is no longer finite, or no user has two events.
+    """
+    torch.set_num_threads(workplace.threads)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        items, users = ItemTower(data.catalogue, config.embedding_size), UserTower(config)
+        train(items, users, data, config, np.random.default_rng(seed))
+    return TwoTower(items, users, data, config)
+
+
+def train(items: ItemTower, users: UserTower, data: TrainingData, config: Config, rng: np.random.Generator) -> None:
+    frequency = np.bincount(data.items, minlength=data.n_items) / len(data.items)
+    log_q = torch.from_numpy(np.log(np.maximum(frequency, 1e-12))).float()  # (I,)
+    codes = torch.from_numpy(data.items.astype(np.int64))
+    sequences = data.sequences()
+    per_epoch = math.ceil(len(windows(sequences, config.max_history, rng)[0]) / config.batch_size)
+    epochs = max(config.epochs, math.ceil(config.min_steps / per_epoch))
+    optimiser = torch.optim.AdamW(
+        [*items.parameters(), *users.parameters()], lr=config.learning_rate, weight_decay=config.reg, fused=True
+    )
+    step, total = 0, per_epoch * epochs
+    for epoch in range(epochs):
+        inputs, targets = windows(sequences, config.max_history, rng, config.horizon)
+        order, losses = rng.permutation(len(inputs)), []
+        for batch in np.array_split(order, math.ceil(len(order) / config.batch_size)):
+            rows, following = torch.from_numpy(inputs[batch]), torch.from_numpy(targets[batch])  # (B, L)
+            mask = rows >= 0
+            learned = mask & torch.from_numpy(rng.random(mask.shape) < config.learned_share)  # P places
+            learned[:, -1] = True  # every window has its last place
+            codes_seen, codes_wanted = codes[rows[mask]], codes[following[learned]]  # (P',), (P,)
+            present, place = torch.unique(torch.cat([codes_seen, codes_wanted]), return_inverse=True)
+            seen, wanted = place[: len(codes_seen)], place[len(codes_seen) :]  # rows of `vectors`
+            vectors = items(present)  # (N, D), N items
+            history = vectors.new_zeros(*mask.shape, vectors.shape[1]).masked_scatter(mask[..., None], vectors[seen])
+            user = users(history, mask.float())[learned]  # (P, D)
+            loss = in_batch_softmax(user, wanted, vectors, items.bias(present)[:, 0] - log_q[present])
+            check_finite(loss.item(), "two_tower", step)
+            optimiser.param_groups[0]["lr"] = config.learning_rate * min(
+                1, (step + 1) / 100, max(0.02, 1 - step / total)
+            )
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            losses.append(loss.item())
+            step += 1
+        log.info("two_tower epoch %d of %d: loss %.3f", epoch + 1, epochs, np.mean(losses))
+
+
+def in_batch_softmax(user: Tensor, wanted: Tensor, vectors: Tensor, bias: Tensor) -> Tensor:
+    """Return the mean cross-entropy of each place's target among all targets of the batch.
+
+    An item that is the target of m places stands there once with m times its weight: the same sum, fewer columns. An
+    item that is nobody's target has weight zero.
+
+    Args:
+        user: (P, D).
+        wanted: rows of `vectors`, (P,).
+        vectors: (N, D).
+        bias: the items' own, less logQ. (N,)
+    """
+    weight = torch.bincount(wanted, minlength=len(vectors)).float()  # (N,)
+    return F.cross_entropy(user @ vectors.T + bias + torch.log(weight), wanted)

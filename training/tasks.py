@@ -1,0 +1,350 @@
+"""The five tasks of the station, each under a receipt: cut, fit, evaluate, register, promote.
+
+An unchanged task returns before anything heavy is imported.
+"""
+
+import logging
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from recsys import receipts
+from recsys.artifacts import (
+    ALIAS_CHALLENGER,
+    ALIAS_CHAMPION,
+    BASELINE_MODEL,
+    FEATURE_SERVICE_RETRIEVAL,
+    MODEL_EVALUATIONS,
+    MODEL_NAMES,
+    MODELS_WITH_USER_FEATURES,
+    REGISTERED_MODEL,
+)
+from recsys.errors import MissingArtifact, RecsysError
+from recsys.interval import Interval
+from recsys.settings import HOME, Settings
+from recsys.warehouse import Outcome, connect, write_outcomes
+
+CUT, FIT, EVALUATE, REGISTER, PROMOTE = (
+    f"training.{name}" for name in ("cut", "fit", "evaluate", "register", "promote")
+)
+log = logging.getLogger(__name__)
+
+
+def code() -> str:
+    return receipts.code_fingerprint("training", "recsys")
+
+
+def cut(settings: Settings, interval: Interval) -> dict[str, Any]:
+    """Freeze the marts into a cut."""
+    with connect(settings) as connection:
+        upstream = receipts.upstream(connection, ["dbt.build"], interval.key)
+        wanted = receipts.fingerprint(code(), interval.key, settings.seed, upstream)
+        known = receipts.recall(connection, CUT, interval.key, wanted)
+    cut_id = f"{interval.as_of.isoformat()}-{wanted[:12]}"
+    folder = settings.var_dir / "training" / cut_id
+    is_written = (folder / "manifest.json").is_file()
+    if known and is_written:
+        return {**known, "unchanged": True}
+
+    from training import dataset
+
+    if is_written:  # by a run that was killed before its receipt
+        manifest = dataset.Cut(folder).manifest
+    else:
+        interactions, items = dataset.read_marts(settings, interval)
+        manifest = dataset.write_cut(folder, interactions, items, cut_id=cut_id, interval=interval, seed=settings.seed)
+    detail = manifest.model_dump()
+    with connect(settings) as connection:
+        receipts.record(connection, CUT, interval.key, wanted, detail)
+        in_use = connection.execute(
+            "select detail ->> 'cut_id' from monitoring.receipts where task = %s", (CUT,)
+        ).fetchall()
+    _remove_replaced(folder.parent, interval, {row[0] for row in in_use})
+    return {**detail, "unchanged": False}
+
+
+def _remove_replaced(cuts: Path, interval: Interval, in_use: set[str]) -> None:
+    """Remove this day's cuts that no receipt names; the registry keeps their bundles."""
+    for folder in cuts.glob(f"{interval.as_of.isoformat()}-*"):
+        if folder.name not in in_use:
+            shutil.rmtree(folder)
+
+
+def cut_folder(settings: Settings, cut_id: str) -> Path:
+    return settings.var_dir / "training" / cut_id
+
+
+def fit(settings: Settings, interval: Interval, name: str) -> dict[str, Any]:
+    """Train one model on the cut, write its bundle and log it as an MLflow run."""
+    if name not in MODEL_NAMES:
+        raise RecsysError("--model", name, f"Choose among {', '.join(MODEL_NAMES)}")
+    task = f"{FIT}.{name}"
+    with connect(settings) as connection:
+        upstream, made = receipts.latest(connection, CUT, interval.key)
+        more = receipts.upstream(connection, ["feast.apply"], interval.key) if name in MODELS_WITH_USER_FEATURES else []
+        wanted = receipts.fingerprint(code(), upstream, more, name, settings.seed)
+        known = receipts.recall(connection, task, interval.key, wanted)
+    folder = cut_folder(settings, made["cut_id"]) / "models" / name
+    if known and (folder / "bundle" / "manifest.json").is_file():
+        return {**known, "unchanged": True}
+
+    from threadpoolctl import threadpool_limits
+
+    from training import tracking
+
+    with threadpool_limits(settings.threads), tracking.reaching(settings) as client:
+        run = tracking.finished_run(client, wanted)
+        if run is None or not (folder / "bundle" / "manifest.json").is_file():
+            if run is not None:
+                client.delete_run(run.info.run_id)
+            measured, manifest = _fit_and_write(settings, cut_folder(settings, made["cut_id"]), folder, name)
+            tags = lineage(settings, made, manifest.framework, name) | {tracking.FINGERPRINT_TAG: wanted}
+            parameters = {**manifest.hyper_parameters, "seed": settings.seed, "threads": settings.threads}
+            run_id = tracking.log_fit(client, folder, name, tags, parameters, measured)
+        else:  # of a process that was killed before its receipt
+            run_id, measured = run.info.run_id, dict(run.data.metrics)
+    detail = {"model": name, "cut_id": made["cut_id"], "run_id": run_id, **measured}
+    with connect(settings) as connection:
+        receipts.record(connection, task, interval.key, wanted, detail)
+    return {**detail, "unchanged": False}
+
+
+def _fit_and_write(settings: Settings, cut_at: Path, folder: Path, name: str):
+    """Fit a model and publish its folder. Returns what it cost, and its manifest."""
+    from training import dataset, model
+
+    started, cpu_before = time.perf_counter(), _cpu_seconds()
+    frozen = dataset.Cut(cut_at)
+    module = model.module_of(name)
+    features = None
+    if module.FEATURES:
+        from training import point_in_time
+
+        features, _ = point_in_time.user_features(settings, frozen)
+    data, config = frozen.training_data(features), module.Config()
+    fitted = module.fit(
+        data, config, settings.seed, model.Workplace(settings.threads, settings.var_dir / "training" / "cache")
+    )
+    draft = dataset.begin_folder(folder)
+    manifest = model.write_model(
+        draft,
+        name,
+        fitted,
+        data,
+        {
+            "framework": module.FRAMEWORK,
+            "cut_id": frozen.manifest.cut_id,
+            "as_of": frozen.manifest.cut_at,
+            "hyper_parameters": config.model_dump(),
+            "seed": settings.seed,
+        },
+    )
+    dataset.publish_folder(draft, folder)
+    measured = {
+        "training_seconds": time.perf_counter() - started,
+        "cpu_seconds": _cpu_seconds() - cpu_before,
+        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        / (1024 if sys.platform == "linux" else 1 << 20),
+        "bundle_mb": sum(path.stat().st_size for path in (folder / "bundle").iterdir()) / 1e6,
+    }
+    return {key: round(value, 3) for key, value in measured.items()}, manifest
+
+
+def _cpu_seconds() -> float:
+    """CPU seconds of this process and of the children it has waited for."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
+
+
+def lineage(settings: Settings, made: dict[str, Any], framework: str, name: str) -> dict[str, str]:
+    """Return the tags by which a run and a version can be traced to their data and code."""
+    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=HOME, capture_output=True, text=True, check=False)
+    return {
+        "model": name,
+        "framework": framework,
+        "cut_id": made["cut_id"],
+        "as_of": made["as_of"],
+        "domains": ",".join(made["domains"]),
+        "feature_service": FEATURE_SERVICE_RETRIEVAL if name in MODELS_WITH_USER_FEATURES else "none",
+        "git_commit": git.stdout.strip() or "unknown",
+        "seed": str(settings.seed),
+    }
+
+
+def _fits(connection, interval: Interval, made: dict[str, Any], names: tuple[str, ...]) -> dict[str, tuple[str, dict]]:
+    """Return fingerprint and detail of each model's fit on this cut."""
+    found = {}
+    for name in names:
+        fingerprint, detail = receipts.latest(connection, f"{FIT}.{name}", interval.key)
+        if detail["cut_id"] != made["cut_id"]:
+            raise MissingArtifact(
+                f"fit of {name}", f"of cut {made['cut_id']}", f"Run `python -m training fit --model {name}`"
+            )
+        found[name] = (fingerprint, detail)
+    return found
+
+
+def evaluate(settings: Settings, interval: Interval, names: tuple[str, ...]) -> dict[str, Any]:
+    """Judge the models' bundles on the same test users."""
+    with connect(settings) as connection:
+        _, made = receipts.latest(connection, CUT, interval.key)
+        fits = _fits(connection, interval, made, names)
+        wanted = receipts.fingerprint(code(), settings.seed, {name: fit[0] for name, fit in fits.items()})
+        known = receipts.recall(connection, EVALUATE, interval.key, wanted)
+    if known:
+        return {**known, "unchanged": True}
+
+    from threadpoolctl import threadpool_limits
+
+    from training import dataset, point_in_time, tracking
+    from training import evaluate as evaluation
+
+    frozen = dataset.Cut(cut_folder(settings, made["cut_id"]))
+    features = point_in_time.test_features(frozen)
+    with threadpool_limits(settings.threads):
+        qualities, against = evaluation.evaluate_models(
+            frozen, list(names), features, threads=settings.threads, seed=settings.seed
+        )
+    user_ids = frozen.user_ids()[frozen.split["test_users"]]
+    instant_ms = int(interval.end.timestamp() * 1000)
+    with tracking.reaching(settings) as client:
+        for name, quality in qualities.items():
+            path = evaluation.model_folder(frozen, name) / "per_user.parquet"
+            evaluation.write_per_user(path, user_ids, quality)
+            run_id = fits[name][1]["run_id"]
+            tracking.log_metrics(client, run_id, quality.overall, instant_ms)
+            client.log_artifact(run_id, str(path), "evaluation")
+    cost_names = ("training_seconds", "cpu_seconds", "peak_rss_mb")
+    costs = {name: {key: detail[key] for key in cost_names} for name, (_, detail) in fits.items()}
+    detail = {
+        "cut_id": made["cut_id"],
+        "test_users": made["test_users"],
+        "table": evaluation.table(qualities, against, costs),
+        "against_popularity": against,
+    }
+    rows = [
+        (made["cut_id"], interval.as_of, name, fits[name][1]["run_id"], metric, value)
+        for name, quality in qualities.items()
+        for metric, value in {**quality.overall, **costs[name]}.items()
+    ]
+    with connect(settings) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            f"delete from {MODEL_EVALUATIONS} where cut_id = %s or (as_of = %s and model = any(%s))",
+            (made["cut_id"], interval.as_of, list(names)),
+        )
+        cursor.executemany(
+            f"insert into {MODEL_EVALUATIONS} (cut_id, as_of, model, run_id, metric, value)"
+            " values (%s, %s, %s, %s, %s, %s)",
+            rows,
+        )
+        receipts.record(connection, EVALUATE, interval.key, wanted, detail)
+    return {**detail, "unchanged": False}
+
+
+def register(settings: Settings, interval: Interval, names: tuple[str, ...]) -> dict[str, Any]:
+    """Make each evaluated model a version of the registered model; the best is the challenger."""
+    with connect(settings) as connection:
+        upstream, evaluated = receipts.latest(connection, EVALUATE, interval.key)
+        _, made = receipts.latest(connection, CUT, interval.key)
+        fits = _fits(connection, interval, made, names)
+        wanted = receipts.fingerprint(code(), upstream, sorted(names))
+        known = receipts.recall(connection, REGISTER, interval.key, wanted)
+    if known:
+        return {**known, "unchanged": True}
+    measured = {row["model"]: row for row in evaluated["table"]}
+    if missing := [name for name in names if name not in measured]:
+        raise MissingArtifact("evaluation of", ", ".join(missing), "Run `python -m training evaluate` for them first")
+
+    from training import tracking
+
+    versions = {}
+    with tracking.reaching(settings) as client:
+        for name in names:
+            run_id = fits[name][1]["run_id"]
+            row = {key: str(value) for key, value in measured[name].items() if key != "model"}
+            tags = {key: client.get_run(run_id).data.tags[key] for key in lineage(settings, made, "", name)}
+            versions[name] = str(tracking.register(client, run_id, {**tags, **row}).version)
+        best = min(names, key=lambda name: (-measured[name]["ndcg_at_10"], name))
+        client.set_registered_model_alias(REGISTERED_MODEL, ALIAS_CHALLENGER, versions[best])
+    detail = {"cut_id": made["cut_id"], "versions": versions, "challenger": best, "version": versions[best]}
+    with connect(settings) as connection:
+        receipts.record(connection, REGISTER, interval.key, wanted, detail)
+    return {**detail, "unchanged": False}
+
+
+def promote(settings: Settings, interval: Interval) -> dict[str, Any]:
+    """Let the challenger become champion if it has earned it."""
+    with connect(settings) as connection:
+        upstream, registered = receipts.latest(connection, REGISTER, interval.key)
+        _, evaluated = receipts.latest(connection, EVALUATE, interval.key)
+        wanted = receipts.fingerprint(code(), upstream, settings.seed)
+        known = receipts.recall(connection, PROMOTE, interval.key, wanted)
+    if known:
+        return {**known, "unchanged": True}
+
+    from training import tracking
+    from training.promote import Contender, decide
+
+    name, cut_id = registered["challenger"], registered["cut_id"]
+    with tracking.reaching(settings) as client:
+
+        def contender(version: str | None) -> Contender | None:
+            return Contender(**tracking.describe(client, version)) if version else None
+
+        challenger = contender(registered["version"])
+        champion = contender(tracking.aliased_version(client, ALIAS_CHAMPION))
+        baseline = contender(registered["versions"].get(BASELINE_MODEL))
+        over_champion = None
+        if champion and champion.run_id != challenger.run_id:
+            over_champion = _over_champion(settings, client, cut_folder(settings, cut_id), name, champion.version)
+        over_baseline = evaluated["against_popularity"].get(name)
+        decision = decide(challenger, champion, baseline, over_baseline, over_champion)
+        if decision.promoted:
+            client.set_registered_model_alias(REGISTERED_MODEL, ALIAS_CHAMPION, decision.champion.version)
+    chosen = decision.champion
+    detail = {
+        "champion": f"{REGISTERED_MODEL}/{chosen.version}" if chosen else None,
+        "model": chosen.model if chosen else None,
+        "version": chosen.version if chosen else None,
+        "run_id": chosen.run_id if chosen else None,
+        "promoted": decision.promoted,
+        "reason": decision.reason,
+        "challenger": {"model": name, "version": challenger.version},
+        "over_popularity": over_baseline,
+        "over_champion": over_champion,
+    }
+    outcome = Outcome(
+        station="training",
+        outcome_date=interval.as_of,
+        check_name="promotion_gate",
+        subject=",".join(interval.domains),
+        observed=decision.reason,
+        expected="challenger's ndcg@10 above champion's and popularity's, interval above zero",
+        verdict="pass" if chosen else "warn",
+        detail=detail,
+    )
+    with connect(settings) as connection:
+        write_outcomes(connection, [outcome])
+        receipts.record(connection, PROMOTE, interval.key, wanted, detail)
+    return {**detail, "unchanged": False}
+
+
+def _over_champion(settings: Settings, client, cut_at: Path, name: str, version: str) -> dict[str, float]:
+    """Return the challenger's difference to the champion's own bundle on the cut's test users."""
+    from tempfile import TemporaryDirectory
+
+    from threadpoolctl import threadpool_limits
+
+    from training import dataset, point_in_time, tracking
+    from training import evaluate as evaluation
+
+    frozen = dataset.Cut(cut_at)
+    requests, features = frozen.requests(), point_in_time.test_features(frozen)
+    with TemporaryDirectory() as scratch, threadpool_limits(settings.threads):
+        bundles = [evaluation.model_folder(frozen, name) / "bundle", tracking.fetch_bundle(version, Path(scratch))]
+        ours, theirs = (evaluation.evaluate(bundle, frozen, requests, features, settings.threads) for bundle in bundles)
+    return evaluation.compare(ours, theirs, settings.seed)
