@@ -28,6 +28,7 @@ from recsys.settings import Settings
 
 log = logging.getLogger("etl.land")
 
+EVENT_IDS_DIFFER = "parquet.enable.dictionary#event_id"  # no use in looking for equal ones
 UNREADABLE_FILE = re.compile(r"\[FAILED_READ_FILE[^\]]*\].*?reading file file:(?://)?(\S+?)\.?\s")
 
 
@@ -188,7 +189,7 @@ def _cast(spark: SparkSession, module: Source, files: list[RawFiles]) -> DataFra
 
 def _save(frame: DataFrame, folder: Path) -> None:
     try:
-        frame.write.mode("append").parquet(str(folder))
+        frame.write.mode("append").option(EVENT_IDS_DIFFER, "false").parquet(str(folder))
     except (PySparkException, Py4JJavaError) as error:
         unreadable = UNREADABLE_FILE.search(str(error))
         if unreadable is None:

@@ -21,6 +21,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+import prometheus_client  # noqa: F401 - before Feast, whose import makes it share its counters between processes
 import psycopg
 import pytest
 
@@ -31,7 +32,14 @@ from recsys.settings import HOME, Settings, load_settings
 from recsys.warehouse import apply_schema
 
 World = Callable[..., Settings]
+SHARED_COUNTERS = ("PROMETHEUS_MULTIPROC_DIR", "PROMETHEUS_MULTIPROCESS_DIR")
 POSTGRES_TEST_OPTIONS = {"fsync": "off", "synchronous_commit": "off", "shared_buffers": "128MB"}
+
+
+def pytest_collection_finish() -> None:
+    """Take back what Feast's import has written into the environment, which the services would inherit."""
+    for variable in SHARED_COUNTERS:
+        os.environ.pop(variable, None)
 
 
 def free_port(span: int = 1) -> int:

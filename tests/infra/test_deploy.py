@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -148,7 +149,7 @@ def test_a_lost_link_is_made_again(settings, first):
 
 
 @pytest.mark.services
-def test_the_smoke_test_passes_on_the_deployed_model_and_tells_every_fault(settings, first):
+def test_the_smoke_test_passes_on_the_deployed_model_and_tells_every_fault(settings, first, tmp_path):
     users = (f"tiny:{number}" for number in range(1000))
     user = next(u for u in users if assign(u, EXPERIMENT_SALT, settings.variant_weights) == "champion")
     with connect(settings) as connection:
@@ -169,14 +170,11 @@ def test_the_smoke_test_passes_on_the_deployed_model_and_tells_every_fault(setti
     assert said["user_id"] == user
     assert said["checks"] > 40
 
-    catalogue = settings.served_model / "deployment.json"
-    truth = catalogue.read_text()
-    catalogue.write_text(truth.replace('"model_version": "', '"model_version": "9'))
-    try:
-        with pytest.raises(CheckFailed, match="known user: version"):
-            smoke(settings)
-    finally:
-        catalogue.write_text(truth)
+    elsewhere = settings.model_copy(update={"model_dir": tmp_path / "model"})  # of which serving knows nothing
+    shutil.copytree(settings.served_model, elsewhere.served_model)
+    (elsewhere.served_model / "deployment.json").write_text(json.dumps({"model_version": "91"}))
+    with pytest.raises(CheckFailed, match="known user: version"):
+        smoke(elsewhere)
 
 
 @pytest.mark.services

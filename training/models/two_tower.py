@@ -5,6 +5,10 @@ place of a history one of the next events, by a softmax over the batch's own tar
 2019, "Sampling-Bias-Corrected Neural Modeling for Large Corpus Item Recommendations"). The user tower is one causal
 self-attention block with a learned bias by age (Kang and McAuley 2018, "Self-Attentive Sequential Recommendation",
 without its absolute positions): the users of tomorrow are strangers, so no user has an embedding.
+
+Chosen on the validation part of MovieLens 1M (a second temporal split inside train), ndcg@10, popularity alone .180:
+windows of 50 .286 (2 epochs), of 100 .301 (3 epochs); horizon 1 .289, 5 .290, 15 .294 against .301 at 5 with windows of
+100; dropout .3 helps where data is small (latest-small .170 against .135 at .1), .2 costs 1M nothing.
 """
 
 import io
@@ -31,13 +35,13 @@ log = logging.getLogger(__name__)
 class Config(ModelConfig):
     embedding_size: int = 64
     heads: int = 2
-    max_history: int = 50
+    max_history: int = 100
     horizon: int = 5
     dropout: float = 0.2
     learned_share: float = 0.5
     epochs: int = 3
     min_steps: int = 600
-    batch_size: int = 40
+    batch_size: int = 20
     learning_rate: float = 0.006
     reg: float = 0.0
 
