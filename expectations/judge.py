@@ -5,25 +5,30 @@ The context lives in memory only; Data Docs, the pages for people, are written t
 
 import logging
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import great_expectations as gx
+import psycopg
 from great_expectations.data_context.types.base import (
     DataContextConfig,
     InMemoryStoreBackendDefaults,
     ProgressBarsConfig,
 )
+from psycopg import sql
 from sqlalchemy import make_url
 
 from expectations.suite import Batch, severity_of
 from recsys.errors import CheckFailed
+from recsys.receipts import fingerprint
 from recsys.warehouse import Outcome
 
 STATION = "expectations"
 EXAMPLES = 5
+SCHEMA = "monitoring"
 
 logger = logging.getLogger(__name__)
 
@@ -39,14 +44,44 @@ def judge(batches: Iterable[Batch], postgres_url: str, docs: Path, door: str, su
         subject: put before batch and column in the outcome's subject, e.g. the domains.
         day: outcome date.
     """
-    context = _context(docs)
+    batches = list(batches)
+    with _views(postgres_url, batches) as view_of:
+        suite_results = _run(_context(docs), postgres_url, batches, view_of, door)
+    return [
+        outcome_of(result.to_json_dict(), door, f"{subject}:{suite_result.suite_name.removeprefix(door + '.')}", day)
+        for suite_result in suite_results
+        for result in suite_result.results
+    ]
+
+
+@contextmanager
+def _views(postgres_url: str, batches: Iterable[Batch]) -> Iterator[dict[str, str]]:
+    """Yield batch → name of a view of its query in the schema of outcomes; the views are gone afterwards.
+
+    GX learns a view's columns from the database's catalogue, those of a bare query by running it and fetching all rows.
+    """
+    view_of = {batch.name: f"judged_{fingerprint(batch.name, batch.query)[:16]}" for batch in batches}
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        try:
+            for batch in batches:
+                view = sql.Identifier(SCHEMA, view_of[batch.name])
+                connection.execute(sql.SQL("drop view if exists {view}").format(view=view))
+                connection.execute(sql.SQL("create view {view} as ").format(view=view) + sql.SQL(batch.query))
+            yield view_of
+        finally:
+            for name in view_of.values():
+                connection.execute(sql.SQL("drop view if exists {}").format(sql.Identifier(SCHEMA, name)))
+
+
+def _run(context: Any, postgres_url: str, batches: list[Batch], view_of: Mapping[str, str], door: str) -> Iterable[Any]:
+    """Return the result of each batch's suite, and build the Data Docs."""
     source = context.data_sources.add_postgres(
         "warehouse",
         connection_string=make_url(postgres_url).set(drivername="postgresql+psycopg2").render_as_string(False),
     )
     definitions = []
     for batch in batches:
-        asset = source.add_query_asset(batch.name, query=batch.query)
+        asset = source.add_table_asset(batch.name, table_name=view_of[batch.name], schema_name=SCHEMA)
         suite = context.suites.add(gx.ExpectationSuite(f"{door}.{batch.name}", expectations=list(batch.expectations)))
         definitions.append(
             context.validation_definitions.add(
@@ -64,11 +99,7 @@ def judge(batches: Iterable[Batch], postgres_url: str, docs: Path, door: str, su
     )
     suite_results = checkpoint.run().run_results.values()
     context.build_data_docs()  # once, after all batches: an action of the checkpoint would build the index for each
-    return [
-        outcome_of(result.to_json_dict(), door, f"{subject}:{suite_result.suite_name.removeprefix(door + '.')}", day)
-        for suite_result in suite_results
-        for result in suite_result.results
-    ]
+    return suite_results
 
 
 def _context(docs: Path) -> Any:

@@ -19,6 +19,9 @@ from recsys.settings import HOME
 CODE_SUFFIXES = {".py", ".sql", ".yml", ".yaml", ".json"}
 PARTITIONED = frozenset({"etl.land", "etl.load"})
 """Tasks whose receipts are kept by partition and interval."""
+TIMELESS = frozenset({"feast.apply"})
+"""Tasks that do not depend on an interval: one receipt serves all."""
+ALWAYS = "always"
 
 
 def fingerprint(*parts: object) -> str:
@@ -42,6 +45,11 @@ def file_fingerprint(path: Path) -> str:
     """Return a digest of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def key_of(task: str, interval_key: str) -> str:
+    """Return the key under which a task keeps its receipt for an interval; a partitioned task adds its partition."""
+    return ALWAYS if task in TIMELESS else interval_key
 
 
 def recall(connection: psycopg.Connection, task: str, key: str, wanted: str) -> dict[str, Any] | None:
@@ -86,7 +94,8 @@ def upstream(connection: psycopg.Connection, tasks: Iterable[str], key: str) -> 
                 )
             found += [(task, *row) for row in rows]
         else:
-            found.append((task, key, latest(connection, task, key)[0]))
+            own = key_of(task, key)
+            found.append((task, own, latest(connection, task, own)[0]))
     return found
 
 

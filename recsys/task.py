@@ -55,8 +55,12 @@ class Task:
     """Its output is in the online store, which may lose it; the store then keeps a mark beside it."""
 
     @property
+    def key(self) -> str:
+        return receipts.key_of(self.name, self.interval.key)
+
+    @property
     def mark(self) -> str:
-        return f"receipt:{self.name}:{self.interval.key}"
+        return f"receipt:{self.name}:{self.key}"
 
 
 def wanted_fingerprint(connection: psycopg.Connection, task: Task) -> str:
@@ -69,7 +73,7 @@ def wanted_fingerprint(connection: psycopg.Connection, task: Task) -> str:
     return receipts.fingerprint(
         task.name,
         task.command,
-        task.interval,
+        None if task.key == receipts.ALWAYS else task.interval,
         receipts.code_fingerprint(*task.code, "recsys"),
         receipts.upstream(connection, task.after, task.interval.key),
         [_rows_before(connection, table, column, task.interval) for table, column in task.reads],
@@ -95,7 +99,7 @@ def run_task(settings: Settings, task: Task) -> dict[str, Any]:
     """
     with connect(settings) as connection:
         wanted = wanted_fingerprint(connection, task)
-        is_done = receipts.recall(connection, task.name, task.interval.key, wanted) is not None
+        is_done = receipts.recall(connection, task.name, task.key, wanted) is not None
     if is_done and task.is_online:
         with _online_store(settings) as store:
             is_done = store.get(task.mark) == wanted
@@ -110,7 +114,7 @@ def run_task(settings: Settings, task: Task) -> dict[str, Any]:
         with _online_store(settings) as store:
             store.set(task.mark, wanted)
     with connect(settings) as connection:
-        receipts.record(connection, task.name, task.interval.key, wanted, {"command": task.command, "seconds": seconds})
+        receipts.record(connection, task.name, task.key, wanted, {"command": task.command, "seconds": seconds})
     return {"task": task.name, "unchanged": False, "seconds": seconds, "last_line": _plain(lines[-1]) if lines else ""}
 
 

@@ -102,7 +102,7 @@ class Airflow:
         return [
             TaskState(
                 task["task_id"],
-                task["task_id"] + (f" {task['rendered_map_index']}" if task.get("rendered_map_index") else ""),
+                _label(task),
                 task["state"], task["duration"] or 0.0, task["try_number"], task["map_index"],
             )
             for task in instances
@@ -139,3 +139,11 @@ class Airflow:
         lines = [str(event.get("event", "")) for event in events]
         failures = [line for line in lines if line.startswith("FAILED ")]
         return (failures or lines or ["no log"])[-1]
+
+
+def _label(task: dict[str, Any]) -> str:
+    """Return a task's name; of a mapped task also its place, or what it works on once Airflow has rendered that."""
+    if task["map_index"] < 0:
+        return task["task_id"]
+    place, rendered = str(task["map_index"]), task.get("rendered_map_index")
+    return f"{task['task_id']} {rendered}" if rendered and rendered != place else f"{task['task_id']} #{place}"

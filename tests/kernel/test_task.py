@@ -79,6 +79,13 @@ def test_what_it_reads_must_exist(loaded, reads):
         run_task(loaded, replace(HELLO, reads=(reads,)))
 
 
+def test_a_timeless_command_is_not_run_again_for_another_interval(loaded):
+    task = replace(HELLO, name="feast.apply")
+    later = replace(task, interval=Interval(("books",), date(2024, 1, 1)))
+    assert [run_task(loaded, task)["unchanged"], run_task(loaded, later)["unchanged"]] == [False, True]
+    assert run_task(loaded, replace(later, command=(*task.command, "again")))["unchanged"] is False
+
+
 def test_an_output_that_the_online_store_lost_is_made_again(loaded):
     import redis
 

@@ -36,7 +36,7 @@ def build_marts(settings: Settings, fingerprint: str = "first build") -> None:
             connection.execute(f"drop table if exists marts.{table}")
         checkerboard.write_marts(connection)
         for task in ("dbt.build", "feast.apply"):
-            receipts.record(connection, task, INTERVAL.key, fingerprint, {})
+            receipts.record(connection, task, receipts.key_of(task, INTERVAL.key), fingerprint, {})
 
 
 @pytest.fixture(scope="module")
