@@ -48,8 +48,9 @@ lint: ## style and layers only
 	$(RUN) -m ruff format --check .
 	.venv/platform/bin/lint-imports
 
-bench: ## measure the published figures anew, into docs/results/
-	$(RUN) -m bench.pipeline
+bench: up ## measure the warm pipeline on DATA_DIR, into docs/results/
+	@[ -d "$(DATA_DIR)" ] || { echo "Say on which data: make bench DATA_DIR=/path/to/ml-1m" >&2; exit 1; }
+	$(RUN) -m bench.pipeline "$(abspath $(DATA_DIR))"
 
 compose-check: ## validate docker-compose.yml without a daemon
 	@$(RUN) -m infra.compose_check

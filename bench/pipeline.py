@@ -3,7 +3,7 @@
     make up
     python -m bench.pipeline DATA_DIR --runs 3
 
-Each run takes a data cut of its own (another as-of day), so that every task works; one more run repeats the last cut.
+Each run takes a data cut of its own (a later as-of day), so that every task works; one more run repeats the last cut.
 `DATA_DIR` holds files in an official format, for MovieLens 1M written by `bench.prepare_ml1m`.
 """
 
@@ -52,7 +52,7 @@ def main() -> None:
     full, tasks = [], []
     with MemorySampler(lambda: platform_pids(settings)) as memory:
         for number in range(arguments.runs):
-            as_of = (today - timedelta(days=30 + number)).isoformat()
+            as_of = (today - timedelta(days=30 - number)).isoformat()  # a champion never knows later data
             seconds, measured = run_once(airflow, as_of)
             full.append(seconds)
             tasks.extend(measured)

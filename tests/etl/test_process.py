@@ -86,7 +86,7 @@ def test_killed_while_it_lands_and_while_it_loads_then_run_again(settings):
     assert not alive, "the JVM outlives the station"
     assert files_below(lake, "interactions/*/*/*/part-*") == published
 
-    assert run("land")["rows_landed"] == len(MANY)
+    assert land(settings, interval, datetime.fromisoformat(world_files.NOW))["rows_landed"] == len(MANY)
     assert not list(lake.glob(".landing/*"))
 
     with psycopg.connect(settings.postgres_url) as blocker:

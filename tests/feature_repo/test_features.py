@@ -13,7 +13,7 @@ from recsys.task import Task, run_task
 from recsys.warehouse import connect
 from tests.worlds.warehouse import INTERVAL, insert, instant
 
-FEAST = ("feast", "-c", "feature_repo")
+FEAST = ("env", "PYTHONOPTIMIZE=1", "feast", "-c", "feature_repo")  # as dags/station_operator.py calls it
 APPLY = Task(
     "feast.apply", INTERVAL, (*FEAST, "apply", "--skip-source-validation", "--no-progress"), code=("feature_repo",)
 )
