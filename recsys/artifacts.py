@@ -60,7 +60,8 @@ REGISTERED_MODEL = "recommender"
 ALIAS_CHAMPION = "champion"
 ALIAS_CHALLENGER = "challenger"
 EXPERIMENT = "recsys"
-MODEL_NAMES = ("popularity", "ials", "two_tower", "keras_two_tower", "text_encoder")
+# The slowest to train first: so many train at a time that a slow last one would keep all waiting.
+MODEL_NAMES = ("two_tower", "keras_two_tower", "text_encoder", "ials", "slist", "popularity")
 BASELINE_MODEL = "popularity"
 MODELS_WITH_USER_FEATURES = ("keras_two_tower",)  # they read the feature service `retrieval_v1`
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from recsys import bundle
-from recsys.bundle import Manifest
+from recsys.bundle import Manifest, SparseRows
+from recsys.errors import UnusableInput
 
 
 class Retriever:
@@ -23,16 +24,18 @@ class Retriever:
         """Load a bundle.
 
         Raises:
-            UnusableInput: the folder is no readable bundle.
+            UnusableInput: the folder is no readable bundle, or its item-item weights are no matrix.
         """
         self.manifest: Manifest = bundle.read_manifest(folder)
         self.catalogue = bundle.read_catalogue(folder)
         arrays = bundle.read_arrays(folder)
         self.popularity = arrays[bundle.POPULARITY]  # (I,)
-        self.item_vectors = arrays.get("item_vectors")  # (I, D)
+        self.item_vectors: np.ndarray | SparseRows | None = arrays.get("item_vectors")  # (I, D)
         self.item_bias = arrays.get("item_bias")  # (I,)
         self.gram = arrays.get("gram")  # (D, D)
         self.index = {item_id: i for i, item_id in enumerate(self.catalogue.item_id)}
+        if self.manifest.kind == "linear":
+            self.item_vectors = _item_weights(folder, arrays, len(self.index))  # (I, I): an item's row is its vector
         self._session = _onnx_session(folder / bundle.ENCODER, threads) if self.manifest.kind == "onnx" else None
 
     @property
@@ -44,7 +47,7 @@ class Retriever:
         return np.array([self.index[item] for item in item_ids if item in self.index], dtype=np.int64)
 
     def encode(self, histories: Sequence[np.ndarray], user_features: np.ndarray | None = None) -> np.ndarray:
-        """Return the users' vectors. (B, D)
+        """Return the users' vectors; for kind `linear` that is each item's score before the bias. (B, D)
 
         Args:
             histories: item indices of each user, oldest first; must not be empty. An item that stands there twice
@@ -56,6 +59,9 @@ class Retriever:
             return np.stack([self._solve(history) for history in recent])
         if self.manifest.kind == "mean":
             return np.stack([self._mean(history) for history in recent])
+        if self.manifest.kind == "linear":
+            summed = [self.item_vectors.weighted_sum(history, self._weights(len(history))) for history in recent]
+            return np.stack(summed).astype(np.float32)  # (B, I)
         return self._run_encoder(recent, user_features)
 
     def score(self, histories: Sequence[np.ndarray], user_features: np.ndarray | None = None) -> np.ndarray:
@@ -66,7 +72,7 @@ class Retriever:
             return scores
         features = None if user_features is None else user_features[known]
         users = self.encode([histories[row] for row in known], features)  # (B', D)
-        scores[known] = users @ self.item_vectors.T
+        scores[known] = users if self.manifest.kind == "linear" else users @ self.item_vectors.T
         if self.item_bias is not None:
             scores[known] += self.item_bias
         return scores
@@ -95,9 +101,16 @@ class Retriever:
         return top_k(scores, k)
 
     def similar_items(self, item: int, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the k items most like this one by cosine (by popularity where a model has no vectors), without it."""
+        """Return the k items most like this one, without it, and how much.
+
+        By cosine; for kind `linear` by the weight that this item gives them; by popularity where it has neither.
+        """
         if self.item_vectors is None:
             scores = self.popularity.copy()
+        elif isinstance(self.item_vectors, SparseRows):
+            given, weights = self.item_vectors.row(item)
+            scores = np.zeros(self.n_items, np.float32) if len(given) else self.popularity.copy()
+            scores[given] = weights
         else:
             norms = np.linalg.norm(self.item_vectors, axis=1) + 1e-12
             scores = self.item_vectors @ self.item_vectors[item] / (norms * norms[item])
@@ -140,6 +153,13 @@ class Retriever:
         raw = np.full((rows, width), np.nan) if user_features is None else np.asarray(user_features, float)
         scaled = (raw - np.array(self.manifest.feature_mean)) / np.array(self.manifest.feature_scale)
         return np.clip(np.nan_to_num(scaled, nan=0.0), -5, 5).astype(np.float32)  # (B, F)
+
+
+def _item_weights(folder: Path, arrays: dict[str, np.ndarray], n_items: int) -> SparseRows:
+    try:
+        return SparseRows(arrays, n_items)
+    except (KeyError, ValueError) as error:
+        raise UnusableInput("model bundle", folder, f"Its weights cannot be read ({error}); train it again") from error
 
 
 def by_latest_event(history: np.ndarray) -> np.ndarray:

@@ -32,16 +32,19 @@ class Quality:
     per_user: dict[str, np.ndarray]
     """Metric → value of each request, NaN where it cannot be judged. (B,)"""
     overall: dict[str, float]
-    """Their means, the coverage, and the latency of one user's list in ms."""
+    """Their means, the coverage, and, where it was timed, the latency of one user's list in ms."""
 
 
-def evaluate(bundle: Path, cut: Cut, requests: Requests, features: np.ndarray | None, threads: int) -> Quality:
+def evaluate(
+    bundle: Path, cut: Cut, requests: Requests, features: np.ndarray | None, threads: int, timed: bool = True
+) -> Quality:
     """Judge a bundle on a cut's requests. The bundle may be of an older cut: items are matched by id.
 
     A target that the bundle's catalogue lacks counts as relevant and not found; history items it lacks are ignored.
 
     Args:
         features: user features of the requests in the order of `artifacts.USER_FEATURES` (B, F); None: all unknown.
+        timed: measure the latency, too.
     """
     retriever = Retriever(bundle, threads)
     to_bundle = np.array([retriever.index.get(item, -1) for item in cut.catalogue.item_id])  # (I,)
@@ -62,7 +65,8 @@ def evaluate(bundle: Path, cut: Cut, requests: Requests, features: np.ndarray | 
     }
     overall = {name: float(np.nanmean(values)) for name, values in per_user.items()}
     overall["coverage_at_20"] = metrics.coverage_at_k(lists, retriever.n_items, 20)
-    overall |= latency(retriever, histories[:TIMED_USERS], features)
+    if timed:
+        overall |= latency(retriever, histories[:TIMED_USERS], features)
     return Quality(per_user, overall)
 
 

@@ -346,5 +346,7 @@ def _over_champion(settings: Settings, client, cut_at: Path, name: str, version:
     requests, features = frozen.requests(), point_in_time.test_features(frozen)
     with TemporaryDirectory() as scratch, threadpool_limits(settings.threads):
         bundles = [evaluation.model_folder(frozen, name) / "bundle", tracking.fetch_bundle(version, Path(scratch))]
-        ours, theirs = (evaluation.evaluate(bundle, frozen, requests, features, settings.threads) for bundle in bundles)
+        ours, theirs = (
+            evaluation.evaluate(bundle, frozen, requests, features, settings.threads, timed=False) for bundle in bundles
+        )
     return evaluation.compare(ours, theirs, settings.seed)

@@ -9,6 +9,7 @@ from hypothesis.extra import numpy as hnp
 from onnx import TensorProto, helper
 
 from recsys.bundle import Catalogue, Manifest, write_bundle
+from recsys.errors import UnusableInput
 from recsys.retriever import Retriever, by_latest_event, top_k
 
 ITEMS, SIZE = 9, 4
@@ -143,6 +144,49 @@ def test_features_are_standardised_clipped_and_the_mean_where_unknown(tmp_path, 
     users = retriever.encode([history] * 3, np.array([[14.0, 1.0], [np.nan, np.nan], [1e9, 0.0]]))
     np.testing.assert_allclose(users - vectors[0], np.tile([[3.0], [0.0], [5.0]], SIZE), atol=1e-5)
     np.testing.assert_allclose(retriever.encode([history]), users[1:2])
+
+
+def as_rows(dense: np.ndarray) -> dict[str, np.ndarray]:
+    row, item = np.nonzero(dense)
+    start = np.searchsorted(row, np.arange(len(dense) + 1))
+    return {"weight_start": start, "weight_item": item, "weight_value": dense[row, item]}
+
+
+@settings(deadline=None)  # a busy machine is no property of the code
+@given(
+    hnp.arrays(np.float32, (6, 6), elements=st.sampled_from([0, 0, 0, 1, -2, 0.5])),
+    st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=9), min_size=1, max_size=4),
+)
+def test_linear_is_a_product_with_the_dense_weights(tmp_path_factory, dense, listed):
+    folder = tmp_path_factory.mktemp("linear")
+    arrays = {"popularity": np.ones(6), "item_bias": np.arange(6), **as_rows(dense)}
+    write_bundle(folder, manifest("linear", recency_exponent=0.5, max_history=4), catalogue(6), arrays)
+    retriever, histories = Retriever(folder), [np.array(history) for history in listed]
+    for history, scores in zip(histories, retriever.score(histories), strict=True):
+        latest = by_latest_event(history)[-4:]
+        weights = (1.0 + np.arange(len(latest))[::-1]) ** -0.5
+        np.testing.assert_allclose(scores, weights @ dense[latest] + np.arange(6), atol=1e-5)
+
+
+def test_items_like_one_of_a_linear_model_are_those_that_it_makes_likely(tmp_path):
+    dense = np.zeros((4, 4))
+    dense[0] = [9, 1, 3, -1]
+    arrays = {"popularity": np.array([1, 4, 2, 3]), **as_rows(dense)}
+    write_bundle(tmp_path, manifest("linear"), catalogue(4), arrays)
+    items, scores = Retriever(tmp_path).similar_items(0, 3)
+    assert (items.tolist(), scores.tolist()) == ([2, 1, 3], [3, 1, -1])
+    assert Retriever(tmp_path).similar_items(1, 3)[0].tolist() == [3, 2, 0], "without weights by popularity"
+
+
+def test_weights_that_are_no_matrix_are_not_written_and_not_read(tmp_path, popularity):
+    arrays = {"popularity": popularity, **as_rows(np.eye(ITEMS))}
+    with pytest.raises(ValueError, match="starts"):
+        write_bundle(tmp_path / "new", manifest("linear"), catalogue(), {**arrays, "weight_value": np.ones(2)})
+    assert not (tmp_path / "new").exists()
+    write_bundle(tmp_path, manifest("linear"), catalogue(), arrays)
+    np.save(tmp_path / "weight_start.npy", np.zeros(3, np.int64))
+    with pytest.raises(UnusableInput, match="weights cannot be read"):
+        Retriever(tmp_path)
 
 
 def test_an_empty_history_gets_the_popularity_whatever_the_kind(tmp_path, vectors, popularity):

@@ -37,6 +37,10 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+def saves(name: str, array: np.ndarray):
+    return lambda folder: np.save(folder / f"{name}.npy", array)
+
+
 BROKEN = {
     "no manifest": ("mean", lambda folder: (folder / "manifest.json").unlink()),
     "manifest cut short": ("mean", lambda folder: truncate(folder / "manifest.json")),
@@ -52,6 +56,22 @@ BROKEN = {
     "bias too short": ("mean", lambda folder: np.save(folder / "item_bias.npy", np.ones(3, np.float32))),
     "no gram": ("ials", lambda folder: (folder / "gram.npy").unlink()),
     "gram of another width": ("ials", lambda folder: np.save(folder / "gram.npy", np.ones((3, 3), np.float32))),
+    "no weights": ("linear", lambda folder: (folder / "weight_value.npy").unlink()),
+    "weights cut short": ("linear", lambda folder: truncate(folder / "weight_value.npy")),
+    "weights are noise": ("linear", lambda folder: (folder / "weight_item.npy").write_bytes(b"noise" * 9)),
+    "weights too few": ("linear", saves("weight_value", np.ones(3, np.float32))),
+    "weights of another type": ("linear", saves("weight_item", np.zeros(128, np.float32))),
+    "weights of another shape": ("linear", saves("weight_value", np.ones((64, 2), np.float32))),
+    "weights that are no numbers": ("linear", saves("weight_value", np.full(128, np.nan, np.float32))),
+    "weights of unknown items": ("linear", saves("weight_item", np.tile(np.arange(9, 17, dtype=np.int32), 16))),
+    "weights of items below zero": ("linear", saves("weight_item", np.tile(np.arange(-1, 7, dtype=np.int32), 16))),
+    "weights of an item twice": ("linear", saves("weight_item", np.zeros(128, np.int32))),
+    "no starts": ("linear", lambda folder: (folder / "weight_start.npy").unlink()),
+    "starts too few": ("linear", saves("weight_start", np.array([0, 128]))),
+    "starts empty": ("linear", saves("weight_start", np.array([], np.int64))),
+    "starts that fall": ("linear", saves("weight_start", np.array([0, 128, *[0] * 14, 128]))),
+    "starts beyond the weights": ("linear", saves("weight_start", np.arange(17) * 9)),
+    "bias of linear too short": ("linear", saves("item_bias", np.ones(3, np.float32))),
     "no encoder": ("onnx", lambda folder: (folder / "encoder.onnx").unlink()),
     "encoder is noise": ("onnx", lambda folder: (folder / "encoder.onnx").write_bytes(b"noise" * 9)),
     "encoder empty": ("onnx", lambda folder: (folder / "encoder.onnx").write_bytes(b"")),

@@ -18,6 +18,7 @@ from training.model import Workplace, module_of, write_model
 TINY = {
     "popularity": {},
     "ials": {"embedding_size": 2, "epochs": 8},
+    "slist": {"prior_rows": 0.0, "reg": 1.0},
     "two_tower": {"embedding_size": 16, "epochs": 1, "min_steps": 80, "batch_size": 20, "learning_rate": 0.02},
     "keras_two_tower": {"embedding_size": 4, "epochs": 1, "min_steps": 80, "batch_size": 20, "learning_rate": 0.02},
     "text_encoder": {"embedding_size": 4, "popularity_weight": 0.01},
@@ -243,7 +244,7 @@ def test_configurations_are_frozen_and_refuse_unknown_fields(name):
 
 
 def test_an_unknown_model_is_refused():
-    with pytest.raises(RecsysError, match="Choose among popularity"):
+    with pytest.raises(RecsysError, match=f"Choose among {MODEL_NAMES[0]}"):
         module_of("crystal_ball")
 
 

@@ -19,7 +19,7 @@ ITEMS = BOOKS + FILMS
 EVEN = [item for item in ITEMS if int(item[-2:]) % 2 == 0]
 ODD = [item for item in ITEMS if int(item[-2:]) % 2 == 1]
 POPULAR = ITEMS[::-1]
-KINDS: tuple[Kind, ...] = ("popularity", "ials", "mean", "onnx")
+KINDS: tuple[Kind, ...] = ("popularity", "ials", "mean", "onnx", "linear")
 
 
 def write_world(folder: Path, kind: Kind = "mean", version: str | None = "1", backwards: bool = False) -> Path:
@@ -35,6 +35,8 @@ def write_world(folder: Path, kind: Kind = "mean", version: str | None = "1", ba
         vectors = np.array([[1, 0] if item in EVEN else [0, 1] for item in ITEMS], np.float32)  # (16, 2)
         arrays["item_vectors"] = vectors
         arrays["gram"] = vectors.T @ vectors
+    if kind == "linear":
+        arrays = {"popularity": arrays["popularity"], **_alike_as_rows(vectors)}
     write_bundle(
         folder,
         Manifest(
@@ -61,6 +63,16 @@ def write_world(folder: Path, kind: Kind = "mean", version: str | None = "1", ba
         deployment = {"model_version": version, "run_id": "run", "registered_model": "recommender"}
         (folder / "deployment.json").write_text(json.dumps(deployment))
     return folder
+
+
+def _alike_as_rows(vectors: np.ndarray) -> dict[str, np.ndarray]:
+    """Return item-item weights as sparse rows: 1 for items that point the same way."""
+    row, item = np.nonzero(vectors @ vectors.T)
+    return {
+        "weight_start": np.searchsorted(row, np.arange(len(vectors) + 1)),
+        "weight_item": item,
+        "weight_value": np.ones(len(item)),
+    }
 
 
 def _mean_of_vectors(vectors: np.ndarray) -> bytes:

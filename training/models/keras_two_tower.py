@@ -40,8 +40,8 @@ class Config(ModelConfig):
     horizon: int = 5
     dropout: float = 0.2
     learned_share: float = 0.5
-    epochs: int = 3
-    min_steps: int = 600
+    epochs: int = 2
+    min_steps: int = 100
     batch_size: int = 40
     learning_rate: float = 0.004
 
@@ -170,6 +170,8 @@ def set_threads(threads: int) -> None:
 def train(tower, items, bias, data: TrainingData, features: np.ndarray, config: Config, rng) -> None:
     frequency = np.bincount(data.items, minlength=data.n_items) / len(data.items)
     log_q = np.log(np.maximum(frequency, 1e-12))  # (I,)
+    # The logQ correction takes popularity off, so that it is the bias that training starts from.
+    bias.assign(np.maximum(log_q - log_q[frequency > 0].min(), 0))
     sequences = data.sequences()
     per_epoch = math.ceil(len(windows(sequences, config.max_history, rng)[0]) / config.batch_size)
     epochs = max(config.epochs, math.ceil(config.min_steps / per_epoch))
