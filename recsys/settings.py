@@ -37,10 +37,12 @@ class Settings(BaseSettings):
     serving_url: str = Field("http://127.0.0.1:18080", description="the recommendation API")
     streaming_url: str = Field("http://127.0.0.1:18082", description="health and metrics of the stream consumer")
     dashboard_url: str = Field("http://127.0.0.1:18501", description="the executive dashboard")
+    api_keys: str = Field("", description="JSON file of API keys, hashed; none: the API asks for no key")
     model_dir: Path | None = Field(None, description="served model bundle; default <var_dir>/serving/current")
     variant_weights: dict[str, float] = Field(
         {"champion": 0.99, "popular": 0.01}, description="share of the users that each variant gets; sums to one"
     )
+    request_days: int = Field(30, ge=1, description="days for which an answer can be explained by its request id")
     schedule_from: date | None = Field(None, description="first day of the daily schedule; set by the first `make up`")
     threads: int = Field(1, ge=1, description="numeric threads of a task (BLAS, OpenMP, torch, TensorFlow)")
     spark_master: str = Field("local[2]", description="Spark master of the batch jobs")

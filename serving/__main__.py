@@ -1,6 +1,8 @@
-"""Serving's shell: `python -m serving [serve]` answers; `python -m serving batch …` precomputes the lists."""
+"""Serving's shell: `python -m serving [serve]` answers; `python -m serving batch …` precomputes the lists;
+`python -m serving key new …` makes an API key."""
 
 import argparse
+import json
 import logging
 import sys
 from collections.abc import Mapping
@@ -20,6 +22,17 @@ def arguments() -> argparse.Namespace:
     batch = commands.add_parser("batch", help="precompute every user's list")
     interval.add_arguments(batch)
     batch.add_argument("--length", default=50, type=int, help="items stored for each list")
+    key = commands.add_parser("key", help="make an API key").add_subparsers(dest="action", required=True)
+    new = key.add_parser("new", help="print a new key, once, and the entry of it for the file RECSYS_API_KEYS")
+    new.add_argument("--name", required=True, help="whose key it is")
+    new.add_argument(
+        "--scopes",
+        required=True,
+        type=lambda text: text.split(","),
+        help="comma-separated: recommend, events, explain, admin",
+    )
+    new.add_argument("--rate", required=True, type=float, help="requests a second")
+    new.add_argument("--user-prefix", default=None, help="only for users whose id begins so")
     return parser.parse_args(sys.argv[1:] or ["serve"])
 
 
@@ -29,10 +42,26 @@ def precompute(given: argparse.Namespace) -> Mapping[str, Any]:
     return run(load_settings(), interval.from_arguments(given), given.length)
 
 
+def tell_key(given: argparse.Namespace) -> None:
+    """Print a new key and its entry; the key is stored nowhere."""
+    from pydantic import ValidationError
+
+    from serving.keys import new_key
+
+    try:
+        key, entry = new_key(given.name, given.scopes, given.rate, given.user_prefix)
+    except ValidationError as error:
+        raise SystemExit(f"no such key can be made: {error}") from error
+    print(json.dumps({"key": key, "entry": entry.model_dump(mode="json", exclude_none=True)}, indent=2))
+
+
 def main() -> None:
     given = arguments()
     if given.command == "batch":
         station.run(lambda: precompute(given))
+        return
+    if given.command == "key":
+        tell_key(given)
         return
     from serving.process import serve
 

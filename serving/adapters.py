@@ -3,27 +3,20 @@
 import asyncio
 import gc
 import logging
+from collections.abc import Sequence
 from pathlib import Path
-
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from typing import Any
 
 from recsys import user_state
-from recsys.errors import ServiceUnavailable, UnusableInput
+from recsys.errors import UnusableInput
 from recsys.user_state import UserState
-from serving.breaker import CircuitBreaker
 from serving.cache import list_key
-from serving.metrics import REDIS, Metrics
+from serving.metrics import Metrics
 from serving.model import ServedModel, load
+from serving.online_store import OnlineStore
 from serving.recommend import Query, recommend
 
 log = logging.getLogger(__name__)
-
-CONNECT_SECONDS, ANSWER_SECONDS = 0.1, 0.1
-"""How long one request waits for the online store, at most."""
 
 LOOK_SECONDS = 0.5
 """How often the model's folder is looked at."""
@@ -32,40 +25,23 @@ WARM_UP_HISTORY = 3
 
 
 class RedisUserStates:
-    """Users from Redis or Valkey: one round trip a user, and a breaker before it."""
+    """Users from Redis or Valkey: one round trip, however many users."""
 
-    def __init__(self, url: str, metrics: Metrics, breaker: CircuitBreaker):
-        self._client = Redis.from_url(
-            url,
-            decode_responses=True,
-            socket_connect_timeout=CONNECT_SECONDS,
-            socket_timeout=ANSWER_SECONDS,
-            # once more at once where a pooled connection was cut; a time-out is not waited for twice
-            retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
-        )
-        self._breaker, self._metrics = breaker, metrics
+    def __init__(self, store: OnlineStore):
+        self._store = store
 
-    async def read(self, user_id: str, list_domain: str | None) -> tuple[UserState, str | None]:
-        if not self._breaker.allows():
-            raise self._unavailable("left alone after repeated failures")
-        try:
-            async with self._client.pipeline(transaction=False) as pipeline:
+    async def read(self, users: Sequence[tuple[str, str | None]]) -> list[tuple[UserState, str | None]]:
+        def queue(pipeline: Any) -> None:
+            for user_id, list_domain in users:
                 user_state.queue_read(pipeline, user_id)
                 pipeline.get(list_key(user_id, list_domain))
-                *state, cached = await pipeline.execute()
-            decoded = user_state.decode(state)
-        except (RedisError, OSError, ValueError) as error:  # ValueError: a value that is none of ours
-            self._breaker.failed()
-            self._metrics.dependency_errors.labels(REDIS).inc()
-            raise self._unavailable(error) from error
-        self._breaker.succeeded()
-        return decoded, cached
 
-    async def close(self) -> None:
-        await self._client.aclose()
+        def decode(replies: list[Any]) -> list[tuple[UserState, str | None]]:
+            size = len(replies) // len(users)
+            blocks = (replies[start : start + size] for start in range(0, len(replies), size))
+            return [(user_state.decode(state), cached) for *state, cached in blocks]
 
-    def _unavailable(self, why: object) -> ServiceUnavailable:
-        return ServiceUnavailable("online store", why, "Answers are popular lists until it is back")
+        return await self._store.ask(queue, decode)
 
 
 class FolderModels:

@@ -1,22 +1,21 @@
 """The recommendation API: an application over the ports, and nothing that the routes do not need."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
 
-from fastapi import APIRouter, FastAPI, HTTPException, Query, Request, Response
-from fastapi import Path as InPath
+from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
 from fastapi.responses import FileResponse
 from prometheus_client import CONTENT_TYPE_LATEST
-from starlette.convertors import StringConvertor, register_url_convertor
+from starlette.middleware import Middleware
 
-from recsys.schemas import Identifier, refused_for_its_instant
-from serving import clouds
+from recsys.schemas import refused_for_its_instant
+from serving import clouds, lists
+from serving.access import Guard, KeyRing, check_user
 from serving.answering import Answering
-from serving.contracts import Accepted, Answer, NewEvent, Ready, Wanted, WantedFor
-from serving.doors import LABELS, error_documents, install, json_answer
+from serving.contracts import Accepted, Answer, NewEvent, Ready, WantedFor
+from serving.doors import GUARDED, LABELS, error_documents, install, json_answer
 from serving.metrics import Metrics
 from serving.ports import EventLog
 
@@ -26,16 +25,6 @@ DESCRIPTION = (
     "Recommendations, and the events that make the next ones better. Every error has the shape "
     '`{"error": {"code", "message"}}`.'
 )
-
-
-class _AnyText(StringConvertor):
-    """Part of a path that may hold anything, a slash included; what an id may hold is for its type to judge."""
-
-    regex = r"[\s\S]*"
-
-
-register_url_convertor("any", _AnyText())
-UserId = Annotated[Identifier, InPath(description="as the events name the user", examples=["ml-1m:17"])]
 
 
 @asynccontextmanager
@@ -51,6 +40,7 @@ def create_app(
     health_route: str = "/ping",
     predict_route: str = "/predict",
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] = _nothing,
+    ring: KeyRing | None = None,
 ) -> FastAPI:
     """Return the application.
 
@@ -59,6 +49,7 @@ def create_app(
         health_route: where Vertex AI asks for health.
         predict_route: where Vertex AI posts its instances.
         lifespan: starts and stops what the ports need.
+        ring: the API keys that are asked for; None: none is.
     """
     app = FastAPI(
         title="RecSys Intelligence",
@@ -69,28 +60,19 @@ def create_app(
         lifespan=lifespan,
         telemetry=NO_TELEMETRY,
     )
-    install(app, metrics)
+    install(app, metrics, None if ring is None else Middleware(Guard, ring=ring, health_route=health_route))
 
-    async def answer(request: Request, user_id: str, wanted: Wanted) -> Answer:
-        answer = await answering.answer(user_id, wanted, clock())
-        request.scope[LABELS] = (answer.rung, answer.variant)
-        return answer
+    async def answer_all(request: Request, wanted: Sequence[WantedFor]) -> list[Answer]:
+        for each in wanted:
+            check_user(request, each.user_id)
+        answers = await answering.answer_all([(each.user_id, each) for each in wanted], clock())
+        if len(answers) == 1:
+            request.scope[LABELS] = (answers[0].rung, answers[0].variant)
+        return answers
 
     def ready() -> Response:
         model = answering.model()
         return json_answer(Ready(model=model.manifest.model, model_version=model.version))
-
-    @app.get(
-        "/v1/users/{user_id:any}/recommendations",
-        tags=["recommendations"],
-        summary="A list for one user",
-        response_model=Answer,
-        responses=error_documents(422, 503),
-    )
-    async def recommendations(request: Request, user_id: UserId, wanted: Annotated[Wanted, Query()]) -> Response:
-        """Best first. An unknown user gets a popular list, or with `items` one that fits the session; the field `rung`
-        says which."""
-        return json_answer(await answer(request, user_id, wanted))
 
     @app.post(
         "/v1/events",
@@ -98,11 +80,12 @@ def create_app(
         summary="Report what a user did",
         status_code=202,
         response_model=Accepted,
-        responses=error_documents(413, 422, 503),
+        responses=error_documents(*GUARDED, 413, 422, 503),
     )
-    async def events(event: NewEvent) -> Accepted:
+    async def events(request: Request, event: NewEvent) -> Accepted:
         """Answers once the log holds the event. An item that the model does not know is accepted: it may be new; the
         stream judges it. A 503 may be sent again: with the same `event_id` an event counts once."""
+        check_user(request, event.user_id)
         received_at = clock()
         reason = event.occurred_at and refused_for_its_instant(event.occurred_at, received_at)
         if reason:
@@ -111,11 +94,9 @@ def create_app(
         await event_log.publish(interaction)
         return Accepted(event_id=interaction.event_id)
 
-    async def cloud_answer(request: Request, wanted: WantedFor) -> Answer:
-        return await answer(request, wanted.user_id, wanted)
-
+    app.include_router(lists.routes(answering, answer_all, clock))
     app.include_router(_operations(ready, metrics))
-    app.include_router(clouds.routes(cloud_answer, ready, health_route, predict_route))
+    app.include_router(clouds.routes(answer_all, ready, health_route, predict_route))
     return app
 
 

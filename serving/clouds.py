@@ -8,19 +8,19 @@ Sources: SageMaker "Use your own inference code with hosting services", Vertex A
 inference", Azure ML "Deploy a custom container to an online endpoint".
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from fastapi import APIRouter, Request, Response
 
 from serving.contracts import Answer, VertexAnswer, VertexRequest, WantedFor
-from serving.doors import error_documents, json_answer
+from serving.doors import GUARDED, error_documents, json_answer
 
-Answerer = Callable[[Request, WantedFor], Awaitable[Answer]]
+Answerer = Callable[[Request, Sequence[WantedFor]], Awaitable[list[Answer]]]
 
 
 def routes(answer: Answerer, ready: Callable[[], Response], health_route: str, predict_route: str) -> APIRouter:
     """Return the clouds' routes, all answered by `answer` and `ready`."""
-    router = APIRouter(tags=["clouds"], responses=error_documents(413, 422, 503))
+    router = APIRouter(tags=["clouds"], responses=error_documents(*GUARDED, 413, 422, 503))
 
     @router.get("/ping", summary="SageMaker's health check: 200 once a model is loaded")
     async def ping() -> Response:
@@ -35,12 +35,11 @@ def routes(answer: Answerer, ready: Callable[[], Response], health_route: str, p
     @router.post("/invocations", summary="SageMaker's request", response_model=Answer)
     @router.post("/score", summary="Azure ML's request", response_model=Answer)
     async def invocation(request: Request, wanted: WantedFor) -> Response:
-        return json_answer(await answer(request, wanted))
+        (answered,) = await answer(request, [wanted])
+        return json_answer(answered)
 
     @router.post(predict_route, summary="Vertex AI's request", response_model=VertexAnswer)
     async def prediction(request: Request, envelope: VertexRequest) -> Response:
-        return json_answer(
-            VertexAnswer(predictions=[await answer(request, instance) for instance in envelope.instances])
-        )
+        return json_answer(VertexAnswer(predictions=await answer(request, envelope.instances)))
 
     return router

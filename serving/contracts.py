@@ -10,6 +10,8 @@ from recsys.schemas import Domain, EventType, Identifier, Interaction, event_id
 MAX_K = 1000
 MAX_SESSION = 100
 MAX_INSTANCES = 100
+MAX_SESSION_ID = 248
+"""So that `session:<id>` is an identifier too."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 STREAM_SOURCE = "stream"
 """Source of events that arrive at this door, part of their deterministic id."""
@@ -28,11 +30,16 @@ class _Given(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Wanted(_Given):
-    """What kind of list is wanted."""
+class WantedList(_Given):
+    """How long a list is wanted, and of what."""
 
     k: int = Field(10, ge=1, le=MAX_K, description="length of the list; beyond the catalogue, all there is")
     domain: Domain | None = Field(None, description="only items of this domain")
+
+
+class Wanted(WantedList):
+    """What kind of list is wanted."""
+
     items: Annotated[list[Identifier], BeforeValidator(_split_commas)] = Field(
         [],
         max_length=MAX_SESSION,
@@ -49,6 +56,24 @@ class WantedFor(Wanted):
     )
 
     user_id: Identifier
+
+
+class WantedForSession(Wanted):
+    """What kind of list is wanted for a session of nobody in particular."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"session_id": "5a1c", "items": ["movielens:1193", "movielens:661"], "k": 10}]}
+    )
+
+    session_id: Identifier | None = Field(
+        None, max_length=MAX_SESSION_ID, description="the experiment's unit; without one, no experiment"
+    )
+
+
+class WantedForMany(_Given):
+    """Many requests at once."""
+
+    requests: list[WantedFor] = Field(min_length=1, max_length=MAX_INSTANCES)
 
 
 class Item(BaseModel):
@@ -97,6 +122,23 @@ class Answer(BaseModel):
     model: str
     model_version: str
     rung: str
+    items: list[Item]
+
+
+class ManyAnswers(BaseModel):
+    """The answers, in the order of the requests."""
+
+    answers: list[Answer]
+
+
+class SimilarItems(BaseModel):
+    """The items most like one item; their scores are the similarities."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    item_id: str
+    model: str
+    model_version: str
     items: list[Item]
 
 

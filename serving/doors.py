@@ -9,6 +9,7 @@ from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from recsys.errors import ServiceUnavailable
@@ -19,17 +20,31 @@ log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 1_000_000
 MAX_MESSAGE = 2000
+GUARDED = (401, 403, 429)
+"""What a key may be told, where keys are asked for."""
+
 LABELS = "recsys.labels"
 """Key in the ASGI scope under which a route leaves (rung, variant) for the metrics."""
 
 CODES = {
+    401: "unauthenticated",
+    403: "forbidden",
     404: "not_found",
     405: "method_not_allowed",
     413: "body_too_large",
     422: "invalid_request",
+    429: "rate_limited",
     500: "internal_error",
     503: "unavailable",
 }
+
+
+class Refused(HTTPException):
+    """An error whose code says more than its status."""
+
+    def __init__(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None):
+        super().__init__(status, message, dict(headers or {}))
+        self.code = code
 
 
 def json_answer(content: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -37,9 +52,11 @@ def json_answer(content: BaseModel, status: int = 200, headers: Mapping[str, str
     return Response(content.model_dump_json(), status, headers, media_type="application/json")
 
 
-def error_answer(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
-    """Return an error in the one shape that all errors have."""
-    code = CODES.get(status, HTTPStatus(status).phrase.lower().replace(" ", "_"))
+def error_answer(
+    status: int, message: str, headers: Mapping[str, str] | None = None, code: str | None = None
+) -> Response:
+    """Return an error in the one shape that all errors have; its code is by default that of the status."""
+    code = code or CODES.get(status, HTTPStatus(status).phrase.lower().replace(" ", "_"))
     return json_answer(ErrorAnswer(error=Fault(code=code, message=message[:MAX_MESSAGE])), status, headers)
 
 
@@ -102,16 +119,19 @@ class Measured:
             self._metrics.seconds.labels(route).observe(perf_counter() - started)
 
 
-def install(app: FastAPI, metrics: Metrics) -> None:
-    """Put the doors before an app's routes."""
+def install(app: FastAPI, metrics: Metrics, guard: Middleware | None = None) -> None:
+    """Put the doors before an app's routes; a guard stands before the body's limit."""
     app.add_middleware(BodyLimit)
+    if guard is not None:
+        app.add_middleware(guard.cls, *guard.args, **guard.kwargs)
     app.add_middleware(Measured, metrics=metrics)  # outermost: it counts refusals too
 
     @app.exception_handler(StarletteHTTPException)
     async def refused(_: Request, error: StarletteHTTPException) -> Response:
         if error.status_code == 400:  # the framework's word for a body that is no JSON it can read
             return error_answer(422, f"body: {error.detail}")
-        return error_answer(error.status_code, str(error.detail), error.headers)
+        code = error.code if isinstance(error, Refused) else None
+        return error_answer(error.status_code, str(error.detail), error.headers, code)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Response:

@@ -61,6 +61,12 @@ class Metrics:
             ["reason"],
             registry=self.registry,
         )
+        self.records_dropped = Counter(
+            "recsys_request_records_dropped_total",
+            "Answers that cannot be explained later, by reason",
+            ["reason"],
+            registry=self.registry,
+        )
         self.reloads = Counter(
             "recsys_model_reloads_total",
             "Models that were picked up: loaded, or broken (the earlier one goes on answering)",

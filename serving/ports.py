@@ -8,6 +8,7 @@ from typing import Protocol
 from recsys.schemas import Impression, Interaction, event_id
 from recsys.user_state import UserState
 from serving.contracts import Answer
+from serving.explanation import Decision, RequestRecord
 from serving.model import ServedModel
 
 
@@ -19,10 +20,13 @@ class ModelSource(Protocol):
 
 
 class UserStateStore(Protocol):
-    """What is known of a user now."""
+    """What is known of users now."""
 
-    async def read(self, user_id: str, list_domain: str | None) -> tuple[UserState, str | None]:
-        """Return the user's state and their precomputed list for that domain (all domains where None), unparsed.
+    async def read(self, users: Sequence[tuple[str, str | None]]) -> list[tuple[UserState, str | None]]:
+        """Return each user's state and their precomputed list, unparsed.
+
+        Args:
+            users: id and the domain of the wanted list (None: all domains); at least one.
 
         Raises:
             ServiceUnavailable: the store does not answer in time, or did not lately.
@@ -75,4 +79,21 @@ class EventLog(Protocol):
     def show(self, shown: Shown) -> None:
         """Take the impressions of an answer, to be written soon. Never waits, never raises; what finds no room is
         counted and dropped."""
+        ...
+
+
+class RequestRecords(Protocol):
+    """Why these items, for a while."""
+
+    def keep(self, decision: Decision) -> None:
+        """Take what an answer was made of, to be written soon. Never waits, never raises; what finds no room or no
+        store is counted and dropped."""
+        ...
+
+    async def read(self, request_id: str) -> RequestRecord | None:
+        """Return the record of an answer, or None: there never was one, it is too old, or it was dropped.
+
+        Raises:
+            ServiceUnavailable: the store does not answer in time, or did not lately.
+        """
         ...

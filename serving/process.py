@@ -5,18 +5,23 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import uvicorn
 from fastapi import FastAPI
 
 from recsys.settings import Settings
+from serving.access import KeyRing, RateLimits
 from serving.adapters import FolderModels, RedisUserStates
 from serving.answering import Answering
 from serving.app import create_app
 from serving.breaker import CircuitBreaker
 from serving.eventlog import KafkaEventLog
+from serving.keys import read_keys
 from serving.metrics import Metrics
+from serving.online_store import OnlineStore
+from serving.request_records import RedisRequestRecords
 
 DRAIN_SECONDS = 8
 """How long requests in flight may take to finish after SIGTERM; the log's flush comes after."""
@@ -26,25 +31,33 @@ SWITCH_SECONDS = 0.001
 
 
 def build(settings: Settings, clock: Callable[[], datetime]) -> FastAPI:
-    """Return the application over the services that the settings name; none of them needs to be up."""
+    """Return the application over the services that the settings name; none of them needs to be up.
+
+    Raises:
+        UnusableInput: API keys are asked for, and their file cannot be used.
+    """
     metrics = Metrics()
     models = FolderModels(settings.served_model, metrics, settings.threads)
-    users = RedisUserStates(settings.redis_url, metrics, CircuitBreaker())
+    store = OnlineStore(settings.redis_url, metrics, CircuitBreaker())
+    users = RedisUserStates(store)
+    records = RedisRequestRecords(settings.redis_url, store, settings.request_days, metrics)
     event_log = KafkaEventLog(settings.kafka_bootstrap, settings.topic_prefix, metrics, CircuitBreaker())
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(models.refresh)
         event_log.start()
+        records.start()
         watching = asyncio.create_task(models.watch())
         yield
         watching.cancel()
         with suppress(asyncio.CancelledError):
             await watching
         await asyncio.to_thread(event_log.close)
-        await users.close()
+        await asyncio.to_thread(records.close)
+        await store.close()
 
-    answering = Answering(models, users, event_log, settings.variant_weights, metrics)
+    answering = Answering(models, users, event_log, records, settings.variant_weights, metrics)
     return create_app(
         answering,
         event_log,
@@ -53,7 +66,12 @@ def build(settings: Settings, clock: Callable[[], datetime]) -> FastAPI:
         settings.vertex_health_route,
         settings.vertex_predict_route,
         lifespan,
+        _ring(settings, store),
     )
+
+
+def _ring(settings: Settings, store: OnlineStore) -> KeyRing | None:
+    return KeyRing(read_keys(Path(settings.api_keys)), RateLimits(store)) if settings.api_keys else None
 
 
 def serve(settings: Settings, clock: Callable[[], datetime], host: str | None, port: int | None) -> None:

@@ -55,7 +55,7 @@ def recommend(model: ServedModel, queries: Sequence[Query]) -> list[Ranking]:
     alone speaks; without either, or with a model that knows only popularity, the rung says so.
     """
     retriever = model.retriever
-    bases = [_basis(retriever, query) for query in queries]
+    bases = [seen_items(retriever, query) for query in queries]
     speaking = [
         seen if query.personal and retriever.manifest.kind != "popularity" else NOTHING
         for query, (_, seen) in zip(queries, bases, strict=True)
@@ -72,7 +72,7 @@ def recommend(model: ServedModel, queries: Sequence[Query]) -> list[Ranking]:
     return rankings
 
 
-def _basis(retriever: Retriever, query: Query) -> tuple[bool, np.ndarray]:
+def seen_items(retriever: Retriever, query: Query) -> tuple[bool, np.ndarray]:
     """Return whether the store's history holds known items, and all items seen: oldest first, the session's last."""
     history = retriever.indices(query.history)
     return len(history) > 0, np.concatenate([history, retriever.indices(query.session)])

@@ -1,6 +1,7 @@
 """Ports without their services, for tests whose subject is not the service."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +13,7 @@ from recsys.schemas import Interaction
 from recsys.user_state import UserState
 from serving.answering import Answering
 from serving.app import create_app
+from serving.explanation import Decision, RequestRecord, explain
 from serving.metrics import Metrics
 from serving.model import ServedModel, load
 from serving.ports import Shown
@@ -30,11 +32,13 @@ class Users:
     states: dict[str, UserState] = field(default_factory=dict)
     lists: dict[tuple[str, str | None], str] = field(default_factory=dict)
     down: bool = False
+    round_trips: int = 0
 
-    async def read(self, user_id: str, list_domain: str | None) -> tuple[UserState, str | None]:
+    async def read(self, users: Sequence[tuple[str, str | None]]) -> list[tuple[UserState, str | None]]:
         if self.down:
             raise DOWN
-        return self.states.get(user_id, UserState([], {}, 0)), self.lists.get((user_id, list_domain))
+        self.round_trips += 1
+        return [(self.states.get(user[0], UserState([], {}, 0)), self.lists.get(user)) for user in users]
 
     def know(self, user_id: str, history: list[str], version: int = 1) -> None:
         self.states[user_id] = UserState(history, {}, version)
@@ -59,12 +63,27 @@ class Log:
 
 
 @dataclass
+class Records:
+    """Records are made at once, and kept as the JSON that the store would hold."""
+
+    kept: dict[str, str] = field(default_factory=dict)
+
+    def keep(self, decision: Decision) -> None:
+        self.kept[decision.answer.request_id] = explain(decision).model_dump_json()
+
+    async def read(self, request_id: str) -> RequestRecord | None:
+        kept = self.kept.get(request_id)
+        return kept and RequestRecord.model_validate_json(kept)
+
+
+@dataclass
 class Parts:
     """An application and what stands behind it."""
 
     models: Models
     users: Users
     log: Log
+    records: Records
     metrics: Metrics
     app: FastAPI
 
@@ -75,6 +94,12 @@ class Parts:
 
 def assemble(folder: Path | None, weights: dict[str, float] | None = None, **routes: str) -> Parts:
     """Return an application that serves the bundle in this folder (None: nothing deployed), everybody in `champion`."""
-    models, users, log, metrics = Models(load(folder) if folder else None), Users(), Log(), Metrics()
-    answering = Answering(models, users, log, weights or {"champion": 1.0}, metrics)
-    return Parts(models, users, log, metrics, create_app(answering, log, metrics, lambda: INSTANT, **routes))
+    models, users, log, records, metrics = (
+        Models(load(folder) if folder else None),
+        Users(),
+        Log(),
+        Records(),
+        Metrics(),
+    )
+    answering = Answering(models, users, log, records, weights or {"champion": 1.0}, metrics)
+    return Parts(models, users, log, records, metrics, create_app(answering, log, metrics, lambda: INSTANT, **routes))

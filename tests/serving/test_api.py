@@ -328,8 +328,10 @@ def test_the_openapi_document_describes_every_answer_and_its_examples_hold(clien
     assert "HTTPValidationError" not in schemas
     documented = {path: set(operation["responses"]) for path, methods in api["paths"].items()
                   for operation in methods.values()}  # fmt: skip
-    assert documented["/v1/users/{user_id}/recommendations"] == {"200", "422", "503"}
-    assert documented["/v1/events"] == {"202", "413", "422", "503"}
+    assert documented["/v1/users/{user_id}/recommendations"] == {
+        "200", "401", "403", "422", "429", "503"
+    }  # fmt: skip
+    assert documented["/v1/events"] == {"202", "401", "403", "413", "422", "429", "503"}
 
 
 def test_the_clouds_envelopes_give_the_same_list(folder):

@@ -15,7 +15,6 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 import redis
-import tenacity
 from kafka import KafkaConsumer
 
 from infra.local.applications import python_of
@@ -25,12 +24,12 @@ from recsys.schemas import Impression, Interaction
 from recsys.settings import HOME, Settings
 from tests.conftest import free_port
 from tests.serving.gate import Gate
+from tests.serving.patience import eventually
 from tests.worlds.served import EVEN, FILMS, ODD, POPULAR, write_world
 
 pytestmark = pytest.mark.services
 EVENT = {"user_id": "ml-1m:17", "item_id": FILMS[0], "domain": "movies", "event_type": "click"}
 VERTEX_ROUTE = "/v1/models/m:predict"
-PATIENCE_SECONDS = 60
 
 
 @pytest.fixture
@@ -55,16 +54,6 @@ def alone(world, dead, tmp_path_factory) -> Iterator[httpx.Client]:
     vertex = {"AIP_HTTP_PORT": str(free_port()), "AIP_HEALTH_ROUTE": "/v1/health", "AIP_PREDICT_ROUTE": VERTEX_ROUTE}
     with serving(folder, **dead, **vertex) as (client, _):
         yield client
-
-
-def eventually(check: Callable[[], None]) -> None:
-    """Repeat a check until it holds; after a minute its own failure is raised."""
-    tenacity.Retrying(
-        stop=tenacity.stop_after_delay(PATIENCE_SECONDS),
-        wait=tenacity.wait_fixed(0.05),
-        retry=tenacity.retry_if_exception_type((AssertionError, httpx.TransportError)),
-        reraise=True,
-    )(check)
 
 
 def deploy(var_dir: Path, broken: bool = False, **how: object) -> None:

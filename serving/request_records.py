@@ -1,0 +1,106 @@
+"""Why these items, kept in Redis for some days; writing never makes an answer wait.
+
+request:<request_id>    JSON of `RequestRecord`, with a time to live
+"""
+
+import logging
+import threading
+from queue import Empty, SimpleQueue
+
+from pydantic import ValidationError
+from redis import Redis
+from redis.exceptions import RedisError
+
+from serving.explanation import Decision, RequestRecord, explain
+from serving.metrics import REDIS, Metrics
+from serving.online_store import OnlineStore
+
+log = logging.getLogger(__name__)
+
+DECISIONS_WAITING = 1000
+"""Answers that may wait to be written, up to some 100 kB each; what comes on top is dropped and counted."""
+
+GATHER_SECONDS = 0.05
+"""How often the thread takes what waits: waking it for each answer would make the answers wait for it."""
+
+RECORDS_AT_ONCE = 100
+WRITE_SECONDS = 1.0
+"""How long one write may take before what it holds is dropped."""
+
+DAY_SECONDS = 24 * 3600
+
+
+def record_key(request_id: str) -> str:
+    return f"request:{request_id}"
+
+
+class RedisRequestRecords:
+    """A thread that turns answers into records and writes them; reads go the way of all reads that somebody waits for.
+
+    While Redis is away records are dropped and counted: an explanation is worth less than the memory it would wait in.
+    """
+
+    def __init__(self, url: str, store: OnlineStore, days: int, metrics: Metrics):
+        self._writing = Redis.from_url(url, socket_connect_timeout=WRITE_SECONDS, socket_timeout=WRITE_SECONDS)
+        self._store, self._metrics, self._keep_seconds = store, metrics, days * DAY_SECONDS
+        self._waiting: SimpleQueue[Decision] = SimpleQueue()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="request-records", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        """Write what waits, within a few seconds."""
+        self._closing.set()
+        self._thread.join(2 * WRITE_SECONDS)
+        self._writing.close()
+
+    def keep(self, decision: Decision) -> None:
+        if self._waiting.qsize() < DECISIONS_WAITING:
+            self._waiting.put(decision)
+        else:
+            self._metrics.records_dropped.labels("no_room").inc()
+
+    async def read(self, request_id: str) -> RequestRecord | None:
+        key = record_key(request_id)
+        kept = await self._store.ask(lambda pipeline: pipeline.get(key), lambda replies: replies[0])
+        if kept is None:
+            return None
+        try:
+            return RequestRecord.model_validate_json(kept)
+        except ValidationError as error:  # of another version, or not ours: parsed, never executed
+            log.warning("%s holds no record: %s", key, error)
+            return None
+
+    def _run(self) -> None:
+        while not (self._closing.wait(GATHER_SECONDS) and self._waiting.empty()):
+            while decisions := self._take():
+                self._write(decisions)
+
+    def _take(self) -> list[Decision]:
+        taken: list[Decision] = []
+        try:
+            while len(taken) < RECORDS_AT_ONCE:
+                taken.append(self._waiting.get_nowait())
+        except Empty:
+            return taken
+        return taken
+
+    def _write(self, decisions: list[Decision]) -> None:
+        with self._writing.pipeline(transaction=False) as pipeline:
+            for decision in decisions:
+                try:
+                    record = explain(decision)
+                except ValidationError as error:
+                    log.error("an answer makes no valid record: %s", error)
+                    self._metrics.records_dropped.labels("invalid").inc()
+                else:
+                    pipeline.set(record_key(record.request_id), record.model_dump_json(), ex=self._keep_seconds)
+            records = len(pipeline)
+            try:
+                pipeline.execute()
+            except (RedisError, OSError) as error:
+                log.warning("%d request records are dropped: %s", records, error)
+                self._metrics.dependency_errors.labels(REDIS).inc()
+                self._metrics.records_dropped.labels("unavailable").inc(records)
