@@ -1,6 +1,6 @@
 """Latency of a personalised answer in this process: real Redis and Kafka, an iALS model of MovieLens-1M's size.
 
-    python -m tests.serving.latency [requests]
+    python -m bench.serving_latency [requests]
 
 Prints one JSON object: milliseconds, one request at a time, from the ASGI call to the last byte. Not a test: it shows
 what a change costs, before and after.
