@@ -2,7 +2,9 @@
 
 import json
 import platform
+import statistics
 from datetime import UTC, datetime
+from time import perf_counter
 from typing import Any
 
 import psutil
@@ -12,6 +14,18 @@ from recsys.settings import HOME
 FOLDER = HOME / "docs" / "results"
 
 
+def yardstick() -> float:
+    """Return the seconds that ten million additions in Python take, the median of three: on a shared machine the same
+    work takes more than twice as long in one hour as in another."""
+    taken = []
+    for _ in range(3):
+        started, total = perf_counter(), 0
+        for number in range(10_000_000):
+            total += number
+        taken.append(perf_counter() - started)
+    return statistics.median(taken)
+
+
 def machine() -> dict[str, Any]:
     """Return what the figures were measured on; nothing that names the host."""
     return {
@@ -19,18 +33,20 @@ def machine() -> dict[str, Any]:
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
+        "seconds for ten million additions": round(yardstick(), 2),
     }
 
 
 def publish(name: str, title: str, rows: list[dict[str, Any]], notes: str = "") -> None:
     """Write the rows (measure, target, measured, command) as JSON and as a table for people."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    day = datetime.now(UTC).date().isoformat()
-    (FOLDER / f"{name}.json").write_text(json.dumps({"date": day, "machine": machine(), "rows": rows}, indent=2) + "\n")
+    day, measured_on = datetime.now(UTC).date().isoformat(), machine()
+    document = {"date": day, "machine": measured_on, "rows": rows}
+    (FOLDER / f"{name}.json").write_text(json.dumps(document, indent=2) + "\n")
     lines = [
         f"# {title}",
         "",
-        f"Measured on {day}: {', '.join(f'{key} {value}' for key, value in machine().items())}.",
+        f"Measured on {day}: {', '.join(f'{key} {value}' for key, value in measured_on.items())}.",
         "",
         "| measure | target | measured | command |",
         "| --- | --- | --- | --- |",
