@@ -122,6 +122,26 @@ def windows(
     return np.stack(inputs), np.stack(targets)
 
 
+def batches(inputs: np.ndarray, size: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Deal windows, (W, length), into batches of as many filled places as `size` full windows have, in random order.
+
+    Returns each batch's window numbers, each window in one batch. The windows of a batch are of about equal length: cut
+    to the longest of them (`filled`), little of a batch is padding.
+    """
+    lengths = (inputs >= 0).sum(1)
+    order = rng.permutation(len(inputs))
+    order = order[np.argsort(lengths[order], kind="stable")]
+    batch = (np.cumsum(lengths[order]) - lengths[order]) // (size * inputs.shape[1])
+    dealt = np.split(order, np.flatnonzero(np.diff(batch)) + 1)
+    return [dealt[place] for place in rng.permutation(len(dealt))]
+
+
+def filled(inputs: np.ndarray, targets: np.ndarray, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return inputs and targets of a batch without the columns that are padding in all of its windows. Both (B, L)"""
+    longest = int((inputs[batch] >= 0).sum(1).max())
+    return inputs[batch][:, -longest:], targets[batch][:, -longest:]
+
+
 def check_finite(loss: float, model: str, step: int) -> None:
     """Stop a training that diverged.
 

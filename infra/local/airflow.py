@@ -63,7 +63,7 @@ def configuration(settings: Settings, folder: Path, known_secrets: dict[tuple[st
         # At its defaults a finished task keeps its slot for some five seconds (docs/decisions/0002-environments.md).
         "workers": {"min_heartbeat_interval": 1},
         "scheduler": {
-            "scheduler_idle_sleep_time": 0.25,
+            "scheduler_idle_sleep_time": 0.5,
             "enable_health_check": False,  # its server would be one more port; the API tells the same
             "task_instance_heartbeat_timeout": 90,  # a task whose worker was killed is retried after this
         },

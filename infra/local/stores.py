@@ -15,6 +15,7 @@ from recsys.settings import Settings
 from recsys.warehouse import apply_schema
 
 LOOPBACK = "127.0.0.1"
+ONLINE_STORE_MIB = 1024
 POSTGRES_OPTIONS = {
     "listen_addresses": LOOPBACK,
     "unix_socket_directories": "",  # TCP only: a deep var_dir would exceed the length of a socket's path
@@ -130,7 +131,9 @@ def valkey(settings: Settings) -> Service:
         write_private(
             configuration,
             f"bind {LOOPBACK}\nport {url.port}\n{password}dir {folder}\ndatabases 128\n"
-            "appendonly yes\nappendfsync everysec\nsave ''\nprotected-mode yes\n",
+            "appendonly yes\nappendfsync everysec\nsave ''\nprotected-mode yes\n"
+            # Full, it gives up lists and records, which have a time to live, and never a user's state, which has none.
+            f"maxmemory {ONLINE_STORE_MIB}mb\nmaxmemory-policy volatile-ttl\n",
         )
 
     def check() -> None:

@@ -13,7 +13,7 @@ from recsys.errors import CheckFailed, MissingArtifact, UnusableInput
 from recsys.interval import Interval
 from tests.worlds import checkerboard as world
 from training import dataset
-from training.model import popularity, recency_shift, windows
+from training.model import batches, filled, popularity, recency_shift, windows
 
 INTERVAL = Interval(("movies",), date(2020, 6, 1))
 SOME_ITEMS = {
@@ -142,6 +142,22 @@ def test_windows_predict_each_event_but_the_first_from_what_came_before(lengths,
     assert (ahead <= horizon).all()
     expected = [row for user in rows for row in user[:-1]]  # each but the last is an input, once
     assert sorted(inputs[there].tolist()) == expected
+
+
+@settings(deadline=None)
+@given(sequences, st.integers(1, 12), st.integers(1, 6), st.integers(0, 5))
+def test_batches_deal_every_window_once_and_hold_little_padding(lengths, length, size, seed):
+    starts = np.cumsum([0, *lengths])
+    rng = np.random.default_rng(seed)
+    inputs, targets = windows([np.arange(start, stop) for start, stop in pairwise(starts)], length, rng)
+    dealt = batches(inputs, size, rng)
+    assert sorted(np.concatenate(dealt).tolist()) == list(range(len(inputs)))
+    for batch in dealt:
+        read, wanted = filled(inputs, targets, batch)
+        assert (read[read >= 0] == inputs[batch][inputs[batch] >= 0]).all()  # nothing but padding is cut off
+        assert ((wanted >= 0) == (read >= 0)).all()
+        assert (read >= 0).any(axis=0).all(), "a column of padding alone"
+        assert (read >= 0).sum() < (size + 1) * length, "one window more than fits, at most"
 
 
 def test_windows_of_users_with_one_event_are_refused():

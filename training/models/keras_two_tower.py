@@ -6,6 +6,9 @@ vector. Covington, Adams, Sargin 2016, "Deep Neural Networks for YouTube Recomme
 targets with the logQ correction: Yi et al. 2019, "Sampling-Bias-Corrected Neural Modeling for Large Corpus Item
 Recommendations". Plain Keras 3: TensorFlow Recommenders would need the retired tf-keras.
 
+On the validation part of MovieLens 1M (a second temporal split inside train, no features), ndcg@10, popularity alone
+.179: one epoch .258, two epochs .280, and .277 since padding is left out, in 41 processor seconds instead of 47.
+
 The bundle's encoder is written as an ONNX graph from the weights, operation by operation: the converters from Keras
 need packages that hold TensorFlow back.
 """
@@ -22,7 +25,17 @@ from onnx import TensorProto, helper, numpy_helper
 
 from recsys.artifacts import USER_FEATURES
 from training.dataset import TrainingData
-from training.model import ModelConfig, Parts, Workplace, check_finite, popularity, recency_shift, windows
+from training.model import (
+    ModelConfig,
+    Parts,
+    Workplace,
+    batches,
+    check_finite,
+    filled,
+    popularity,
+    recency_shift,
+    windows,
+)
 
 FRAMEWORK = "tensorflow"
 FEATURES = USER_FEATURES
@@ -42,7 +55,8 @@ class Config(ModelConfig):
     learned_share: float = 0.5
     epochs: int = 2
     min_steps: int = 100
-    batch_size: int = 40
+    batch_size: int = 30
+    """In full windows (training.model.batches)."""
     learning_rate: float = 0.004
 
 
@@ -173,7 +187,7 @@ def train(tower, items, bias, data: TrainingData, features: np.ndarray, config: 
     # The logQ correction takes popularity off, so that it is the bias that training starts from.
     bias.assign(np.maximum(log_q - log_q[frequency > 0].min(), 0))
     sequences = data.sequences()
-    per_epoch = math.ceil(len(windows(sequences, config.max_history, rng)[0]) / config.batch_size)
+    per_epoch = len(batches(windows(sequences, config.max_history, rng)[0], config.batch_size, rng))
     epochs = max(config.epochs, math.ceil(config.min_steps / per_epoch))
     rate = keras.optimizers.schedules.PolynomialDecay(
         config.learning_rate, per_epoch * epochs, config.learning_rate / 50
@@ -200,12 +214,13 @@ def train(tower, items, bias, data: TrainingData, features: np.ndarray, config: 
     done = 0
     for epoch in range(epochs):
         inputs, targets = windows(sequences, config.max_history, rng, config.horizon)
-        order, losses = rng.permutation(len(inputs)), []
-        for batch in np.array_split(order, math.ceil(len(order) / config.batch_size)):
-            rows, mask = np.maximum(inputs[batch], 0), inputs[batch] >= 0  # (B, L)
+        losses = []
+        for batch in batches(inputs, config.batch_size, rng):
+            read, wanted_rows = filled(inputs, targets, batch)
+            rows, mask = np.maximum(read, 0), read >= 0  # (B, L)
             learned = mask & (rng.random(mask.shape) < config.learned_share)
             learned[:, -1] = True  # every window has its last place
-            following = data.items[targets[batch][learned]]  # (P,)
+            following = data.items[wanted_rows[learned]]  # (P,)
             present, places = np.unique(np.concatenate([data.items[rows].ravel(), following]), return_inverse=True)
             seen, wanted = places[: rows.size].reshape(rows.shape), places[rows.size :]
             times = np.bincount(wanted, minlength=len(present))  # as the target of so many places; of none: left out
