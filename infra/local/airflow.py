@@ -66,6 +66,7 @@ def configuration(settings: Settings, folder: Path, known_secrets: dict[tuple[st
             "scheduler_idle_sleep_time": 0.5,
             "enable_health_check": False,  # its server would be one more port; the API tells the same
             "task_instance_heartbeat_timeout": 90,  # a task whose worker was killed is retried after this
+            "orphaned_tasks_check_interval": 60,  # and those of a scheduler that was killed after this, not 300 s
         },
         "dag_processor": {"refresh_interval": 30, "min_file_process_interval": 30, "parsing_processes": 1},
     }
