@@ -88,7 +88,7 @@ class Installation:
         """Trigger the pipeline, call `watcher` with its tasks until it has ended, return how; Airflow may be away."""
         patiently = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type((RecsysError, requests.RequestException)),
-            stop=tenacity.stop_after_delay(300), wait=tenacity.wait_fixed(0.5),
+            stop=tenacity.stop_after_attempt(300), wait=tenacity.wait_fixed(1),
         )  # fmt: skip
         run_id = patiently(lambda: Airflow(self.settings).trigger(artifacts.DAG_PIPELINE, conf))
         return patiently(lambda: Airflow(self.settings).watch(artifacts.DAG_PIPELINE, run_id, watcher, every=0.1))
