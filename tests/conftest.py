@@ -36,6 +36,21 @@ SHARED_COUNTERS = ("PROMETHEUS_MULTIPROC_DIR", "PROMETHEUS_MULTIPROCESS_DIR")
 POSTGRES_TEST_OPTIONS = {"fsync": "off", "synchronous_commit": "off", "shared_buffers": "128MB"}
 
 
+LONGEST_FIRST = ("end_to_end", "etl", "training", "streaming", "serving", "infra")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep a folder's tests together on one worker, whose services they share, the folders that last longest first.
+
+    `make test` runs two workers (pytest-xdist, `--dist loadgroup --no-loadscope-reorder`).
+    """
+    rank = {folder: place for place, folder in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: rank.get(item.path.parent.name, len(rank)))
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(item.path.parent.name))
+
+
 def pytest_collection_finish() -> None:
     """Take back what Feast's import has written into the environment, which the services would inherit."""
     for variable in SHARED_COUNTERS:
