@@ -19,11 +19,13 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import prometheus_client  # noqa: F401 - before Feast, whose import makes it share its counters between processes
 import psycopg
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from infra.local import applications, broker, stores
 from infra.local.service import NotHealthyYet, Service, poll
@@ -36,19 +38,25 @@ SHARED_COUNTERS = ("PROMETHEUS_MULTIPROC_DIR", "PROMETHEUS_MULTIPROCESS_DIR")
 POSTGRES_TEST_OPTIONS = {"fsync": "off", "synchronous_commit": "off", "shared_buffers": "128MB"}
 
 
-LONGEST_FIRST = ("end_to_end", "etl", "training", "streaming", "serving", "infra")
+LONGEST_FIRST = ("etl", "training", "streaming", "serving", "infra")
 
 
-@pytest.hookimpl(tryfirst=True)
+class FolderScheduling(LoadScopeScheduling):
+    """A folder's tests go to one worker, whose services they share."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return nodeid.split("::", 1)[0].rsplit("/", 1)[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FolderScheduling:
+    """Divide the tests among the workers of `pytest -n 2`, which is what `make test` runs."""
+    return FolderScheduling(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep a folder's tests together on one worker, whose services they share, the folders that last longest first.
-
-    `make test` runs two workers (pytest-xdist, `--dist loadgroup --no-loadscope-reorder`).
-    """
+    """Begin with the folders that last longest, so that no worker is left alone with one."""
     rank = {folder: place for place, folder in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: rank.get(item.path.parent.name, len(rank)))
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(item.path.parent.name))
 
 
 def pytest_collection_finish() -> None:
