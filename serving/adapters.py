@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ LOOK_SECONDS = 0.5
 """How often the model's folder is looked at."""
 
 WARM_UP_HISTORY = 3
+
+SCANS, KEYS_A_SCAN = 20, 1000
+"""How much of the store is walked over to find some users: at most so many keys, a millisecond each thousand."""
 
 
 class RedisUserStates:
@@ -42,6 +46,21 @@ class RedisUserStates:
             return [(user_state.decode(state), cached) for *state, cached in blocks]
 
         return await self._store.ask(queue, decode)
+
+    async def some(self, limit: int) -> list[str]:
+        prefix = user_state.history_key("")
+        found: set[str] = set()
+        cursor = 0
+        for _ in range(SCANS):
+            cursor, keys = await self._store.ask(partial(_queue_scan, cursor), lambda replies: replies[0])
+            found.update(key.removeprefix(prefix) for key in keys)
+            if len(found) >= limit or cursor == 0:
+                break
+        return sorted(found)[:limit]
+
+
+def _queue_scan(cursor: int, pipeline: Any) -> None:
+    pipeline.scan(cursor, match=user_state.history_key("*"), count=KEYS_A_SCAN)
 
 
 class FolderModels:

@@ -34,6 +34,19 @@ class UserStateStore(Protocol):
         ...
 
 
+class UserDirectory(Protocol):
+    """Which users the online store knows."""
+
+    async def some(self, limit: int) -> list[str]:
+        """Return the ids of at most so many users with a history, in no order. A sample: a store of millions is not
+        searched through.
+
+        Raises:
+            ServiceUnavailable: the store does not answer in time, or did not lately.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Shown:
     """An answer that went out: what its impressions are made of."""
