@@ -22,6 +22,9 @@ FINAL_FAULTS = ("FAILED CheckFailed:", "FAILED UnusableInput:")
 
 
 DBT_BUILD = ["dbt", "--quiet", "build", "--project-dir", "dbt", "--profiles-dir", "dbt"]
+INSIGHT = "tag:insight"
+"""Models that nobody but people waits for: `recsys_insight` builds them, the pipeline does not."""
+
 VARS = '{{"as_of": "{as_of}", "domains": "{domains}"}}'
 FEAST = ["env", "PYTHONOPTIMIZE=1", "feast", "-c", "feature_repo"]  # else it compiles itself anew, with type checks
 

@@ -1,5 +1,5 @@
 import { useCallback, useEffect, useRef, useState } from "react";
-import { type Answer, api, type CatalogueItem, type Domain, type Overview } from "./api";
+import { type Answer, api, type CatalogueItem, type Domain, type Overview, type UserView } from "./api";
 import { Fault } from "./Fault";
 import { ForYou, LENGTH, useReasons } from "./ForYou";
 import { type Load, useAddress, useLoad } from "./hooks";
@@ -114,7 +114,7 @@ function Visit({ user, domain, overview, address, go }: VisitProps) {
   const [journeys, setJourneys] = useState<Journey[]>([]);
   const [asked, setAsked] = useState<CatalogueItem>();
   const { why, titles } = useReasons(list.value);
-  const { busy, click } = useClicks(user, domain, list, setJourneys, state.set);
+  const { busy, click } = useClicks(user, domain, list, setJourneys, state);
 
   const own = state.value?.latest_items.filter((item) => item.domain === domain) ?? [];
   const [latest, second] = own;
@@ -186,11 +186,13 @@ function useClicks(
   domain: Domain,
   list: Load<Answer>,
   setJourneys: (change: (before: Journey[]) => Journey[]) => void,
-  setState: Load<NonNullable<Journey["after"]>>["set"],
+  state: Load<UserView>,
 ) {
   const [busy, setBusy] = useState<string>();
   const shown = useRef(list.value);
   shown.current = list.value ?? shown.current;
+  const known = useRef<UserView>(undefined);
+  known.current = state.value ?? known.current;
   const queue = useRef<Promise<void>>(Promise.resolve());
   const isGone = useRef(false);
   useEffect(() => {
@@ -204,9 +206,14 @@ function useClicks(
     const tell = (journey: Journey) => {
       if (isGone.current) return;
       setJourneys((before) => [journey, ...before.filter((each) => each.id !== journey.id)]);
-      if (journey.after) setState(journey.after);
+      if (journey.after) state.set(journey.after);
     };
-    const answer = await travel({ user, domain, item, shown: shown.current, isRecommended, length: LENGTH }, tell);
+    const unknown: UserView = { user_id: user, variant: "", version: 0, history_items: 0, features: {}, latest_items: [] };
+    const answer = await travel(
+      { user, domain, item, shown: shown.current, isRecommended, length: LENGTH },
+      known.current ?? unknown,
+      tell,
+    );
     if (isGone.current) return;
     if (answer) {
       shown.current = answer;

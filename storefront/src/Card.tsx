@@ -21,7 +21,7 @@ export function Card({ item, reason, badge, onClick, onWhy, busy }: CardProps) {
   const name = title(item);
   return (
     <li className="card" data-id={item.item_id} aria-busy={busy === item.item_id}>
-      <button type="button" className="card-main" onClick={() => onClick(item)} aria-label={`Click ${name}${details ? `, ${details}` : ""}`}>
+      <button type="button" className="card-main" onClick={() => onClick(item)}>
         <Cover item={item} />
         {badge && <span className={`badge ${badge.kind}`}>{badge.text}</span>}
         <span className="card-details">{details || DOMAIN_NAMES[item.domain]}</span>

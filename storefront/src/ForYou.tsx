@@ -33,12 +33,18 @@ export function ForYou(props: Props) {
     (signal) => api.preview(user, compared ?? "", domain, LENGTH, signal),
   );
   const grid = useGlide(answer?.items.map((item) => item.item_id).join() ?? "");
-  const drivers = useMemo(() => new Map(why?.items.map((item) => [item.item_id, item.drivers ?? []])), [why]);
+  const drivers = useMemo(() => new Map(why?.items.map((item) => [item.item_id, [...(item.drivers ?? [])]])), [why]);
+  // Of an item's strongest drivers the one that the fewest other items share says most about this one.
+  const shared = useMemo(() => {
+    const counts = new Map<string, number>();
+    for (const { item_id } of [...drivers.values()].flat()) counts.set(item_id, (counts.get(item_id) ?? 0) + 1);
+    return counts;
+  }, [drivers]);
 
   const reason = (item: CatalogueItem) => {
-    const because = (drivers.get(item.item_id) ?? []).filter((driver) => driver.contribution > 0).slice(0, 2);
-    const named = because.map((driver) => titles.get(driver.item_id)).filter((name) => name !== undefined);
-    if (named.length) return <>because of {named.join(" and ")}</>;
+    const named = (drivers.get(item.item_id) ?? []).filter((driver) => driver.contribution > 0 && titles.has(driver.item_id));
+    const [because] = named.sort((a, b) => (shared.get(a.item_id) ?? 0) - (shared.get(b.item_id) ?? 0));
+    if (because) return <>because of {titles.get(because.item_id)}</>;
     return answer?.rung === "personalised" ? "fits your history" : answer?.rung === "session" ? "fits your session" : "popular";
   };
   const badge = (item: CatalogueItem) => {

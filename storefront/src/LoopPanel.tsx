@@ -1,3 +1,4 @@
+import { useState } from "react";
 import { sentence } from "./changes";
 import { type Journey, median, PATIENCE_MS, type Stage } from "./journey";
 import { amount, feature, ms, title } from "./words";
@@ -13,11 +14,18 @@ export function LoopPanel({ journeys }: { journeys: Journey[] }) {
   const latest = journeys[0];
   const totals = journeys.map((journey) => journey.marks.list).filter((total) => total !== undefined);
   const middle = median(totals);
+  const [isOpen, setIsOpen] = useState(false); // on a narrow page it is a bar until somebody opens it
+  const waiting = latest && !latest.fault && STATIONS.find(({ stage }) => latest.marks[stage] === undefined);
   return (
-    <aside className="loop" aria-labelledby="loop-heading">
+    <aside className="loop" aria-labelledby="loop-heading" data-open={isOpen}>
       <header>
         <h2 id="loop-heading">The loop</h2>
-        {latest?.marks.list !== undefined && <output className="total">{ms(latest.marks.list)}</output>}
+        <span className="total">
+          {latest === undefined ? <small className="hint">click anything</small> : latest.fault ? "failed" : waiting ? <small>{waiting.name}…</small> : ms(latest.marks.list)}
+        </span>
+        <button type="button" className="quiet toggle" aria-expanded={isOpen} onClick={() => setIsOpen(!isOpen)}>
+          {isOpen ? "Less" : "More"}
+        </button>
       </header>
       {latest === undefined ? (
         <p className="note">Click anything. The event goes to the API, into Kafka, through the stream consumer into your features, and comes back as another list. Here you see how long each step took, as your browser measured it.</p>

@@ -8,6 +8,7 @@ import { DOMAIN_NAMES } from "./words";
 
 const PAGE = 36;
 const CHIPS = 14;
+const LONGEST_CHIP = 28; // some sources call a whole sentence a category
 
 interface BarProps {
   domain: Domain;
@@ -43,7 +44,7 @@ export function SearchBar({ domain, overview, text, category, onText, onCategory
         onKeyDown={(event) => event.key === "Escape" && onText("")}
       />
       <div className="chips" role="group" aria-label="Categories">
-        {known.slice(0, CHIPS).map(({ category: name }) => (
+        {known.filter(({ category: name }) => name.length <= LONGEST_CHIP || name === category).slice(0, CHIPS).map(({ category: name }) => (
           <button key={name} type="button" aria-pressed={name === category} onClick={() => onCategory(name === category ? "" : name)}>
             {name}
           </button>

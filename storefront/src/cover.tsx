@@ -9,9 +9,9 @@ function digest(text: string): number {
   return Math.imul(hash, 0x2c1b3c6d) >>> 0;
 }
 
-/** Hues of a category lie together, so that a genre can be seen across a shelf. */
+/** Hues of a category lie together, so that a genre can be seen across a shelf; an item without one has its own. */
 function hues(item: CatalogueItem): [number, number] {
-  const base = digest(item.categories[0] ?? item.domain);
+  const base = digest(item.categories[0] ?? item.item_id);
   const own = digest(item.item_id);
   const first = (base % 360) + ((own % 41) - 20);
   return [first, first + 35 + (own % 60)];

@@ -33,19 +33,20 @@ export interface Clicked {
   length: number;
 }
 
-/** Send the click and follow it; `tell` is called with each new state of the journey.
+/** Send the click and follow it; `tell` is called with each new state of the journey. `known` is the user's state as it
+ * was last seen; an event is told from earlier ones by the version that comes after it.
  *
  * Returns the list that the click led to, or undefined where it did not arrive within `PATIENCE_MS`; the journey's `fault`
  * then says why.
  */
-export async function travel(clicked: Clicked, tell: (journey: Journey) => void): Promise<Answer | undefined> {
+export async function travel(clicked: Clicked, known: UserView, tell: (journey: Journey) => void): Promise<Answer | undefined> {
   const { user, domain, item, shown } = clicked;
   let journey: Journey = {
     id: crypto.randomUUID(),
     item,
     marks: {},
     looks: 0,
-    before: await api.state(user),
+    before: (await patiently(api.state(user)).catch(() => undefined)) ?? known,
   };
   const note = (more: Partial<Journey>) => tell((journey = { ...journey, ...more }));
   const reach = (stage: Stage, more: Partial<Journey> = {}) =>
@@ -75,12 +76,22 @@ export async function travel(clicked: Clicked, tell: (journey: Journey) => void)
 
 async function arrival(user: string, version: number, started: number, look: () => void): Promise<UserView | undefined> {
   for (let pause = FIRST_PAUSE_MS; performance.now() - started < PATIENCE_MS; pause = Math.min(pause * 1.3, LONGEST_PAUSE_MS)) {
-    const state = await api.state(user);
+    const state = await patiently(api.state(user));
     look();
-    if (state.version > version) return state;
+    if (state && state.version > version) return state;
     await new Promise((resume) => setTimeout(resume, pause));
   }
   return undefined;
+}
+
+/** Nothing where a service has just not answered: it is asked again. */
+async function patiently<T>(asked: Promise<T>): Promise<T | undefined> {
+  try {
+    return await asked;
+  } catch (error) {
+    if (error instanceof ApiError && error.status === 503) return undefined;
+    throw error;
+  }
 }
 
 /** The middle of the totals, in milliseconds; undefined without any. */

@@ -25,7 +25,7 @@ new Promise((done, fail) => {
   const look = () => {
     let value;
     try { value = %s } catch (error) { value = undefined }
-    if (value) done(value);
+    if (value) done(typeof value === "object" || value);
     else if (performance.now() - started > %d)
       fail(new Error("never came true; the page says: " + document.body.innerText.slice(0, 500)));
     else setTimeout(look, 20);
@@ -54,7 +54,7 @@ class Chromium:
         ours_in, from_browser = os.pipe()
         # the browser reads commands from descriptor 3 and writes answers to 4
         self._process = subprocess.Popen(
-            ["/bin/sh", "-c", f'exec "$@" 3<&{to_browser} 4>&{from_browser}', "sh",
+            ["bash", "-c", f'exec "$@" 3<&{to_browser} 4>&{from_browser}', "bash",
              path, *FLAGS, f"--user-data-dir={profile}", "about:blank"],
             pass_fds=(to_browser, from_browser), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
