@@ -30,8 +30,3 @@
 {% macro day_number(day) -%}
     ({{ day }} - date '1970-01-01')
 {%- endmacro %}
-
-{# How many months a cohort is followed. #}
-{% macro cohort_ages() -%}
-    24
-{%- endmacro %}

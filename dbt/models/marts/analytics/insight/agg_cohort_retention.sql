@@ -42,14 +42,26 @@ cohorts as (
 
 ),
 
--- The month that holds the last day before as_of; what comes after it is not zero, it is not known.
-last_month as (
+-- A domain's data end with its latest event; what comes after is not zero, it is not known.
+latest_days as (
 
     select
-        (
-            extract(year from {{ utc_date(as_of()) }} - 1) * 12 + extract(month from {{ utc_date(as_of()) }} - 1) - 1
-        )::integer as last_month,
-        extract(day from {{ utc_date(as_of()) }}) = 1 as is_whole
+        domain,
+        max(occurred_date) as latest_date
+
+    from interactions
+    group by domain
+
+),
+
+last_months as (
+
+    select
+        domain,
+        (extract(year from latest_date) * 12 + extract(month from latest_date) - 1)::integer as last_month,
+        extract(day from latest_date + 1) = 1 as is_whole
+
+    from latest_days
 
 ),
 
@@ -60,11 +72,11 @@ ages as (
         cohorts.cohort_month,
         cohorts.cohort_users,
         age as age_months,
-        cohorts.cohort_month + age < last_month.last_month or last_month.is_whole as is_complete
+        cohorts.cohort_month + age < last_months.last_month or last_months.is_whole as is_complete
 
     from cohorts
-    cross join last_month
-    cross join lateral generate_series(0, least(last_month.last_month - cohorts.cohort_month, {{ cohort_ages() }})) as age
+    inner join last_months using (domain)
+    cross join lateral generate_series(0, least(last_months.last_month - cohorts.cohort_month, 24)) as age
 
 ),
 
