@@ -128,7 +128,7 @@ function Visit({ user, domain, overview, address, go }: VisitProps) {
   const hasYears = newest.value?.some((item) => item.published_year);
 
   const { text = "", category } = address;
-  const actions = { onClick: click, busy };
+  const actions = { onClick: (item: CatalogueItem) => click(item), busy };
   return (
     <div className="columns">
       <main id="main">
@@ -163,7 +163,7 @@ function Visit({ user, domain, overview, address, go }: VisitProps) {
         </footer>
       </main>
       <div className="side">
-        <LoopPanel journeys={journeys} />
+        <LoopPanel journeys={journeys} onAgain={({ item, id }) => click(item, id)} />
         {own.length > 0 && (
           <section className="history" aria-labelledby="history">
             <h2 id="history">Your latest</h2>
@@ -199,7 +199,7 @@ function useClicks(
     isGone.current = false;
     return () => void (isGone.current = true);
   }, []);
-  const follow = async (item: CatalogueItem) => {
+  const follow = async (item: CatalogueItem, eventId?: string) => {
     if (isGone.current) return;
     setBusy(item.item_id);
     const isRecommended = shown.current?.items.some((each) => each.item_id === item.item_id) ?? false;
@@ -210,7 +210,7 @@ function useClicks(
     };
     const unknown: UserView = { user_id: user, variant: "", version: 0, history_items: 0, features: {}, latest_items: [] };
     const answer = await travel(
-      { user, domain, item, shown: shown.current, isRecommended, length: LENGTH },
+      { user, domain, item, shown: shown.current, isRecommended, length: LENGTH, eventId },
       known.current ?? unknown,
       tell,
     );
@@ -221,8 +221,8 @@ function useClicks(
     }
     setBusy(undefined);
   };
-  const click = useCallback((item: CatalogueItem) => {
-    queue.current = queue.current.then(() => follow(item));
+  const click = useCallback((item: CatalogueItem, eventId?: string) => {
+    queue.current = queue.current.then(() => follow(item, eventId));
   }, []);
   return { busy, click };
 }

@@ -16,7 +16,9 @@ export function Fault({ fault, again }: { fault: ApiError; again: () => void }) 
           <strong>{fault.status === 401 ? "This API asks for a key." : "Your key does not open this."}</strong> {fault.message}
         </p>
         <label>
-          Key with the scope <code>admin</code>
+          <span>
+            Key with the scope <code>admin</code>
+          </span>
           <input type="password" autoComplete="off" value={key} onChange={(event) => setKey(event.target.value)} required />
         </label>
         <button type="submit">Use it in this tab</button>

@@ -10,7 +10,7 @@ const STATIONS: { stage: Stage; name: string; meaning: string }[] = [
 ];
 
 /** The way of the latest click, to scale, and how long the earlier ones took. */
-export function LoopPanel({ journeys }: { journeys: Journey[] }) {
+export function LoopPanel({ journeys, onAgain }: { journeys: Journey[]; onAgain: (journey: Journey) => void }) {
   const latest = journeys[0];
   const totals = journeys.map((journey) => journey.marks.list).filter((total) => total !== undefined);
   const middle = median(totals);
@@ -21,7 +21,7 @@ export function LoopPanel({ journeys }: { journeys: Journey[] }) {
       <header>
         <h2 id="loop-heading">The loop</h2>
         <span className="total">
-          {latest === undefined ? <small className="hint">click anything</small> : latest.fault ? "failed" : waiting ? <small>{waiting.name}…</small> : ms(latest.marks.list)}
+          {latest === undefined ? <small className="hint">click anything</small> : latest.fault ? <span className="alarm">failed</span> : waiting ? <small>{waiting.name}…</small> : ms(latest.marks.list)}
         </span>
         <button type="button" className="quiet toggle" aria-expanded={isOpen} onClick={() => setIsOpen(!isOpen)}>
           {isOpen ? "Less" : "More"}
@@ -30,7 +30,7 @@ export function LoopPanel({ journeys }: { journeys: Journey[] }) {
       {latest === undefined ? (
         <p className="note">Click anything. The event goes to the API, into Kafka, through the stream consumer into your features, and comes back as another list. Here you see how long each step took, as your browser measured it.</p>
       ) : (
-        <Latest journey={latest} />
+        <Latest journey={latest} onAgain={onAgain} />
       )}
       {totals.length > 1 && (
         <div className="earlier">
@@ -55,7 +55,7 @@ export function LoopPanel({ journeys }: { journeys: Journey[] }) {
   );
 }
 
-function Latest({ journey }: { journey: Journey }) {
+function Latest({ journey, onAgain }: { journey: Journey; onAgain: (journey: Journey) => void }) {
   const total = journey.marks.list ?? journey.marks.state ?? journey.marks.log ?? 1;
   const waiting = STATIONS.find(({ stage }) => journey.marks[stage] === undefined)?.stage;
   return (
@@ -84,16 +84,27 @@ function Latest({ journey }: { journey: Journey }) {
           );
         })}
       </ol>
-      {journey.fault && <p className="fault">{journey.fault}</p>}
+      {journey.fault && (
+        <div className="fault">
+          <p>{journey.fault}</p>
+          {journey.marks.log === undefined && (
+            <button type="button" onClick={() => onAgain(journey)}>
+              Send it again
+            </button>
+          )}
+        </div>
+      )}
       {journey.change && (
         <p className="outcome">
           The list: <strong>{sentence(journey.change)}</strong>
         </p>
       )}
       {journey.after && <Features journey={journey} />}
-      <p className="note">
-        Measured here, from the click. Your state was looked at {journey.looks} {journey.looks === 1 ? "time" : "times"} (for {PATIENCE_MS / 1000} s at most), so the middle step may be late by one look.
-      </p>
+      {journey.marks.state !== undefined && (
+        <p className="note">
+          Measured here, from the click. Your state was looked at {journey.looks} {journey.looks === 1 ? "time" : "times"} (for {PATIENCE_MS / 1000} s at most), so the middle step may be late by one look.
+        </p>
+      )}
     </>
   );
 }

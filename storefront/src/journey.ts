@@ -31,6 +31,8 @@ export interface Clicked {
   /** Whether that answer showed the item: only then does its request id belong to the event. */
   isRecommended: boolean;
   length: number;
+  /** Of an event that was sent before and perhaps arrived: with the same id it counts once. */
+  eventId?: string | undefined;
 }
 
 /** Send the click and follow it; `tell` is called with each new state of the journey. `known` is the user's state as it
@@ -42,7 +44,7 @@ export interface Clicked {
 export async function travel(clicked: Clicked, known: UserView, tell: (journey: Journey) => void): Promise<Answer | undefined> {
   const { user, domain, item, shown } = clicked;
   let journey: Journey = {
-    id: crypto.randomUUID(),
+    id: clicked.eventId ?? crypto.randomUUID(),
     item,
     marks: {},
     looks: 0,
