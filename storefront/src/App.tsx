@@ -20,9 +20,9 @@ export function App() {
   const isMissing = overview.fault?.status === 503;
   useEffect(() => {
     if (!isMissing) return;
-    const timer = setInterval(overview.reload, LOOK_AGAIN_MS);
+    const timer = setInterval(overview.refresh, LOOK_AGAIN_MS);
     return () => clearInterval(timer);
-  }, [isMissing, overview.reload]);
+  }, [isMissing, overview.refresh]);
   const domains = overview.value?.domains.filter((each) => each.items > 0) ?? [];
   if (overview.value && domains.length) return <Storefront overview={overview.value} domains={domains.map((each) => each.domain)} />;
   return (

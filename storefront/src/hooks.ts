@@ -5,6 +5,8 @@ export interface Load<T> {
   value: T | undefined;
   fault: ApiError | undefined;
   reload: () => void;
+  /** As `reload`, but what is held stays until there is something new. */
+  refresh: () => void;
   set: (value: T) => void;
 }
 
@@ -34,6 +36,7 @@ export function useLoad<T>(wanted: string | undefined, load: (signal: AbortSigna
       setHeld({});
       setTries((before) => before + 1);
     }, []),
+    refresh: useCallback(() => setTries((before) => before + 1), []),
     set: useCallback((value: T) => setHeld((before) => ({ wanted: before.wanted, value })), []),
   };
 }
