@@ -171,7 +171,7 @@ class KnownUser(BaseModel):
 
     user_id: str
     history_items: int = Field(ge=1)
-    domains: list[str] = Field(description="of the items that the model knows, most items first")
+    domains: list[str] = Field(description="of the latest items, where the model knows them, most items first")
 
 
 class KnownUsers(BaseModel):

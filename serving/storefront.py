@@ -77,14 +77,13 @@ class Storefront:
         return await asyncio.to_thread((await self.browser()).find, wanted)
 
     async def users(self, wanted: WantedUsers) -> KnownUsers:
-        """Return some users whose history the model knows something of; those of the domain, where one is named."""
+        """Return some users whose latest items the model knows; those of the domain, where one is named."""
         model = self._answering.model()
-        ids = sorted(await self._known.some(LOOKED_AT))
-        states = await self._users.read([(user_id, None) for user_id in ids]) if ids else []
         found = [
-            KnownUser(user_id=user_id, history_items=len(state.history), domains=domains)
-            for user_id, (state, _) in zip(ids, states, strict=True)
-            if (domains := domains_of(model, state.history)) and (wanted.domain is None or domains[0] == wanted.domain)
+            KnownUser(user_id=seen.user_id, history_items=seen.history_items, domains=domains)
+            for seen in await self._known.some(LOOKED_AT)
+            if (domains := domains_of(model, seen.latest_items))
+            and (wanted.domain is None or domains[0] == wanted.domain)
         ]
         return KnownUsers(users=found[: wanted.k])
 
@@ -157,8 +156,8 @@ def routes(storefront: Storefront) -> APIRouter:
         responses=error_documents(*GUARDED, 422, 503),
     )
     async def users(request: Request, wanted: Annotated[WantedUsers, Query()]) -> Response:
-        """A sample from the online store. With a `domain`, of users most of whose history is of it. Where keys are
-        asked for, the scope `admin` is needed."""
+        """A sample from the online store. With a `domain`, of users most of whose latest items are of it. Where keys
+        are asked for, the scope `admin` is needed."""
         check_scope(request, "admin")
         return json_answer(await storefront.users(wanted))
 

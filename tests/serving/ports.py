@@ -16,7 +16,7 @@ from serving.app import create_app
 from serving.explanation import Decision, RequestRecord, explain
 from serving.metrics import Metrics
 from serving.model import ServedModel, load
-from serving.ports import Shown
+from serving.ports import Glimpse, Shown
 from serving.storefront import Storefront
 
 INSTANT = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
@@ -41,10 +41,11 @@ class Users:
         self.round_trips += 1
         return [(self.states.get(user[0], UserState([], {}, 0)), self.lists.get(user)) for user in users]
 
-    async def some(self, limit: int) -> list[str]:
+    async def some(self, limit: int) -> list[Glimpse]:
         if self.down:
             raise DOWN
-        return list(self.states)[:limit]
+        known = sorted(self.states.items())[:limit]
+        return [Glimpse(user_id, len(state.history), state.history) for user_id, state in known]
 
     def know(self, user_id: str, history: list[str], version: int = 1) -> None:
         self.states[user_id] = UserState(history, {}, version)
