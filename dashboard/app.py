@@ -3,10 +3,13 @@
 Run with `python -m dashboard`. Every number stands in a mart; the pages filter, sort and draw.
 """
 
+from pathlib import Path
+
 import streamlit as st
 
 from dashboard import filters
 
+ICON = Path(__file__).with_name("icon.svg")  # a named icon would be loaded from elsewhere
 PAGES = {
     "overview": ("Overview", ":material/monitoring:"),
     "models": ("Models", ":material/leaderboard:"),
@@ -15,7 +18,7 @@ PAGES = {
     "data": ("Data", ":material/verified:"),
 }
 
-st.set_page_config(page_title="RecSys Intelligence", page_icon=":material/cached:", layout="wide")
+st.set_page_config(page_title="RecSys Intelligence", page_icon=str(ICON), layout="wide")
 page = st.navigation(
     [
         st.Page(f"pages/{name}.py", title=title, icon=icon, url_path=name, default=name == "overview")

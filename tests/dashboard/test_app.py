@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import date
 
 import httpx
@@ -18,6 +19,7 @@ from dashboard.figures import source
 from recsys import artifacts
 from recsys.settings import HOME, Settings, load_settings
 from recsys.warehouse import Outcome, connect, write_outcomes
+from tests.browser.chromium import Chromium, executable
 
 MARTS = {
     artifacts.AGG_HEADLINES: (
@@ -315,22 +317,48 @@ def test_the_dashboard_cannot_write(planted):
         marts._read(planted, artifacts.OUTCOMES, "for update")
 
 
-def test_the_command_serves_the_page(planted):
+@pytest.fixture(scope="module")
+def served(world) -> Iterator[str]:
+    """The address of the dashboard's own process."""
+    world("postgres")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{probe.getsockname()[1]}"
     process = subprocess.Popen(
         [sys.executable, "-m", "dashboard"], cwd=HOME, env={**os.environ, "RECSYS_DASHBOARD_URL": url}
     )
-    try:
-        answer = tenacity.Retrying(
-            stop=tenacity.stop_after_delay(60),
-            wait=tenacity.wait_fixed(0.2),
-            retry=tenacity.retry_if_exception_type(httpx.TransportError),
-            reraise=True,
-        )(httpx.get, f"{url}/_stcore/health")
-    finally:
-        process.terminate()
-        process.wait(20)
+    yield url
+    process.terminate()
+    process.wait(20)
+
+
+def test_the_command_serves_the_page(served):
+    answer = tenacity.Retrying(
+        stop=tenacity.stop_after_delay(60),
+        wait=tenacity.wait_fixed(0.2),
+        retry=tenacity.retry_if_exception_type(httpx.TransportError),
+        reraise=True,
+    )(httpx.get, f"{served}/_stcore/health")
 
     assert (answer.status_code, answer.text) == (200, "ok")
+
+
+@pytest.mark.skipif(executable() is None, reason="not installed here (Debian package): chromium")
+def test_in_a_browser_filters_go_along_and_nothing_is_loaded_from_elsewhere(planted, served, tmp_path):
+    browser = Chromium(tmp_path / "profile")
+    try:
+        with browser.page() as page:
+            page.open(f"{served}/?domain=movies", "document.body.innerText.includes('2,501')")
+            page.run("[...document.querySelectorAll('[role=radio]')].find(one => one.innerText === '365').click()")
+            page.wait("location.search.includes('days=365')")
+            page.run("[...document.querySelectorAll('a')].find(link => link.innerText.includes('Customers')).click()")
+            page.wait("document.body.innerText.includes('Retention')")
+            address = page.run("location.pathname + location.search")
+            asked = page.requested()
+    finally:
+        browser.close()
+
+    assert address.startswith("/customers?")
+    assert {"domain=movies", "days=365"} <= set(address.split("?")[1].split("&"))
+    assert len(asked) > 10
+    assert [url for url in asked if not url.startswith((served, "data:", "blob:"))] == []
