@@ -67,15 +67,22 @@ class Landed:
 Land = Callable[..., Landed]
 
 
-@pytest.fixture
-def land_in_process(spark, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def shared_session(spark) -> Iterator[None]:
     """Every landing in this process takes the session of the tests instead of one of its own."""
 
     @contextmanager
     def shared(*_: object) -> Iterator[object]:
         yield spark
 
-    monkeypatch.setattr(landing, "session", shared)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(landing, "session", shared)
+        yield
+
+
+@pytest.fixture
+def land_in_process(shared_session) -> None:
+    """The same, for one test."""
 
 
 @pytest.fixture

@@ -91,7 +91,12 @@ def test_reddit_comments_become_interactions_with_subreddits(land, tmp_path):
         ("reddit:ann", "reddit:de", None),
         ("reddit:ann", "reddit:reddit.com", None),
     }
-    assert json.loads(events[0]["context"]) == {"comment_id": "c1", "parent_id": "t3_1", "link_id": "t3_1"}
+    assert json.loads(events[0]["context"]) == {
+        "action": "comment",
+        "comment_id": "c1",
+        "parent_id": "t3_1",
+        "link_id": "t3_1",
+    }
     assert [(row["item_id"], row["title"]) for row in landed.rows("items")] == [
         ("reddit:de", "r/de"),
         ("reddit:reddit.com", "r/reddit.com"),
@@ -99,6 +104,6 @@ def test_reddit_comments_become_interactions_with_subreddits(land, tmp_path):
 
 
 def test_a_dump_in_a_compression_that_is_not_read_is_named(land, tmp_path):
-    write(tmp_path / "RC_2020-01.zst", ["{}"])
-    with pytest.raises(UnusableInput, match=r"RC_2020-01\.zst"):
+    write(tmp_path / "RC_2020-01.xz", ["{}"])
+    with pytest.raises(UnusableInput, match=r"RC_2020-01\.xz"):
         land(tmp_path, "social")
