@@ -366,7 +366,7 @@ UNUSABLE: dict[str, tuple[str, str, bytes, str]] = {
     "an empty archive": ("products", "Gift_Cards.jsonl.gz", gzip.compress(b""), "is empty"),
     "numbers without their maps": (
         "books", "goodreads_interactions.csv", b"user_id,book_id,is_read,rating,is_reviewed\n0,948,1,5,0\n",
-        "mere numbers",
+        "numbers without meaning",
     ),
     "a header of HTML": ("books", "ratings.csv", b"<!DOCTYPE html>\n<html>\n", "header lacks"),
     "a dump in xz": ("social", "RC_2020-01.xz", b"\xfd7zXZ", "compression is not read"),
