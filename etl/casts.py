@@ -95,8 +95,10 @@ def csv(frame: DataFrame, names: Sequence[str]) -> DataFrame:
     places = [f"c{place}" for place in range(len(names))]
     schema = ", ".join(f"{place} string" for place in (*places, "broken"))
     options = {"columnNameOfCorruptRecord": "broken", "quote": '"', "escape": '"', "mode": "PERMISSIVE"}
-    has_many = F.length(RECORD) - F.length(F.translate(RECORD, ",", "")) > MAX_CSV_COLUMNS
-    frame = frame.withColumn("fields", F.when(~has_many, F.from_csv(RECORD, schema, options)))
+    commas = F.length(RECORD) - F.length(F.translate(RECORD, ",", ""))
+    has_many = (F.octet_length(RECORD) > MAX_CSV_COLUMNS) & (commas > MAX_CSV_COLUMNS)  # few lines are worth counting
+    parsed = F.when(F.col(UNREADABLE).isNull() & ~has_many, F.from_csv(RECORD, schema, options))
+    frame = frame.withColumn("fields", parsed)
     fields = [F.col(f"fields.{place}").alias(name) for place, name in zip(places, names, strict=True)]
     return _readable(frame, F.col("fields").isNull() | F.col("fields.broken").isNotNull(), fields)
 
@@ -160,13 +162,21 @@ def id_rules(column: str, typed: str) -> list[tuple[Column, str]]:
 def number(column: Column | str) -> Column:
     """Return a decimal text as a double; null where it is none: `nan`, `inf`, and Java's `4d` and `0x1p1` are none."""
     text = F.trim(column)
-    return F.when(F.translate(text, "0123456789+-.eE", "") == "", text.try_cast("double"))
+    is_hexadecimal = F.contains(F.upper(F.substring(text, 1, 3)), F.lit("X"))
+    return F.when(_is_digit(text, -1) & ~is_hexadecimal, text.try_cast("double"))
 
 
 def whole_number(column: str) -> Column:
-    """Return decimal digits in text as a number; null where there is anything else, a sign or a NUL character too."""
+    """Return decimal digits in text as a number; null where there is anything else.
+
+    What a cast would forgive stands at the ends: a sign, or control characters down to NUL.
+    """
     text = F.trim(column)
-    return F.when(F.translate(text, "0123456789", "") == "", text.try_cast("bigint"))
+    return F.when(_is_digit(text, 1) & _is_digit(text, -1), text.try_cast("bigint"))
+
+
+def _is_digit(text: Column, place: int) -> Column:
+    return F.substring(text, place, 1).between("0", "9")
 
 
 def rating_rules(low: float, high: float) -> list[tuple[Column, str]]:

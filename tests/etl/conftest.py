@@ -61,7 +61,7 @@ class Landed:
         """All rows of a table in this lake, in a fixed order."""
         files = [file for folder in sorted((self.lake / table).glob("*/*/*")) for file in parquet_files(folder)]
         tables = [pq.read_table(file, partitioning=None) for file in files]
-        return sorted(pa.concat_tables(tables).to_pylist(), key=repr) if tables else []
+        return sorted(pa.concat_tables(tables, promote_options="permissive").to_pylist(), key=repr) if tables else []
 
 
 Land = Callable[..., Landed]
