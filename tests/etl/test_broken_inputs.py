@@ -15,6 +15,7 @@ from recsys.settings import Settings
 from recsys.warehouse import connect
 from tests.worlds import broken_inputs as world
 from tests.worlds.etl_files import AS_OF, NOW
+from tests.worlds.unusable_files import BESIDE, UNUSABLE
 
 # A line whose fault is so large, or so far from text, that its quarantined record is not the line itself.
 SHORTENED = {"ten megabytes in a field", "deep JSON", "forty thousand columns"}
@@ -44,7 +45,7 @@ def landed(request, warehouse, shared_session, tmp_path_factory) -> tuple[str, S
 
 
 def test_the_corpus_is_large():
-    faults = list(world.faults())
+    faults = [*world.faults(), *UNUSABLE]
     assert len(set(faults)) == len(faults) >= 100
     assert len(world.SOURCES) == 4
 
@@ -104,10 +105,10 @@ def test_what_lands_is_clean_in_postgres(landed):
     assert strange[domain] <= set(titles)
 
 
-@pytest.mark.parametrize("case", world.UNUSABLE)
+@pytest.mark.parametrize("case", UNUSABLE)
 def test_an_unusable_file_stops_with_one_sentence_that_names_it(case, tmp_path):
-    domain, name, content, sentence = world.UNUSABLE[case]
-    for beside, good in {**world.BESIDE.get(domain, {}), name: content}.items():
+    domain, name, content, sentence = UNUSABLE[case]
+    for beside, good in {**BESIDE.get(domain, {}), name: content}.items():
         (tmp_path / beside).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / beside).write_bytes(good)
     with pytest.raises(UnusableInput, match=sentence) as error:

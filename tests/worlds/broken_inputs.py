@@ -1,7 +1,7 @@
 """Broken inputs of every source, as they are met in the wild, and what must become of each of their lines.
 
 Each file is one landing's; a line carries the name of its fault, its bytes, and the reason for which it is refused, or
-`LANDS` where it is only strange. `UNUSABLE` files stop the landing with one sentence.
+`LANDS` where it is only strange. Files that cannot be used at all are in tests/worlds/unusable_files.py.
 """
 
 import bz2
@@ -342,48 +342,12 @@ SOCIAL = (
 
 SOURCES: dict[str, tuple[BrokenFile, ...]] = {"movies": MOVIES, "products": PRODUCTS, "books": BOOKS, "social": SOCIAL}
 
-# files that cannot be used at all: where, what is in it, what the sentence says ---------------------------------------
-
-GOOD_CSV = RATINGS_HEADER + b"\n1,1,4.5,978300760\n"
-GOOD_JSON = json.dumps(REVIEW).encode() + b"\n"
-UNUSABLE: dict[str, tuple[str, str, bytes, str]] = {
-    "empty file": ("movies", "ml-25m/ratings.csv", b"", "is empty"),
-    "blank lines only": ("movies", "ml-25m/ratings.csv", b" \r\n\n", "is empty"),
-    "header only": ("movies", "ml-25m/ratings.csv", RATINGS_HEADER + b"\n", "header and no rows"),
-    "no header": ("movies", "ml-25m/ratings.csv", b"1,1,4.5,978300760\n" * 2, "header lacks userId"),
-    "missing column": ("movies", "ml-25m/ratings.csv", b"userId,movieId,rating\n1,1,5\n", "header lacks timestamp"),
-    "semicolons in the header": ("movies", "ml-25m/ratings.csv", GOOD_CSV.replace(b",", b";"), "header lacks"),
-    "UTF-16": ("movies", "ml-25m/ratings.csv", GOOD_CSV.decode().encode("utf-16"), "is not text"),
-    "UTF-32": ("movies", "ml-25m/ratings.csv", GOOD_CSV.decode().encode("utf-32"), "is not text"),
-    "a gzip that is none": ("movies", "ml-25m/ratings.csv.gz", GOOD_CSV, "cannot be read"),
-    "a gzip that is cut": ("movies", "ml-25m/ratings.csv.gz", gzip.compress(GOOD_CSV)[:-9], "cannot be read"),
-    "a gzip whose sum is wrong": (
-        "movies", "ml-25m/ratings.csv.gz", gzip.compress(GOOD_CSV)[:-8] + b"\0" * 8, "cannot be read",
-    ),
-    "a bzip2 that is cut": ("products", "Gift_Cards_5.json.bz2", bz2.compress(GOOD_JSON)[:-5], "cannot be read"),
-    "a gzip in a bzip2's name": ("products", "Gift_Cards_5.json.bz2", gzip.compress(GOOD_JSON), "cannot be read"),
-    "a Zstandard file that is none": ("products", "Gift_Cards_5.json.zst", GOOD_JSON, "cannot be read"),
-    "an empty archive": ("products", "Gift_Cards.jsonl.gz", gzip.compress(b""), "is empty"),
-    "numbers without their maps": (
-        "books", "goodreads_interactions.csv", b"user_id,book_id,is_read,rating,is_reviewed\n0,948,1,5,0\n",
-        "numbers without meaning",
-    ),
-    "a header of HTML": ("books", "ratings.csv", b"<!DOCTYPE html>\n<html>\n", "header lacks"),
-    "a dump in xz": ("social", "RC_2020-01.xz", b"\xfd7zXZ", "compression is not read"),
-    "a dump of NUL bytes": ("social", "RC_2006-01", b"\0" * 4096, "is not text"),
-}  # fmt: skip
-BESIDE = {  # what must lie beside an unusable file for it to be looked at
-    "movies": {"ml-25m/movies.csv": b"movieId,title,genres\n1,Heat (1995),Action\n"},
-    "books": {"books.csv": b"book_id,authors,original_publication_year,title\n9,A,2000,T\n"},
-}
-
 
 def faults() -> Iterator[str]:
-    """Yield the name of every fault, those of unusable files included."""
+    """Yield the name of every fault in a line."""
     for files in SOURCES.values():
         for file in files:
             yield from (f"{file.name}: {line.fault}" for line in file.lines if line.fault != "a good row")
-    yield from UNUSABLE
 
 
 def write(domain: str, root: Path) -> None:
