@@ -9,7 +9,8 @@
 
 Products are one space over all categories and years, so all files are one source; reviewers too, though 2023 numbers
 them anew. Every review is `rate`. 2023's products are families (`parent_asin`): that is what its metadata describe.
-A price that is no amount (a range, a fragment of a page) is unknown, not a reason to refuse the product.
+A price that is no amount (a range, a fragment of a page) is unknown, not a reason to refuse the product; a category that
+is a fragment of a page (`</span>`, in 2018) is none.
 """
 
 from __future__ import annotations
@@ -144,6 +145,10 @@ def _paragraphs(column: str) -> Column:
     return F.coalesce(F.from_json(column, "array<string>"), F.array(column))
 
 
+def _is_a_name(category: Column) -> Column:
+    return ~category.startswith("<")
+
+
 def _items(
     frame: DataFrame, key: str, maker: Column, categories: Column, paragraphs: Column, available_since: Column
 ) -> DataFrame:
@@ -163,7 +168,7 @@ def _items(
         ITEM_ID,
         "name",
         text=c.words(F.array_join(paragraphs, "\n")),
-        categories=F.array_distinct(F.array_compact(F.transform(categories, c.words))),
+        categories=F.array_distinct(F.array_compact(F.transform(F.filter(categories, _is_a_name), c.words))),
         creators=F.when(F.col("maker").isNotNull(), F.array("maker")),
         price="amount",
         published_year=F.nullif(F.regexp_extract(available_since, YEAR_AT_END, 1), F.lit("")),

@@ -27,7 +27,7 @@ def test_amazon_reviews_and_products_are_one_space_over_all_files(land, tmp_path
     write(tmp_path / "a" / "Gift_Cards_5.json.gz", [*lines_of(REVIEW, {**REVIEW, "asin": "B02"}), *broken])
     write(tmp_path / "b" / "reviews_Toys_5.json", lines_of({**REVIEW, "asin": "B03", "verified": None}))
     described = {"asin": "B01", "title": "A <b>card</b>", "brand": "Ama", "description": ["One.", "Two."]}
-    priced = {**described, "category": ["Gifts", "Gifts"], "price": "$1,012.99"}
+    priced = {**described, "category": ["Gifts", "Gifts", "</span></span>"], "price": "$1,012.99"}
     older = "{'asin': 'B02', 'title': 'Old', 'categories': [['Toys', 'Dolls'], ['Toys']], 'price': 3.5}"
     strange = lines_of({"asin": "B03", "title": "T", "price": "-1"}, {"asin": "B04", "title": ""}, priced)
     write(tmp_path / "a" / "meta_Gift_Cards.json", [*lines_of(priced), older, *strange])
