@@ -9,8 +9,8 @@
 
 Products are one space over all categories and years, so all files are one source; reviewers too, though 2023 numbers
 them anew. Every review is `rate`. 2023's products are families (`parent_asin`): that is what its metadata describe.
-A price that is no amount (a range, a fragment of a page) is unknown, not a reason to refuse the product; a category that
-is a fragment of a page (`</span>`, in 2018) is none.
+A price that is no amount (a range, a fragment of a page) is unknown, not a reason to refuse the product; a category
+that is a fragment of a page (`</span>`, in 2018) is none.
 """
 
 from __future__ import annotations
