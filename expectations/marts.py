@@ -85,7 +85,7 @@ def batches(interval: Interval) -> list[Batch]:
 
     impressions = Batch(
         "fct_impressions",
-        f"select rank, propensity, clicked_at >= shown_at as is_clicked_after_shown from {artifacts.FCT_IMPRESSIONS}",
+        f"select rank, propensity, early_clicks = 0 as is_clicked_after_shown from {artifacts.FCT_IMPRESSIONS}",
         (
             expect("fail", "rank_from_one", gxe.ExpectColumnValuesToBeBetween, column="rank", min_value=1),
             expect(

@@ -1,23 +1,64 @@
-"""Shell of the station: `python -m experiments analyse`."""
+"""Shell of the station: `python -m experiments analyse | plan | check`."""
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
 from typing import Any
 
 from recsys import interval, station
+from recsys.errors import RecsysError
 from recsys.settings import load_settings
 
 
 def main() -> dict[str, Any]:
-    parser = ArgumentParser(prog="python -m experiments", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("analyse", help="what do the users of each variant do?")
-    interval.add_arguments(command)
-    command.add_argument("--control", default="popular", help="the variant that the others are compared with")
-    arguments = parser.parse_args()
+    arguments = _parse()
+    if arguments.command == "check":
+        from recsys.experiments import read_declaration
 
+        declared = read_declaration(arguments.file or load_settings().experiments_file).experiments
+        return {"experiments": {one.name: one.shares for one in declared}}
+    if arguments.command == "plan":
+        return _plan(arguments)
     from experiments.analyse import analyse
 
     return analyse(load_settings(), interval.from_arguments(arguments), arguments.control)
+
+
+def _plan(arguments: Namespace) -> dict[str, Any]:
+    from experiments import planning
+    from experiments.sequential import Sequence
+
+    try:
+        effect = planning.effect_of_proportions(arguments.baseline, arguments.treated)
+        single = planning.users_needed(effect, arguments.alpha, arguments.power)
+        looks = planning.sequential_users(effect, arguments.look_every, arguments.alpha, arguments.power)
+    except ValueError as error:
+        raise RecsysError("plan", error, "Give two different rates between 0 and 1") from error
+    sequence = Sequence.tuned_for(looks, arguments.alpha)
+    return {
+        "single_look_users_per_variant": single,
+        "always_valid_users_in_all": looks,
+        "always_valid_power": planning.sequential_power(effect, looks, arguments.look_every, sequence),
+        "always_valid_power_at_single_look_users": planning.sequential_power(
+            effect, round(2 * single), arguments.look_every, sequence
+        ),
+    }
+
+
+def _parse() -> Namespace:
+    parser = ArgumentParser(prog="python -m experiments", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    analyse = commands.add_parser("analyse", help="what do the users of each variant do?")
+    interval.add_arguments(analyse)
+    analyse.add_argument("--control", help="the variant that the others are compared with; default as declared")
+    plan = commands.add_parser("plan", help="how many users does a difference of two rates need?")
+    plan.add_argument("baseline", type=float, help="rate of the control, e.g. 0.10")
+    plan.add_argument("treated", type=float, help="rate that should be found, e.g. 0.11")
+    plan.add_argument("--alpha", type=float, default=0.05)
+    plan.add_argument("--power", type=float, default=0.8)
+    plan.add_argument("--look-every", type=int, default=1000, help="users between two looks")
+    check = commands.add_parser("check", help="is the declaration right?")
+    check.add_argument("file", type=Path, nargs="?", help="default: the one that the settings name")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

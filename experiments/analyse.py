@@ -1,146 +1,171 @@
-"""The analysis of the running experiment: impressions in, outcome rows and a conclusion out."""
+"""The reading of every experiment that ran: marts in, outcome rows and conclusions out, a harmful variant stopped."""
 
 import logging
+from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
-import psycopg
-
-from experiments import analysis
-from experiments.analysis import Arm, Estimate
-from recsys import columns as c
-from recsys.artifacts import EXPERIMENT_SALT, FCT_IMPRESSIONS
+from experiments.allocation import thompson_shares
+from experiments.comparison import Comparison, compare
+from experiments.conclusions import Harm, conclusion, crossed_guardrails, unreadable
+from experiments.exposures import Exposed, read_exposed
+from experiments.randomised import read_first_rank
+from experiments.reporting import outcomes, page
+from experiments.sample_ratio import SampleRatio, sample_ratio
+from recsys.artifacts import EXPERIMENT_SALT
 from recsys.errors import RecsysError
+from recsys.experiments import LIST_LAYER, SHUFFLE, Experiment, read_declaration
 from recsys.interval import Interval
 from recsys.settings import Settings
-from recsys.warehouse import Outcome, connect, write_outcomes
+from recsys.split import Decided, Decisions, Split, Stop, decisions_file, read_decisions, write_decisions
+from recsys.warehouse import connect, write_outcomes
 
 log = logging.getLogger(__name__)
 
-STATION = "experiments"
-CONTROL = "popular"
 
+def analyse(settings: Settings, interval: Interval, control: str | None = None) -> dict[str, Any]:
+    """Read every experiment that had started before the interval's end; write outcomes, the page of conclusions, and
+    what was decided.
 
-def analyse(settings: Settings, interval: Interval, control: str = CONTROL) -> dict[str, Any]:
-    """Compare every variant with the control and write what was found.
-
-    A user who saw more than one variant (the weights were changed) belongs to none and is left out.
+    Args:
+        control: the variant that the others are compared with, in place of the declared one.
 
     Raises:
-        RecsysError: the control is not among the variants.
+        RecsysError: the control is no variant of a running experiment.
+        UnusableInput: the declaration or the decisions cannot be used.
     """
+    experiments = [with_control(one, control) for one in declared(settings) if one.starts_on < interval.as_of]
+    decisions = read_decisions(decisions_file(settings))
+    results = {}
+    for experiment in experiments:
+        results[experiment.name], decided = _analyse_one(settings, interval, experiment, decisions.of(experiment.name))
+        if decided != decisions.of(experiment.name):
+            decisions = Decisions(experiments={**decisions.experiments, experiment.name: decided})
+            write_decisions(decisions_file(settings), decisions)
+    report = settings.var_dir / "reports" / f"experiments-{interval.as_of}.md"
+    report.parent.mkdir(parents=True, exist_ok=True)
+    report.write_text("\n".join(page(experiments, results)))
+    return {"experiments": results, "report": str(report), "unchanged": False}
+
+
+def declared(settings: Settings) -> tuple[Experiment, ...]:
+    """Return the experiments on live traffic; shares given by a setting are one experiment over everybody."""
     weights = settings.variant_weights
-    if control not in weights:
-        raise RecsysError("--control", control, f"Choose among {', '.join(weights)} (RECSYS_VARIANT_WEIGHTS)")
-    with connect(settings) as connection:
-        arms, crossed = read_arms(connection, interval)
-        arms = {variant: Arm() for variant in weights} | arms
-        ratio_p = analysis.sample_ratio({variant: arm.users for variant, arm in arms.items()}, weights)
-        conclusions = {
-            variant: analysis.conclusion((variant, control), arm, arms[control], ratio_p)
-            for variant, arm in arms.items()
-            if variant != control
-        }
-        write_outcomes(connection, _outcomes(interval, arms, crossed, control, weights, ratio_p, conclusions))
-    for text in conclusions.values():
-        log.info(text)
-    return {
-        "experiment": EXPERIMENT_SALT,
-        "sample_ratio_p": ratio_p,
-        "crossed_users": crossed,
-        "ctr": {variant: asdict(analysis.click_through(arm)) for variant, arm in arms.items()},
-        "users": {variant: arm.users for variant, arm in arms.items()},
-        "impressions": {variant: arm.impressions for variant, arm in arms.items()},
-        "lift": {variant: asdict(analysis.lift(arms[variant], arms[control])) for variant in conclusions},
-        "conclusions": conclusions,
-        "unchanged": False,
-    }
-
-
-def read_arms(connection: psycopg.Connection, interval: Interval) -> tuple[dict[str, Arm], int]:
-    """Return each variant's sums over its users, and how many users saw more than one variant."""
-    rows = connection.execute(
-        f"""
-        with users as (
-            select
-                {c.USER_ID},
-                min({c.VARIANT}) as {c.VARIANT},
-                count(distinct {c.VARIANT}) > 1 as is_crossed,
-                count(*) as n,
-                count(*) filter (where is_clicked) as c
-            from {FCT_IMPRESSIONS}
-            where shown_at < %s and {c.DOMAIN} = any(%s)
-            group by {c.USER_ID}
-        )
-        select
-            is_crossed, {c.VARIANT}, count(*), count(*) filter (where c > 0), sum(c), sum(n), sum(c * c), sum(c * n),
-            sum(n * n)
-        from users
-        group by is_crossed, {c.VARIANT}
-        """,
-        (interval.end, list(interval.domains)),
-    ).fetchall()
-    arms = {variant: Arm(*(int(value) for value in sums)) for is_crossed, variant, *sums in rows if not is_crossed}
-    return arms, sum(users for is_crossed, _, users, *_ in rows if is_crossed)
-
-
-def _outcomes(
-    interval: Interval,
-    arms: dict[str, Arm],
-    crossed: int,
-    control: str,
-    weights: dict[str, float],
-    ratio_p: float | None,
-    conclusions: dict[str, str],
-) -> list[Outcome]:
-    def outcome(check: str, observed: Any, expected: Any, verdict: Any, subject: str, **detail: Any) -> Outcome:
-        return Outcome(STATION, interval.as_of, check, observed, expected, verdict, subject, detail)
-
-    is_alarm = ratio_p is not None and ratio_p < analysis.SAMPLE_RATIO_ALARM
-    counts = {variant: arm.users for variant, arm in arms.items()}
-    rows = [
-        outcome(
-            "sample_ratio",
-            "not judged: too few users" if ratio_p is None else f"p = {ratio_p:.3g}",
-            f"p >= {analysis.SAMPLE_RATIO_ALARM}",
-            "fail" if is_alarm else "pass",
-            EXPERIMENT_SALT,
-            users=counts,
-            weights=weights,
+    if not weights:
+        return read_declaration(settings.experiments_file).experiments
+    (running,) = Split.by_weights(weights).experiments
+    if len(weights) < 2:
+        return ()
+    return (
+        Experiment(
+            name=EXPERIMENT_SALT,
+            question="How do the variants of RECSYS_VARIANT_WEIGHTS differ?",
+            starts_on=running.starts_on,
+            control=list(weights)[-1],
+            variants=[
+                {"name": name, "share": share, "policy": running.policies[name]} for name, share in weights.items()
+            ],
         ),
-        outcome("crossed_users", crossed, 0, "warn" if crossed else "pass", EXPERIMENT_SALT),
-    ]
-    for variant, arm in arms.items():
-        rates = {
-            "ctr": analysis.click_through(arm),
-            "clicked_users": analysis.wilson(arm.clicked_users, arm.users),
-        }
-        for check, rate in rates.items():
-            rows.append(outcome(check, _shown(rate), "told, not judged", "pass", variant, **asdict(arm)))
-    for variant, text in conclusions.items():
-        relative = analysis.lift(arms[variant], arms[control])
-        is_worse = relative.excludes(0) and relative.value < 0
-        z = analysis.proportions_z(
-            (arms[variant].clicked_users, arms[control].clicked_users), (arms[variant].users, arms[control].users)
-        )
-        rows.append(
-            outcome(
-                "lift",
-                _shown(relative),
-                f"not below {control}",
-                "warn" if is_worse else "pass",
-                variant,
-                conclusion=text,
-                clicked_users_z=z,
-                **asdict(relative),
+    )
+
+
+def with_control(experiment: Experiment, control: str | None) -> Experiment:
+    """Return the experiment with another control.
+
+    Raises:
+        RecsysError: it is none of its variants.
+    """
+    if control is None:
+        return experiment
+    if control not in experiment.shares:
+        raise RecsysError("--control", control, f"Choose among {', '.join(experiment.shares)} ({experiment.name})")
+    return experiment.model_copy(update={"control": control})
+
+
+def _analyse_one(
+    settings: Settings, interval: Interval, experiment: Experiment, decided: Decided
+) -> tuple[dict[str, Any], Decided]:
+    stopped = {variant: stop.stopped_at for variant, stop in decided.stopped.items()}
+    shuffled = [name for name, policy in experiment.policies.items() if policy == SHUFFLE]
+    with connect(settings) as connection:
+        everybody = read_exposed(connection, experiment, interval, stopped)
+        exposed = everybody.where(~(everybody.is_crossed | everybody.is_bot))
+        split = _split(exposed, experiment, stopped)
+        reason = unreadable(experiment, split)
+        compared = [] if reason else [one for one in compare(exposed, experiment) if one.variant not in stopped]
+        harms = crossed_guardrails(experiment, compared)
+        first_rank = None
+        if not reason and shuffled and experiment.layer == LIST_LAYER:
+            first_rank = read_first_rank(connection, interval, shuffled[0])
+        conclusions = _conclusions(experiment, reason, compared, harms, decided)
+        rows = outcomes(interval, experiment, everybody, exposed, split, compared, harms, conclusions, first_rank)
+        write_outcomes(connection, rows)
+    for text in conclusions.values():
+        log.info("%s: %s", experiment.name, text)
+    now = _decide(settings, interval, experiment, exposed, harms, decided)
+    users = Counter(exposed.variant.tolist())
+    return {
+        "sample_ratio_p": split.always_valid,
+        "users": {variant: users[variant] for variant in experiment.shares},
+        "crossed_users": int(everybody.is_crossed.sum()),
+        "bots": int(everybody.is_bot.sum()),
+        "early_outcomes": int(everybody.early_outcomes.sum()),
+        "lift": {
+            one.variant: asdict(one.always_valid_lift) for one in compared if one.metric == experiment.primary_metric
+        },
+        "stopped": sorted(now.stopped),
+        "first_rank": asdict(first_rank) if first_rank else None,
+        "conclusions": conclusions,
+    }, now
+
+
+def _split(exposed: Exposed, experiment: Experiment, stopped: dict[str, Any]) -> SampleRatio:
+    """Judge the split of those who came before any variant was stopped: later ones are not dealt as declared."""
+    first_stop = min((at.timestamp() for at in stopped.values()), default=float("inf"))
+    users = Counter(exposed.variant[exposed.exposed_at < first_stop].tolist())
+    return sample_ratio(users, experiment.shares)
+
+
+def _conclusions(
+    experiment: Experiment, reason: str, compared: list[Comparison], harms: list[Harm], decided: Decided
+) -> dict[str, str]:
+    found = {}
+    for variant in experiment.shares:
+        if variant == experiment.control:
+            continue
+        if variant in decided.stopped:
+            stop = decided.stopped[variant]
+            found[variant] = f"{variant} was stopped on {stop.stopped_at.date()}: {stop.reason}."
+        elif reason:
+            found[variant] = reason
+        else:
+            primary, *others = [one for one in compared if one.variant == variant]
+            harm = "".join(
+                f" {'Stopped' if one.guardrail.on_harm == 'stop' else 'Beware'}: {one.sentence}."
+                for one in harms
+                if one.variant == variant
             )
-        )
-    return rows
+            found[variant] = conclusion(experiment, primary, others) + harm
+    return found
 
 
-def _shown(estimate: Estimate) -> str:
-    if estimate.value is None:
-        return "no data"
-    if estimate.low is None:
-        return f"{estimate.value:.4f}"
-    return f"{estimate.value:.4f} [{estimate.low:.4f}, {estimate.high:.4f}]"
+def _decide(
+    settings: Settings,
+    interval: Interval,
+    experiment: Experiment,
+    exposed: Exposed,
+    harms: list[Harm],
+    decided: Decided,
+) -> Decided:
+    """Return what holds from now on. A variant is stopped at the interval's end; read again, it stays stopped as of the
+    day on which it was."""
+    stops = dict(decided.stopped)
+    for harm in harms:
+        if harm.guardrail.on_harm == "stop" and harm.variant not in stops:
+            stops[harm.variant] = Stop(stopped_at=interval.end, reason=harm.sentence)
+    shares = decided.shares
+    if experiment.allocation == "thompson" and len(exposed):
+        trials = Counter(exposed.variant.tolist())
+        successes = Counter(exposed.variant[exposed.clicks > 0].tolist())
+        shares = thompson_shares(successes, {name: trials[name] for name in experiment.shares}, settings.seed)
+    return Decided(stopped=stops, shares=shares)

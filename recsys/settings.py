@@ -40,8 +40,11 @@ class Settings(BaseSettings):
     dashboard_url: str = Field("http://127.0.0.1:18501", description="the executive dashboard")
     api_keys: str = Field("", description="JSON file of API keys, hashed; none: the API asks for no key")
     model_dir: Path | None = Field(None, description="served model bundle; default <var_dir>/serving/current")
+    experiments_file: Path | None = Field(
+        None, description="declares the experiments (TOML); default `recsys/experiments.toml`"
+    )
     variant_weights: dict[str, float] = Field(
-        {"champion": 0.99, "popular": 0.01}, description="share of the users that each variant gets; sums to one"
+        {}, description="share of the users that each variant gets, in place of the declared experiments; sums to one"
     )
     request_days: int = Field(30, ge=1, description="days for which an answer can be explained by its request id")
     schedule_from: date | None = Field(None, description="first day of the daily schedule; set by the first `make up`")

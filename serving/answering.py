@@ -1,16 +1,17 @@
 """From a request to an answer: reads the users, asks the core, names the items, hands on what was shown and why."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import uuid4
 
 import numpy as np
 from pydantic import ValidationError
 
-from recsys.artifacts import EXPERIMENT_SALT
-from recsys.assignment import assign
+from recsys.artifacts import ALIAS_CHAMPION
 from recsys.errors import ServiceUnavailable
+from recsys.experiments import POPULAR, SHUFFLE
+from recsys.split import Assignment
 from recsys.user_state import UserState
 from serving.cache import CachedList
 from serving.contracts import Answer, Item, SimilarItems, Wanted, WantedList
@@ -18,16 +19,16 @@ from serving.doors import Refused
 from serving.explanation import Decision, RequestRecord, with_drivers
 from serving.metrics import Metrics
 from serving.model import ServedModel
-from serving.ports import EventLog, ModelSource, RequestRecords, Shown, UserStateStore
-from serving.recommend import PERSONALISED, VARIANT_POPULAR, Query, Ranking, recommend
+from serving.ports import EventLog, ModelSource, RequestRecords, Shown, Splits, UserStateStore
+from serving.recommend import PERSONALISED, Query, Ranking, in_random_order, recommend
 
 UNKNOWN_USER = UserState(history=[], features={}, version=0)
 
 SESSION_USER = "session:{}"
 """Whom the answer to a session is for, in the log and in the experiment."""
 
-NO_EXPERIMENT = "none"
-"""Variant of an answer whose unit has no id: it takes no part in the experiment."""
+NO_EXPERIMENT = Assignment("none", ALIAS_CHAMPION, propensity=0.0)
+"""Of an answer whose unit has no id: it takes no part in any experiment."""
 
 
 class Answering:
@@ -39,11 +40,11 @@ class Answering:
         users: UserStateStore,
         log: EventLog,
         records: RequestRecords,
-        weights: Mapping[str, float],
+        splits: Splits,
         metrics: Metrics,
     ):
         self._models, self._users, self._log, self._records = models, users, log, records
-        self._weights, self._metrics = dict(weights), metrics
+        self._splits, self._metrics = splits, metrics
 
     def model(self) -> ServedModel:
         """Return the model that answers now.
@@ -54,14 +55,6 @@ class Answering:
         if self._models.current is None:
             raise ServiceUnavailable("model", "none is loaded", "Deploy one; the platform's pipeline does")
         return self._models.current
-
-    def variant(self, user_id: str) -> str:
-        """Return the variant of the running experiment that this user gets."""
-        return assign(user_id, EXPERIMENT_SALT, self._weights)
-
-    def is_personal(self, variant: str) -> bool:
-        """Return whether this variant's lists may use what is known of the user."""
-        return variant != VARIANT_POPULAR
 
     async def answer(self, user_id: str, wanted: Wanted, instant: datetime) -> Answer:
         """Return the list for this user.
@@ -85,10 +78,11 @@ class Answering:
             states = await self._users.read([(user_id, _list_domain(model, wanted)) for user_id, wanted in asked])
         except ServiceUnavailable:
             states = [(UNKNOWN_USER, None)] * len(asked)
-        variants = [self.variant(user_id) for user_id, _ in asked]
+        split, day = self._splits.current, instant.date()
+        assigned = [split.of(user_id, day) for user_id, _ in asked]
         queries, rankings = [], []
-        for (_, wanted), (state, cached), variant in zip(asked, states, variants, strict=True):
-            personal = self.is_personal(variant)
+        for (_, wanted), (state, cached), assignment in zip(asked, states, assigned, strict=True):
+            personal = assignment.policy != POPULAR
             queries.append(Query(wanted.k, state.history, state.features, wanted.items, wanted.domain, personal))
             may_be_cached = personal and state.history and not wanted.items
             rankings.append(self._from_cache(model, cached, state, wanted) if may_be_cached else None)
@@ -99,9 +93,9 @@ class Answering:
             scored = iter(recommend(model, open_queries) if open_queries else [])
         return [
             self._shown(
-                model, uuid4().hex, user_id, variant, query, ranking or next(scored), instant, ranking is not None
+                model, uuid4().hex, user_id, assignment, query, ranking or next(scored), instant, ranking is not None
             )
-            for (user_id, _), variant, query, ranking in zip(asked, variants, queries, rankings, strict=True)
+            for (user_id, _), assignment, query, ranking in zip(asked, assigned, queries, rankings, strict=True)
         ]
 
     def answer_session(self, session_id: str | None, wanted: Wanted, instant: datetime) -> Answer:
@@ -115,10 +109,10 @@ class Answering:
         """
         model, request_id = self.model(), uuid4().hex
         user_id = SESSION_USER.format(session_id or request_id)
-        variant = self.variant(user_id) if session_id else NO_EXPERIMENT
-        query = Query(wanted.k, session=wanted.items, domain=wanted.domain, personal=self.is_personal(variant))
+        assignment = self._splits.current.of(user_id, instant.date()) if session_id else NO_EXPERIMENT
+        query = Query(wanted.k, session=wanted.items, domain=wanted.domain, personal=assignment.policy != POPULAR)
         (ranking,) = recommend(model, [query])
-        return self._shown(model, request_id, user_id, variant, query, ranking, instant)
+        return self._shown(model, request_id, user_id, assignment, query, ranking, instant)
 
     def similar(self, item_id: str, wanted: WantedList) -> SimilarItems:
         """Return the available items most like this one, best first, without it.
@@ -156,25 +150,28 @@ class Answering:
         model: ServedModel,
         request_id: str,
         user_id: str,
-        variant: str,
+        assignment: Assignment,
         query: Query,
         ranking: Ranking,
         instant: datetime,
         precomputed: bool = False,
     ) -> Answer:
         """Return the answer, its impressions and its record on their way."""
+        orders = 1
+        if assignment.policy == SHUFFLE:
+            ranking, orders = in_random_order(ranking, request_id), max(1, len(ranking.items))
         answer = Answer(
             request_id=request_id,
             user_id=user_id,
-            variant=variant,
+            variant=assignment.variant,
             model=model.manifest.model,
             model_version=model.version,
             rung=ranking.rung,
             items=named(model, ranking.items, ranking.scores),
         )
-        propensity = None if variant == NO_EXPERIMENT else self._weights[variant]
+        propensity = assignment.propensity if assignment is not NO_EXPERIMENT else None
         if propensity is not None:
-            self._log.show(Shown(answer, propensity, instant))
+            self._log.show(Shown(answer, propensity / orders, instant))
         source = "precomputed_list" if precomputed else "model"
         self._records.keep(Decision(answer, model, query, source, propensity, instant))
         return answer

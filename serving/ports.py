@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Protocol
 
 from recsys.schemas import Impression, Interaction, event_id
+from recsys.split import Split
 from recsys.user_state import UserState
 from serving.contracts import Answer
 from serving.explanation import Decision, RequestRecord
@@ -17,6 +18,13 @@ class ModelSource(Protocol):
 
     @property
     def current(self) -> ServedModel | None: ...
+
+
+class Splits(Protocol):
+    """Who gets what; it may change between two requests, never within one."""
+
+    @property
+    def current(self) -> Split: ...
 
 
 class UserStateStore(Protocol):
@@ -63,7 +71,8 @@ class Shown:
 
     answer: Answer
     propensity: float
-    """Share of the users that get this variant."""
+    """Share of the units that get this variant, times the probability of this order within the variant's items at one
+    rank: 1 where the variant decides the order, one over the list's length where chance does."""
     shown_at: datetime
 
     def impressions(self) -> Sequence[Impression]:

@@ -22,6 +22,7 @@ from serving.keys import read_keys
 from serving.metrics import Metrics
 from serving.online_store import OnlineStore
 from serving.request_records import RedisRequestRecords
+from serving.splits import LiveSplits
 from serving.storefront import Storefront
 
 DRAIN_SECONDS = 8
@@ -35,13 +36,14 @@ def build(settings: Settings, clock: Callable[[], datetime]) -> FastAPI:
     """Return the application over the services that the settings name; none of them needs to be up.
 
     Raises:
-        UnusableInput: API keys are asked for, and their file cannot be used.
+        UnusableInput: API keys are asked for, and their file cannot be used; or the experiments cannot be.
     """
     metrics = Metrics()
     models = FolderModels(settings.served_model, metrics, settings.threads)
     store = OnlineStore(settings.redis_url, metrics, CircuitBreaker())
     users = RedisUserStates(store)
     records = RedisRequestRecords(settings.redis_url, store, settings.request_days, metrics)
+    splits = LiveSplits(settings)
     event_log = KafkaEventLog(settings.kafka_bootstrap, settings.topic_prefix, metrics, CircuitBreaker())
 
     @asynccontextmanager
@@ -49,16 +51,17 @@ def build(settings: Settings, clock: Callable[[], datetime]) -> FastAPI:
         await asyncio.to_thread(models.refresh)
         event_log.start()
         records.start()
-        watching = asyncio.create_task(models.watch())
+        watching = [asyncio.create_task(models.watch()), asyncio.create_task(splits.watch())]
         yield
-        watching.cancel()
-        with suppress(asyncio.CancelledError):
-            await watching
+        for watch in watching:
+            watch.cancel()
+            with suppress(asyncio.CancelledError):
+                await watch
         await asyncio.to_thread(event_log.close)
         await asyncio.to_thread(records.close)
         await store.close()
 
-    answering = Answering(models, users, event_log, records, settings.variant_weights, metrics)
+    answering = Answering(models, users, event_log, records, splits, metrics)
     return create_app(
         answering,
         event_log,
@@ -68,7 +71,7 @@ def build(settings: Settings, clock: Callable[[], datetime]) -> FastAPI:
         settings.vertex_predict_route,
         lifespan,
         _ring(settings, store),
-        Storefront(answering, users, users, settings.variant_weights),
+        Storefront(answering, users, users, splits, clock),
     )
 
 

@@ -6,6 +6,7 @@ Shapes: B queries, I items, F user features.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 
 import numpy as np
 
@@ -15,9 +16,6 @@ from serving.model import ServedModel
 PERSONALISED, SESSION, SEGMENT_POPULAR, POPULAR = "personalised", "session", "segment_popular", "popular"
 RUNGS = (PERSONALISED, SESSION, SEGMENT_POPULAR, POPULAR)
 """The fallback ladder, best first."""
-
-VARIANT_POPULAR = "popular"
-"""Variant of the experiment that gets the popularity list; every other variant gets the model."""
 
 NOTHING = np.empty(0, np.int64)
 
@@ -70,6 +68,15 @@ def recommend(model: ServedModel, queries: Sequence[Query]) -> list[Ranking]:
         rung = _rung(query, has_history=known, speaks=len(basis) > 0)
         rankings.append(Ranking(rung, best[0, shown].tolist(), values[0, shown].tolist()))
     return rankings
+
+
+def in_random_order(ranking: Ranking, request_id: str) -> Ranking:
+    """Return the same items in an order that the request's id alone decides, each order as likely as any other: what is
+    clicked at a rank then says nothing about who put it there (a randomised log, for position bias and off-policy
+    evaluation). Scores stay with their items."""
+    digests = [blake2b(b"%d" % item, key=request_id.encode()[:64], digest_size=8).digest() for item in ranking.items]
+    order = sorted(range(len(digests)), key=digests.__getitem__)
+    return Ranking(ranking.rung, [ranking.items[i] for i in order], [ranking.scores[i] for i in order])
 
 
 def seen_items(retriever: Retriever, query: Query) -> tuple[bool, np.ndarray]:

@@ -4,12 +4,14 @@ All of it only reads: no impression is logged and no record kept, since nobody i
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable
+from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 
+from recsys.experiments import POPULAR, SHUFFLE
 from serving.access import check_scope, check_user
 from serving.answering import Answering, named
 from serving.browsing import (
@@ -27,9 +29,9 @@ from serving.browsing import (
 from serving.contracts import WantedList
 from serving.doors import GUARDED, Refused, error_documents, json_answer
 from serving.lists import UserId
-from serving.ports import UserDirectory, UserStateStore
+from serving.ports import Splits, UserDirectory, UserStateStore
 from serving.recommend import Query as Asked
-from serving.recommend import recommend
+from serving.recommend import in_random_order, recommend
 
 LATEST_TOLD = 20
 """Items of a user's history that are told, the latest first."""
@@ -55,8 +57,16 @@ class WantedPreview(WantedList):
 class Storefront:
     """Read-only views over the ports of an answer."""
 
-    def __init__(self, answering: Answering, users: UserStateStore, known: UserDirectory, weights: Mapping[str, float]):
-        self._answering, self._users, self._known, self._weights = answering, users, known, dict(weights)
+    def __init__(
+        self,
+        answering: Answering,
+        users: UserStateStore,
+        known: UserDirectory,
+        splits: Splits,
+        clock: Callable[[], datetime],
+    ):
+        self._answering, self._users, self._known = answering, users, known
+        self._splits, self._clock = splits, clock
         self._browser: Browser | None = None
 
     async def browser(self) -> Browser:
@@ -71,7 +81,7 @@ class Storefront:
         return self._browser
 
     async def overview(self) -> CatalogueOverview:
-        return await asyncio.to_thread((await self.browser()).overview, self._weights)
+        return await asyncio.to_thread((await self.browser()).overview, self._variants())
 
     async def items(self, wanted: ItemsWanted) -> ItemsFound:
         return await asyncio.to_thread((await self.browser()).find, wanted)
@@ -94,7 +104,7 @@ class Storefront:
         latest = model.retriever.indices(state.history[::-1])[:LATEST_TOLD].tolist()
         return UserView(
             user_id=user_id,
-            variant=self._answering.variant(user_id),
+            variant=self._splits.current.of(user_id, self._clock().date()).variant,
             version=state.version,
             history_items=len(state.history),
             features=state.features,
@@ -107,14 +117,18 @@ class Storefront:
         Raises:
             Refused: the experiment has no such variant.
         """
-        if wanted.variant not in self._weights:
-            known = ", ".join(sorted(self._weights))
+        variants = self._variants()
+        if wanted.variant not in variants:
+            known = ", ".join(sorted(variants))
             raise Refused(404, "unknown_variant", f"variant: the experiment has {known}, not {wanted.variant!r}")
         model = self._answering.model()
         ((state, _),) = await self._users.read([(user_id, None)])
-        personal = self._answering.is_personal(wanted.variant)
+        policy = self._splits.current.policy_of(wanted.variant)
+        personal = policy != POPULAR
         asked = Asked(wanted.k, state.history, state.features, domain=wanted.domain, personal=personal)
         (ranking,) = await asyncio.to_thread(recommend, model, [asked])
+        if policy == SHUFFLE:
+            ranking = in_random_order(ranking, user_id)
         return Preview(
             user_id=user_id,
             variant=wanted.variant,
@@ -123,6 +137,9 @@ class Storefront:
             rung=ranking.rung,
             items=named(model, ranking.items, ranking.scores),
         )
+
+    def _variants(self) -> dict[str, float]:
+        return self._splits.current.variants(self._clock().date())
 
 
 def routes(storefront: Storefront) -> APIRouter:

@@ -36,7 +36,7 @@ def main() -> Mapping[str, Any]:
         settings = load_settings()
         if arguments.data_dir is not None:
             settings = platform.configure(settings, Path(arguments.data_dir) if arguments.data_dir else None)
-        return run_demo(settings, interval_of(arguments, today), tuple(arguments.models.split(",")))
+        return run_demo(settings, interval_of(arguments, today), tuple(arguments.models.split(",")), today)
     if arguments.command == "up":
         return platform.up(settings, today, tuple(arguments.extra))
     if arguments.command == "down":

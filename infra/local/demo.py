@@ -14,10 +14,10 @@ from rich.table import Table
 
 from infra.local.airflow_client import Airflow, TaskState
 from recsys import artifacts
-from recsys.assignment import assign
 from recsys.errors import MissingArtifact, RecsysError
 from recsys.interval import Interval
 from recsys.settings import Settings
+from recsys.split import live_split
 from recsys.warehouse import connect
 
 COLOURS = {"success": "green", "running": "cyan", "failed": "red", "upstream_failed": "red", "up_for_retry": "yellow"}
@@ -30,7 +30,7 @@ LOG_WIDTH = 120
 LIST_LENGTH = 10
 
 
-def run_demo(settings: Settings, interval: Interval, models: tuple[str, ...]) -> Mapping[str, Any]:
+def run_demo(settings: Settings, interval: Interval, models: tuple[str, ...], today: date) -> Mapping[str, Any]:
     """Trigger `recsys_pipeline`, watch it, show what it made, click once and show the list change.
 
     Raises:
@@ -44,7 +44,7 @@ def run_demo(settings: Settings, interval: Interval, models: tuple[str, ...]) ->
     pipeline_seconds = perf_counter() - started
     show_models(console, settings, interval)
     show_addresses(console, settings)
-    click_seconds = close_the_loop(console, settings)
+    click_seconds = close_the_loop(console, settings, today)
     console.print(f"Feel it yourself: [bold]{settings.serving_url}/demo[/]")
     return {
         "pipeline_seconds": round(pipeline_seconds, 1),
@@ -138,9 +138,9 @@ def show_addresses(console: Console, settings: Settings) -> None:
     console.print(table)
 
 
-def close_the_loop(console: Console, settings: Settings) -> float:
+def close_the_loop(console: Console, settings: Settings, today: date) -> float:
     """Show a real user's list, post one click, and show the list that it changed. Returns the seconds in between."""
-    user_id, domain = a_real_user(settings)
+    user_id, domain = a_real_user(settings, today)
     before = recommendations(settings, user_id, domain)
     clicked = before["items"][2]
     event = {
@@ -166,7 +166,7 @@ def close_the_loop(console: Console, settings: Settings) -> float:
     return seconds
 
 
-def a_real_user(settings: Settings) -> tuple[str, str]:
+def a_real_user(settings: Settings, today: date) -> tuple[str, str]:
     """Return a user with a history of 20 to 200 interactions who gets the champion, and a domain of theirs."""
     with connect(settings) as connection:
         users = connection.execute(
@@ -175,8 +175,9 @@ def a_real_user(settings: Settings) -> tuple[str, str]:
             where interaction_count between 20 and 200 order by interaction_count, user_id limit 200
             """
         ).fetchall()
+    split = live_split(settings)
     for user_id, domain in users:
-        if assign(user_id, artifacts.EXPERIMENT_SALT, settings.variant_weights) == artifacts.ALIAS_CHAMPION:
+        if split.of(user_id, today).policy == artifacts.ALIAS_CHAMPION:
             return user_id, domain
     raise MissingArtifact("users with 20 to 200 interactions", len(users), "Give the demo a larger data set")
 

@@ -14,10 +14,10 @@ from infra.local.applications import serving
 from infra.local.deploy import Version, deploy
 from infra.local.smoke import smoke
 from recsys import user_state
-from recsys.artifacts import ALIAS_CHAMPION, EXPERIMENT_SALT, REGISTERED_MODEL
-from recsys.assignment import assign
+from recsys.artifacts import ALIAS_CHAMPION, REGISTERED_MODEL
 from recsys.errors import CheckFailed, MissingArtifact, ServiceUnavailable, UnusableInput
 from recsys.interval import Interval
+from recsys.split import live_split
 from recsys.warehouse import connect
 from tests.worlds.served import EVEN, write_world
 
@@ -151,7 +151,7 @@ def test_a_lost_link_is_made_again(settings, first):
 @pytest.mark.services
 def test_the_smoke_test_passes_on_the_deployed_model_and_tells_every_fault(settings, first, tmp_path):
     users = (f"tiny:{number}" for number in range(1000))
-    user = next(u for u in users if assign(u, EXPERIMENT_SALT, settings.variant_weights) == "champion")
+    user = next(u for u in users if live_split(settings).of(u, date(2026, 12, 1)).variant == "champion")
     with connect(settings) as connection:
         connection.execute("create table marts.dim_users (user_id text, interaction_count bigint)")
     with pytest.raises(MissingArtifact, match=r"marts\.dim_users"):

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 
 from recsys.errors import ServiceUnavailable
 from recsys.schemas import Interaction
+from recsys.split import Split
 from recsys.user_state import UserState
 from serving.answering import Answering
 from serving.app import create_app
@@ -52,6 +53,13 @@ class Users:
 
     def precompute(self, user_id: str, domain: str | None, **content: object) -> None:
         self.lists[user_id, domain] = json.dumps(content)
+
+
+class Splits:
+    """One experiment over everybody, with these shares."""
+
+    def __init__(self, weights: dict[str, float]):
+        self.current = Split.by_weights(weights)
 
 
 @dataclass
@@ -108,8 +116,8 @@ def assemble(folder: Path | None, weights: dict[str, float] | None = None, **rou
         Records(),
         Metrics(),
     )
-    weights = weights or {"champion": 1.0}
-    answering = Answering(models, users, log, records, weights, metrics)
-    visits = Storefront(answering, users, users, weights)
+    splits = Splits(weights or {"champion": 1.0})
+    answering = Answering(models, users, log, records, splits, metrics)
+    visits = Storefront(answering, users, users, splits, lambda: INSTANT)
     app = create_app(answering, log, metrics, lambda: INSTANT, visits=visits, **routes)
     return Parts(models, users, log, records, metrics, app)

@@ -22,18 +22,29 @@ clicks as (
 
 ),
 
-first_clicks as (
+impressions as (
+
+    select * from {{ ref('stg_raw__impressions') }}
+
+),
+
+clicked as (
 
     select
-        request_id,
-        user_id,
-        item_id,
-        min(occurred_at) as clicked_at
+        clicks.request_id,
+        clicks.user_id,
+        clicks.item_id,
+        min(clicks.occurred_at) filter (where clicks.occurred_at >= impressions.shown_at) as clicked_at,
+        count(*) filter (where clicks.occurred_at < impressions.shown_at) as early_clicks
 
     from clicks
-    where request_id is not null
-    group by request_id, user_id, item_id
+    inner join impressions
+        on
+            clicks.request_id = impressions.request_id
+            and clicks.user_id = impressions.user_id
+            and clicks.item_id = impressions.item_id
+    group by clicks.request_id, clicks.user_id, clicks.item_id
 
 )
 
-select * from first_clicks
+select * from clicked

@@ -38,7 +38,8 @@ select
     impressions.rung,
     impressions.shown_at,
     clicked.clicked_at is not null as is_clicked,
-    clicked.clicked_at
+    clicked.clicked_at,
+    coalesce(clicked.early_clicks, 0) as early_clicks
 
 from impressions
 left join clicked

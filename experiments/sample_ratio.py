@@ -1,0 +1,54 @@
+"""Sample-ratio mismatch: were the users dealt as declared? Asked first; nothing else is read when it alarms."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import exp
+
+import numpy as np
+from scipy import special, stats
+
+ALARM = 0.001
+"""In at most so many of all right splits the alarm ever goes off, however often somebody looks."""
+CONCENTRATION = 1000.0
+"""How near to the declared shares the alternative expects the true ones: the Dirichlet's total weight."""
+MIN_EXPECTED_USERS = 5
+"""Below so many expected users in a variant, the chi-square distribution is no approximation."""
+
+
+@dataclass(frozen=True)
+class SampleRatio:
+    """Both are p-values; small says that the users are not split as declared."""
+
+    always_valid: float
+    chi_square: float | None
+    """For a single look; None with too few users to say."""
+
+    @property
+    def is_alarm(self) -> bool:
+        return self.always_valid < ALARM
+
+
+def sample_ratio(users: Mapping[str, int], shares: Mapping[str, float]) -> SampleRatio:
+    """Judge so many users in each variant under these shares.
+
+    The always-valid p-value is one over a Bayes factor: the probability of the counts under a Dirichlet around the
+    declared shares, over that under the shares themselves. It is exact at any number of users, and by Ville's
+    inequality it ever falls below α in at most α of all right splits (Lindon and Malek 2022, "Anytime-valid inference
+    for multinomial count data"). A variant that users saw and that the shares give to nobody has the p-value 0.
+    """
+    if any(count and not shares.get(variant) for variant, count in users.items()):
+        return SampleRatio(0.0, 0.0)
+    variants = [variant for variant, share in shares.items() if share]
+    counts = np.array([users.get(variant, 0) for variant in variants], float)  # (V,)
+    expected_shares = np.array([shares[variant] for variant in variants])
+    if len(variants) < 2 or not counts.sum():
+        return SampleRatio(1.0, None)
+    prior = CONCENTRATION * expected_shares
+    log_factor = _log_beta(prior + counts) - _log_beta(prior) - float(counts @ np.log(expected_shares))
+    expected = counts.sum() * expected_shares
+    single = None if expected.min() < MIN_EXPECTED_USERS else float(stats.chisquare(counts, expected).pvalue)
+    return SampleRatio(exp(min(0.0, -log_factor)), single)
+
+
+def _log_beta(weights: np.ndarray) -> float:
+    return float(special.gammaln(weights).sum() - special.gammaln(weights.sum()))
