@@ -9,7 +9,7 @@ from scipy import special, stats
 
 ALARM = 0.001
 """In at most so many of all right splits the alarm ever goes off, however often somebody looks."""
-CONCENTRATION = 1000.0
+CONCENTRATION = 3000.0
 """How near to the declared shares the alternative expects the true ones: the Dirichlet's total weight."""
 MIN_EXPECTED_USERS = 5
 """Below so many expected users in a variant, the chi-square distribution is no approximation."""

@@ -1,86 +1,118 @@
 """The drift check of one pipeline run: windows of the marts in, outcome rows and an HTML report out."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
+from recsys.artifacts import FCT_INTERACTIONS
+from recsys.bundle import MANIFEST, read_arrays, read_catalogue
+from recsys.columns import ITEM_ID
 from recsys.interval import Interval
-from recsys.receipts import code_fingerprint, fingerprint, latest, recall, record
+from recsys.receipts import code_fingerprint, file_fingerprint, fingerprint, latest, recall, record
 from recsys.settings import Settings
 from recsys.warehouse import Outcome, connect, write_outcomes
 
 log = logging.getLogger(__name__)
 
 STATION, TASK, CHECK = "monitoring", "monitoring.drift", "drift"
+EMBEDDINGS = "embeddings of the used items"
+VECTORS = "item_vectors"
 
 
 def check_drift(settings: Settings, interval: Interval) -> dict[str, Any]:
-    """Judge each watched column and write what was found. Drift is news, not an error: the verdict is `warn`.
+    """Judge each watched column, the embeddings of what was used and the quality of the answers, and write what was
+    found. Drift is news, not an error: the verdict is `warn`.
 
     Raises:
         CheckFailed: there are no events.
         MissingArtifact: the marts of this interval were not built.
     """
     report = settings.var_dir / "reports" / f"drift-{interval.as_of}.html"
+    manifest = settings.served_model / MANIFEST
     with connect(settings) as connection:
         wanted = fingerprint(
-            code_fingerprint(STATION, "recsys"), latest(connection, "dbt.build", interval.key)[0], settings.seed
+            code_fingerprint(STATION, "recsys"),
+            latest(connection, "dbt.build", interval.key)[0],
+            settings.seed,
+            file_fingerprint(manifest) if manifest.exists() else None,
         )
         done = recall(connection, TASK, interval.key, wanted)
         if done is not None and report.exists():
             return {"unchanged": True, **done}
-        detail = _judge(connection, interval, settings.seed, report)
+        detail = _judge(connection, interval, settings, report)
         record(connection, TASK, interval.key, wanted, detail)
     return {"unchanged": False, **detail}
 
 
-def _judge(connection: psycopg.Connection, interval: Interval, seed: int, report: Path) -> dict[str, Any]:
-    import pandas as pd
-
-    from monitoring.drift import Kind, measure  # Evidently: seconds
+def _judge(connection: psycopg.Connection, interval: Interval, settings: Settings, report: Path) -> dict[str, Any]:
+    from monitoring.concept import judge_concept, outcome
+    from monitoring.drift import measure, write_page
     from monitoring.windows import WATCHED, find_cut, read
 
     cut = find_cut(connection, interval)
-    windows = [read(connection, watched, interval, cut, seed) for watched in WATCHED]
-    kinds: dict[str, Kind] = {}
-    for watched in WATCHED:
-        kinds |= {f"{watched.table}.{name}": "number" for name in watched.numbers}
-        kinds |= {f"{watched.table}.{name}": "category" for name in watched.categories}
-    drifts = measure(
-        pd.concat([window.reference for window in windows], axis=1),
-        pd.concat([window.current for window in windows], axis=1),
-        kinds,
-        report,
-    )
-    write_outcomes(
-        connection,
-        [
+    windows = [read(connection, watched, interval, cut, settings.seed) for watched in WATCHED]
+    columns = [column for window in windows for column in window.columns()]
+    drifts = measure(columns, settings.seed)
+    write_page(columns, drifts, report)
+    embeddings = _embeddings(connection, interval, settings, cut)
+    concepts = judge_concept(connection, interval, settings.seed)
+    seen: set[str] = set()
+    rows = [outcome(STATION, interval, *concept) for concept in concepts]
+    for drift in [*drifts, *embeddings]:
+        # the first judgement on a column is the one that people know; a second one says how it was measured
+        check = f"{CHECK}_{drift.method}" if drift.column in seen else CHECK
+        seen.add(drift.column)
+        rows.append(
             Outcome(
                 STATION,
                 interval.as_of,
-                CHECK,
-                "not judged: too few rows" if drift.score is None else f"{drift.score:.4f}",
-                f"{drift.method} < {drift.threshold}",
+                check,
+                f"not judged: {drift.note}" if drift.score is None else f"{drift.score:.4f}",
+                f"{drift.method} <= {drift.threshold:.4f}",
                 "warn" if drift.is_drifted else "pass",
                 subject=drift.column,
                 detail={
                     "score": drift.score,
+                    "largest_of_chance": drift.chance,
                     "cut": cut.isoformat(),
                     "reference_rows": drift.reference_rows,
                     "current_rows": drift.current_rows,
                 },
             )
-            for drift in drifts
-        ],
-    )
-    drifted = [drift.column for drift in drifts if drift.is_drifted]
-    log.info("%s of %s columns drifted: %s", len(drifted), len(drifts), ", ".join(drifted) or "none")
+        )
+    write_outcomes(connection, rows)
+    drifted = list(dict.fromkeys(drift.column for drift in [*drifts, *embeddings] if drift.is_drifted))
+    log.info("%s of %s columns drifted: %s", len(drifted), len(columns), ", ".join(drifted) or "none")
     return {
-        "columns": len(drifts),
-        "judged": sum(drift.score is not None for drift in drifts),
+        "columns": len(columns),
+        "judged": len({drift.column for drift in drifts if drift.score is not None}),
         "drifted": drifted,
+        "concept_drifted": [domain for domain, found in concepts if found is not None and found.is_drifted],
         "cut": cut.isoformat(),
         "report": str(report),
     }
+
+
+def _embeddings(connection: psycopg.Connection, interval: Interval, settings: Settings, cut: Any) -> list[Any]:
+    """Return the judgement on what was used, in the served model's own space; nothing without a model that has one."""
+    import numpy as np
+
+    from monitoring.drift import measure_embeddings
+    from monitoring.windows import WATCHED, read
+
+    folder = settings.served_model
+    if not (folder / f"{VECTORS}.npy").exists():
+        return []
+    vectors, catalogue = read_arrays(folder)[VECTORS], read_catalogue(folder)
+    index = {item: number for number, item in enumerate(catalogue.item_id)}
+    events = next(watched for watched in WATCHED if watched.table == FCT_INTERACTIONS)
+    used = read(connection, replace(events, numbers=(), categories=(ITEM_ID,)), interval, cut, settings.seed)
+    rows, units = [], []
+    for window in (used.reference, used.current):
+        known = np.array([index.get(item, -1) for item in window[ITEM_ID].tolist()], int)
+        rows.append(vectors[known[known >= 0]].astype(float))
+        units.append(window[events.unit][known >= 0])
+    return [measure_embeddings(EMBEDDINGS, *rows, tuple(units), settings.seed)]

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import pandas as pd
+import numpy as np
 import psycopg
 
+from monitoring.drift import Column, Kind
 from recsys import columns as c
 from recsys.artifacts import (
     DIM_ITEMS,
@@ -33,19 +34,21 @@ class Watched:
     table: str
     instant: str
     key: str
+    unit: str
+    """Rows of one unit hang together: a user's events, an item's states."""
     numbers: tuple[str, ...]
     categories: tuple[str, ...] = ()
     of_domains: str = f"{c.DOMAIN} = any(%(domains)s)"
 
 
 WATCHED = (
-    Watched(FCT_INTERACTIONS, c.OCCURRED_AT, c.EVENT_ID, (c.RATING,), (c.EVENT_TYPE, c.DOMAIN)),
+    Watched(FCT_INTERACTIONS, c.OCCURRED_AT, c.EVENT_ID, c.USER_ID, (c.RATING,), (c.EVENT_TYPE, c.DOMAIN)),
     Watched(
-        FEAT_USER_ACTIVITY, c.EVENT_TIMESTAMP, c.USER_ID, USER_FEATURES,
+        FEAT_USER_ACTIVITY, c.EVENT_TIMESTAMP, c.USER_ID, c.USER_ID, USER_FEATURES,
         of_domains=f"{c.USER_ID} in (select {c.USER_ID} from {DIM_USERS} where domains && %(domains)s)",
     ),
     Watched(
-        FEAT_ITEM_POPULARITY, c.EVENT_TIMESTAMP, c.ITEM_ID, ITEM_FEATURES,
+        FEAT_ITEM_POPULARITY, c.EVENT_TIMESTAMP, c.ITEM_ID, c.ITEM_ID, ITEM_FEATURES,
         of_domains=f"{c.ITEM_ID} in (select {c.ITEM_ID} from {DIM_ITEMS} where {c.DOMAIN} = any(%(domains)s))",
     ),
 )  # fmt: skip
@@ -53,10 +56,24 @@ WATCHED = (
 
 @dataclass(frozen=True)
 class Windows:
-    """Samples of one table, before the cut and from it on; columns are named `<table>.<column>`."""
+    """Samples of one table, before the cut and from it on: column → values, the unit's column among them."""
 
-    reference: pd.DataFrame
-    current: pd.DataFrame
+    watched: Watched
+    reference: dict[str, np.ndarray]
+    current: dict[str, np.ndarray]
+
+    def columns(self) -> list[Column]:
+        """Return the watched columns as they are judged, named `<table>.<column>`."""
+        kinds: dict[str, Kind] = dict.fromkeys(self.watched.numbers, "number")
+        kinds |= dict.fromkeys(self.watched.categories, "category")
+        unit = self.watched.unit
+        return [
+            Column(
+                f"{self.watched.table}.{name}", kind, self.reference[name], self.reference[unit], self.current[name],
+                self.current[unit],
+            )
+            for name, kind in kinds.items()
+        ]  # fmt: skip
 
 
 def find_cut(connection: psycopg.Connection, interval: Interval) -> datetime:
@@ -90,13 +107,14 @@ def read(connection: psycopg.Connection, watched: Watched, interval: Interval, c
         "cut": cut, "end": interval.end, "domains": list(interval.domains), "seed": seed, "rows": SAMPLE_ROWS
     }  # fmt: skip
     frames = {name: _sample(connection, watched, bound, parameters) for name, bound in bounds.items()}
-    return Windows(**frames)
+    return Windows(watched, **frames)
 
 
-def _sample(connection: psycopg.Connection, watched: Watched, bound: str, parameters: dict[str, Any]) -> pd.DataFrame:
-    selected = ", ".join(
-        [f"{name}::float8" for name in watched.numbers] + [f"{name}::text" for name in watched.categories]
-    )
+def _sample(
+    connection: psycopg.Connection, watched: Watched, bound: str, parameters: dict[str, Any]
+) -> dict[str, np.ndarray]:
+    texts = [watched.unit, *watched.categories]
+    selected = ", ".join([f"{name}::text" for name in texts] + [f"{name}::float8" for name in watched.numbers])
     cursor = connection.execute(
         f"""
         select {selected} from {watched.table} where {bound} and {watched.of_domains}
@@ -105,6 +123,8 @@ def _sample(connection: psycopg.Connection, watched: Watched, bound: str, parame
         parameters,
         binary=True,
     )
-    names = [f"{watched.table}.{name}" for name in (*watched.numbers, *watched.categories)]
-    frame = pd.DataFrame(cursor.fetchall(), columns=names)
-    return frame.astype({f"{watched.table}.{name}": "float64" for name in watched.numbers})
+    rows = cursor.fetchall()
+    names = (*texts, *watched.numbers)
+    columns = zip(*rows, strict=True) if rows else ((),) * len(names)
+    kinds = [object] * len(texts) + [float] * len(watched.numbers)
+    return {name: np.array(column, kind) for name, column, kind in zip(names, columns, kinds, strict=True)}

@@ -23,10 +23,10 @@ def test_the_single_look_is_the_chi_square_test():
 
 
 def test_the_bayes_factor_by_hand():
-    # two users, one in each half: under the shares 1/4; under a Beta(500, 500) E[p(1-p)] = 500·500 / (1000·1001)
-    assert CONCENTRATION == 1000
+    # two users: under the shares 1/4 for any two halves; under a Beta(c, c) E[p²] = c(c+1) / (2c(2c+1))
+    half = CONCENTRATION / 2
     assert sample_ratio({"a": 1, "b": 1}, HALVES).always_valid == 1  # the shares are likelier
-    alternative = 500 * 501 / (1000 * 1001)  # both in one half
+    alternative = half * (half + 1) / (2 * half * (2 * half + 1))  # both in one half
     assert sample_ratio({"a": 2}, HALVES).always_valid == pytest.approx(0.25 / alternative)
 
 

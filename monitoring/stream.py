@@ -1,0 +1,91 @@
+"""Did the quality of the answers fall, and when? Page and Hinkley's test over a stream of one number a request.
+
+The statistic is how far the cumulated shortfall below the expected mean has risen above its lowest point (Page 1954;
+Hinkley 1971). It needs no window: a small fall is found after long, a large one at once. Shapes: N values, R replays.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+REPLAYS = 199
+"""A/A replays of the stream; each is as long as both windows."""
+TOLERATED = 0.05
+"""Shortfall that does not count, in standard deviations of a request's quality."""
+
+
+@dataclass
+class PageHinkley:
+    """The test of one stream, value by value."""
+
+    mean: float
+    """What is expected of each value."""
+    tolerated: float
+    """Shortfall of each value that does not count, in its own unit."""
+    threshold: float
+    statistic: float = 0.0
+
+    def update(self, value: float) -> bool:
+        """Take the next value; return whether the quality has fallen."""
+        self.statistic = max(0.0, self.statistic + self.mean - value - self.tolerated)
+        return self.statistic > self.threshold
+
+
+def page_hinkley(values: np.ndarray, mean: np.ndarray | float, tolerated: np.ndarray | float) -> np.ndarray:
+    """Return the statistic after each value of each stream. (…, N) → (…, N)"""
+    risen = np.cumsum(np.asarray(mean)[..., None] - values - np.asarray(tolerated)[..., None], axis=-1)
+    lowest = np.minimum(np.minimum.accumulate(risen, axis=-1), 0.0)
+    return risen - lowest
+
+
+@dataclass(frozen=True)
+class StreamDrift:
+    """The judgement on one stream."""
+
+    reference_mean: float
+    current_mean: float
+    statistic: float
+    threshold: float
+    alarm_at: int | None
+    """Index of the first value of the current window at which the alarm went off."""
+
+    @property
+    def is_drifted(self) -> bool:
+        return self.alarm_at is not None
+
+
+def judge_stream(reference: np.ndarray, current: np.ndarray, units: tuple, seed: int) -> StreamDrift:
+    """Return whether quality fell in the current window, below what it was in the reference.
+
+    The threshold is the largest statistic of `REPLAYS` A/A replays: the same values, unit by unit in random order, cut
+    into windows as long as these. Values of one unit stay together there, which makes chance look larger than it is in
+    the order of time, never smaller.
+
+    Args:
+        reference: quality of each request, in the order of time. (N,)
+        current: likewise. (M,)
+        units: whose requests they are, of both windows. ((N,), (M,))
+
+    Raises:
+        ValueError: a window is empty.
+    """
+    if not len(reference) or not len(current):
+        raise ValueError(f"windows of {len(reference)} and {len(current)} values: both need some")
+    pooled, n = np.concatenate([reference, current]), len(reference)
+    _, unit = np.unique(np.concatenate(units), return_inverse=True)
+    rng = np.random.default_rng(seed)
+    largest = np.empty(REPLAYS)
+    for number in range(REPLAYS):
+        stream = pooled[np.argsort(rng.permutation(unit.max() + 1)[unit], kind="stable")]
+        largest[number] = _statistics(stream[:n], stream[n:]).max()
+    found = _statistics(reference, current)
+    threshold = float(largest.max())
+    above = np.flatnonzero(found > threshold)
+    return StreamDrift(
+        float(reference.mean()), float(current.mean()), float(found.max()), threshold,
+        int(above[0]) if len(above) else None,
+    )  # fmt: skip
+
+
+def _statistics(reference: np.ndarray, current: np.ndarray) -> np.ndarray:
+    return page_hinkley(current, float(reference.mean()), TOLERATED * float(reference.std()))
