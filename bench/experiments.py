@@ -148,7 +148,7 @@ def ratio_variance() -> list[Row]:
 
 
 def traffic(path: Path | None) -> pd.DataFrame:
-    """Return real ratings: user, rating, item's popularity, decade of the film or its rank's third, quality of a request.
+    """Return real ratings: user, rating, the film's popularity (its quarter is the kind), the user's activity, quality.
 
     The quality is whether the film is among the user's liked ones (four stars and more): a click, as it were.
     """
@@ -237,9 +237,9 @@ def planted(frame: pd.DataFrame, source: str, times: int = 100) -> list[Row]:
     ]
 
 
-NOTES = """The sequential intervals are an asymptotic confidence sequence, the alarm on the split is a Bayes factor with Ville's
-inequality, drift thresholds come from A/A replays by whole users in each check; docs/experiments.md has formulas and sources. The
-constant thresholds of before took the rows of a user for independent ones.
+NOTES = """The sequential intervals are an asymptotic confidence sequence, the alarm on the split is a Bayes factor with
+Ville's inequality, drift thresholds come from A/A replays by whole users in each check; docs/experiments.md has the
+formulas and sources. The constant thresholds of before took the rows of a user for independent ones.
 
 Reference values to 1e-9 are tests: `tests/experiments`, `tests/monitoring/test_drift.py`."""
 

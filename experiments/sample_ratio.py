@@ -2,15 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import exp
+from math import exp, log
 
 import numpy as np
 from scipy import special, stats
 
 ALARM = 0.001
 """In at most so many of all right splits the alarm ever goes off, however often somebody looks."""
-CONCENTRATION = 3000.0
-"""How near to the declared shares the alternative expects the true ones: the Dirichlet's total weight."""
+CONCENTRATIONS = (100.0, 1_000.0, 10_000.0)
+"""How near to the declared shares the alternatives expect the true ones: the Dirichlets' total weights. Large faults show
+early, small ones late."""
 MIN_EXPECTED_USERS = 5
 """Below so many expected users in a variant, the chi-square distribution is no approximation."""
 
@@ -31,8 +32,8 @@ class SampleRatio:
 def sample_ratio(users: Mapping[str, int], shares: Mapping[str, float]) -> SampleRatio:
     """Judge so many users in each variant under these shares.
 
-    The always-valid p-value is one over a Bayes factor: the probability of the counts under a Dirichlet around the
-    declared shares, over that under the shares themselves. It is exact at any number of users, and by Ville's
+    The always-valid p-value is one over a Bayes factor: the probability of the counts under Dirichlets around the
+    declared shares (each as likely), over that under the shares themselves. It is exact at any number of users, and by Ville's
     inequality it ever falls below α in at most α of all right splits (Lindon and Malek 2022, "Anytime-valid inference
     for multinomial count data"). A variant that users saw and that the shares give to nobody has the p-value 0.
     """
@@ -43,8 +44,11 @@ def sample_ratio(users: Mapping[str, int], shares: Mapping[str, float]) -> Sampl
     expected_shares = np.array([shares[variant] for variant in variants])
     if len(variants) < 2 or not counts.sum():
         return SampleRatio(1.0, None)
-    prior = CONCENTRATION * expected_shares
-    log_factor = _log_beta(prior + counts) - _log_beta(prior) - float(counts @ np.log(expected_shares))
+    log_factors = [
+        _log_beta(prior + counts) - _log_beta(prior) - float(counts @ np.log(expected_shares))
+        for prior in (concentration * expected_shares for concentration in CONCENTRATIONS)
+    ]
+    log_factor = float(special.logsumexp(log_factors)) - log(len(CONCENTRATIONS))
     expected = counts.sum() * expected_shares
     single = None if expected.min() < MIN_EXPECTED_USERS else float(stats.chisquare(counts, expected).pvalue)
     return SampleRatio(exp(min(0.0, -log_factor)), single)

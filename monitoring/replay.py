@@ -22,8 +22,8 @@ MIN_UNITS = 20
 def groups_of(
     reference_units: np.ndarray, current_units: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return a group for each row of both windows, from 0; a group holds whole units of one window, and the windows have
-    groups in proportion to their rows. (N,), (M,)"""
+    """Return a group for each row of both windows, from 0; a group holds whole units of one window, and the windows
+    have groups in proportion to their rows. (N,), (M,)"""
     rows = len(reference_units) + len(current_units)
     labelled, first = [], 0
     for units in (reference_units, current_units):
@@ -37,7 +37,8 @@ def groups_of(
 
 def totals(groups: np.ndarray, columns: np.ndarray, n_groups: int, n_columns: int) -> np.ndarray:
     """Return how many rows of each group fall into each column. (G, B)"""
-    return np.bincount(groups * n_columns + columns, minlength=n_groups * n_columns).reshape(n_groups, n_columns)
+    counts = np.bincount(groups * n_columns + columns, minlength=n_groups * n_columns)
+    return counts.reshape(n_groups, n_columns).astype(float)  # products of whole numbers are slow
 
 
 def of_chance(
@@ -66,7 +67,7 @@ def of_chance(
     common, found = of(sums.sum(0)), []
     for dealt, groups in ((there, sums[:n_reference]), (here, sums[n_reference:])):
         count = len(groups)
-        drawn = of(rng.multinomial(count, np.full(count, 1 / count), REPLAYS) @ groups)
+        drawn = of(rng.multinomial(count, np.full(count, 1 / count), REPLAYS).astype(float) @ groups)
         moved = (drawn - of(groups.sum(0))) * np.sqrt(count / max(1, count - 1))
         found.append(np.concatenate([of(dealt), common + moved]))
     return found[0], found[1]

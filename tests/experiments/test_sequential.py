@@ -9,7 +9,7 @@ from statsmodels.stats.power import NormalIndPower
 
 from experiments import planning
 from experiments.estimates import Effect
-from experiments.sample_ratio import ALARM, CONCENTRATION, sample_ratio
+from experiments.sample_ratio import ALARM, CONCENTRATIONS, sample_ratio
 from experiments.sequential import Sequence
 
 HALVES = {"a": 0.5, "b": 0.5}
@@ -23,10 +23,9 @@ def test_the_single_look_is_the_chi_square_test():
 
 
 def test_the_bayes_factor_by_hand():
-    # two users: under the shares 1/4 for any two halves; under a Beta(c, c) E[p²] = c(c+1) / (2c(2c+1))
-    half = CONCENTRATION / 2
+    # two users: under the shares 1/4 for any two halves; under a Beta(c/2, c/2) E[p²] = c/2 (c/2 + 1) / (c(c+1))
     assert sample_ratio({"a": 1, "b": 1}, HALVES).always_valid == 1  # the shares are likelier
-    alternative = half * (half + 1) / (2 * half * (2 * half + 1))  # both in one half
+    alternative = np.mean([(c / 2) * (c / 2 + 1) / (c * (c + 1)) for c in CONCENTRATIONS])  # both in one half
     assert sample_ratio({"a": 2}, HALVES).always_valid == pytest.approx(0.25 / alternative)
 
 
