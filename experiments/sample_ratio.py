@@ -10,8 +10,8 @@ from scipy import special, stats
 ALARM = 0.001
 """In at most so many of all right splits the alarm ever goes off, however often somebody looks."""
 CONCENTRATIONS = (100.0, 1_000.0, 10_000.0)
-"""How near to the declared shares the alternatives expect the true ones: the Dirichlets' total weights. Large faults show
-early, small ones late."""
+"""How near to the declared shares the alternatives expect the true ones: the Dirichlets' total weights. Large faults
+show early, small ones late."""
 MIN_EXPECTED_USERS = 5
 """Below so many expected users in a variant, the chi-square distribution is no approximation."""
 
@@ -33,9 +33,10 @@ def sample_ratio(users: Mapping[str, int], shares: Mapping[str, float]) -> Sampl
     """Judge so many users in each variant under these shares.
 
     The always-valid p-value is one over a Bayes factor: the probability of the counts under Dirichlets around the
-    declared shares (each as likely), over that under the shares themselves. It is exact at any number of users, and by Ville's
-    inequality it ever falls below α in at most α of all right splits (Lindon and Malek 2022, "Anytime-valid inference
-    for multinomial count data"). A variant that users saw and that the shares give to nobody has the p-value 0.
+    declared shares (each as likely), over that under the shares themselves. It is exact at any number of users, and by
+    Ville's inequality it ever falls below α in at most α of all right splits (Lindon and Malek 2022, "Anytime-valid
+    inference for multinomial count data"). A variant that users saw and that the shares give to nobody has the p-value
+    0.
     """
     if any(count and not shares.get(variant) for variant, count in users.items()):
         return SampleRatio(0.0, 0.0)

@@ -89,7 +89,7 @@ def measure(columns: Sequence[Column], seed: int) -> list[Drift]:
         (reference, reference_units), (current, current_units) = kept
         groups = replay.groups_of(reference_units, current_units, rng)
         for method, floor, index, score in _methods(column.kind, reference, current):
-            score_, chance = _judged(groups, index, len(reference), score, rng)
+            score_, chance = _judged(groups, index, score, seed)
             found.append(Drift(column.name, method, max(floor, chance), len(reference), len(current), score_, chance))
     return found
 
@@ -113,7 +113,7 @@ def measure_embeddings(name: str, reference: np.ndarray, current: np.ndarray, un
     sums = np.zeros((int(groups.max()) + 1, rows.shape[1] + 1))  # the last column counts
     np.add.at(sums[:, :-1], groups, rows)
     sums[:, -1] = np.bincount(groups)
-    means = replay.of_chance(sums, int(of_reference.max()) + 1, replay.means, rng)
+    means = replay.of_chance(sums, int(of_reference.max()) + 1, replay.means, seed)
     scores = distances.mean_shift(*means, spread)  # as it is, then by chance
     chance = float(scores[1:].max())
     threshold = max(EMBEDDING_FLOOR, chance)
@@ -161,14 +161,12 @@ def _methods(kind: Kind, reference: np.ndarray, current: np.ndarray) -> list[tup
     ]
 
 
-def _judged(
-    groups: tuple[np.ndarray, np.ndarray], index: np.ndarray, n_rows: int, score: Score, rng: np.random.Generator
-) -> tuple[float, float]:
+def _judged(groups: tuple[np.ndarray, np.ndarray], index: np.ndarray, score: Score, seed: int) -> tuple[float, float]:
     """Return the distance of the windows, and the largest of the replays."""
     n_columns, n_reference = int(index.max()) + 1, int(groups[0].max()) + 1
     n_groups = int(groups[1].max()) + 1
     sums = replay.totals(np.concatenate(groups), index, n_groups, n_columns)
-    scores = score(*replay.of_chance(sums, n_reference, replay.shares, rng))
+    scores = score(*replay.of_chance(sums, n_reference, replay.shares, seed))
     return float(scores[0]), float(scores[1:].max())
 
 

@@ -9,6 +9,7 @@ Shapes: G groups of units, B columns of whatever is summed up (counts of bins, s
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 
@@ -42,7 +43,7 @@ def totals(groups: np.ndarray, columns: np.ndarray, n_groups: int, n_columns: in
 
 
 def of_chance(
-    sums: np.ndarray, n_reference: int, of: Callable[[np.ndarray], np.ndarray], rng: np.random.Generator
+    sums: np.ndarray, n_reference: int, of: Callable[[np.ndarray], np.ndarray], seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return what is compared of both windows: as it is (row 0), in `REPLAYS` replays, and in as many resamplings.
 
@@ -54,23 +55,37 @@ def of_chance(
         sums: of each group, those of the reference first. (G, B)
         n_reference: how many groups are the reference's.
         of: from sums of a window to what is compared, e.g. shares. (…, B) → (…, C)
+        seed: of the dealing, which is the same for all columns with as many groups.
 
     Returns:
         Two arrays (1 + 2 R, C).
     """
-    order = np.argsort(rng.random((REPLAYS, len(sums))), axis=1)
-    is_reference = np.zeros((REPLAYS + 1, len(sums)))
-    is_reference[0, :n_reference] = 1
-    np.put_along_axis(is_reference[1:], order[:, :n_reference], 1, axis=1)
-    there = is_reference @ sums
+    there = _deals(seed, len(sums), n_reference) @ sums
     here = sums.sum(0) - there
     common, found = of(sums.sum(0)), []
     for dealt, groups in ((there, sums[:n_reference]), (here, sums[n_reference:])):
         count = len(groups)
-        drawn = of(rng.multinomial(count, np.full(count, 1 / count), REPLAYS).astype(float) @ groups)
+        drawn = of(_draws(seed, count) @ groups)
         moved = (drawn - of(groups.sum(0))) * np.sqrt(count / max(1, count - 1))
         found.append(np.concatenate([of(dealt), common + moved]))
     return found[0], found[1]
+
+
+@lru_cache(maxsize=8)
+def _deals(seed: int, n_groups: int, n_reference: int) -> np.ndarray:
+    """Return which groups are the reference's, 1 or 0: as it is, then in each replay. (R + 1, G)"""
+    order = np.argsort(np.random.default_rng([seed, n_groups]).random((REPLAYS, n_groups)), axis=1)
+    is_reference = np.zeros((REPLAYS + 1, n_groups))
+    is_reference[0, :n_reference] = 1
+    np.put_along_axis(is_reference[1:], order[:, :n_reference], 1, axis=1)
+    return is_reference
+
+
+@lru_cache(maxsize=8)
+def _draws(seed: int, n_groups: int) -> np.ndarray:
+    """Return how often each group is drawn in each resampling. (R, G)"""
+    rng = np.random.default_rng([seed, n_groups, 1])
+    return rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), REPLAYS).astype(float)
 
 
 def shares(sums: np.ndarray) -> np.ndarray:

@@ -31,7 +31,7 @@ def test_the_bayes_factor_by_hand():
 
 def test_a_51_49_split_of_100_000_users_is_an_alarm_and_fair_ones_are_not():
     assert sample_ratio({"a": 51_000, "b": 49_000}, HALVES).is_alarm
-    fair = np.random.default_rng(1).binomial(1000, 0.5, (150, 20)).cumsum(1)  # a look after every thousand users
+    fair = np.random.default_rng(1).binomial(1000, 0.5, (60, 20)).cumsum(1)  # a look after every thousand users
     alarms = sum(
         any(sample_ratio({"a": int(n), "b": 1000 * (day + 1) - int(n)}, HALVES).is_alarm for day, n in enumerate(looks))
         for looks in fair
