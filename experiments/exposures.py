@@ -13,8 +13,8 @@ import psycopg
 
 from recsys import columns as c
 from recsys.artifacts import DIM_ITEMS, FCT_IMPRESSIONS, FCT_INTERACTIONS
-from recsys.assignment import assign, bucket
-from recsys.experiments import LIST_LAYER, Experiment
+from recsys.assignment import BUCKETS, assign, bucket
+from recsys.experiments import HOLDOUT, LIST_LAYER, Experiment
 from recsys.interval import Interval
 
 MOST_CLICKS_A_MINUTE = 120
@@ -78,7 +78,7 @@ def read_exposed(
         f"select {', '.join(names)} from ({QUERY}) as exposed order by {names[0]}",
         {
             "start": _midnight(experiment.starts_on), "end": end, "domains": list(interval.domains),
-            "variants": list(experiment.shares) if is_list else None, 
+            "variants": list(experiment.shares) if is_list else None, "holdout": HOLDOUT,
             "stopped": list(stopped), "stopped_at": list(stopped.values()),
             "prior": timedelta(days=PRIOR_DAYS), "from": timedelta(days=RETENTION_DAYS[0]),
             "until": timedelta(days=RETENTION_DAYS[1]),
@@ -90,6 +90,7 @@ def read_exposed(
     columns = zip(*rows, strict=True) if rows else ([] for _ in names)
     kinds = (str, str, float, bool, bool, float, float, float, bool, bool, float, float)
     exposed = Exposed(*(np.array(list(column), kind) for column, kind in zip(columns, kinds, strict=True)))
+    exposed = _of_its_buckets(exposed, experiment)
     return exposed if is_list else _dealt_again(exposed, experiment)
 
 
@@ -97,12 +98,18 @@ def _midnight(day: date) -> datetime:
     return datetime.combine(day, time(), UTC)
 
 
-def _dealt_again(exposed: Exposed, experiment: Experiment) -> Exposed:
+def _of_its_buckets(exposed: Exposed, experiment: Experiment) -> Exposed:
+    """Return the users who take part: experiments of one layer may give their variants the same names."""
     first, end = experiment.buckets
+    if (first, end) == (0, BUCKETS):
+        return exposed
     takes_part = [first <= bucket(user, experiment.layer) < end for user in exposed.user_id.tolist()]
-    kept = exposed.where(np.array(takes_part, bool))
-    variants = [assign(user, experiment.name, experiment.shares) for user in kept.user_id.tolist()]
-    return replace(kept, variant=np.array(variants, str), is_crossed=np.zeros(len(kept), bool))
+    return exposed.where(np.array(takes_part, bool))
+
+
+def _dealt_again(exposed: Exposed, experiment: Experiment) -> Exposed:
+    variants = [assign(user, experiment.name, experiment.shares) for user in exposed.user_id.tolist()]
+    return replace(exposed, variant=np.array(variants, str), is_crossed=np.zeros(len(exposed), bool))
 
 
 QUERY = f"""
@@ -121,7 +128,9 @@ QUERY = f"""
         where
             {c.SHOWN_AT} >= %(start)s and {c.SHOWN_AT} < %(end)s
             and {c.DOMAIN} = any(%(domains)s)
-            and (%(variants)s::text[] is null or {c.VARIANT} = any(%(variants)s))
+            and case
+                when %(variants)s::text[] is null then {c.VARIANT} != %(holdout)s else {c.VARIANT} = any(%(variants)s)
+            end
 
     ),
 

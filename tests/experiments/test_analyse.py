@@ -221,9 +221,26 @@ variants = [
     show(settings, "champion", range(400), clicks=1)
     show(settings, "popular", range(400, 800), clicks=1)
     show(settings, "shuffle", range(800, 1000), clicks=1)
+    show(settings, "holdout", range(1000, 9000, 20), clicks=1)  # they take part in nothing
     users = analyse(settings, INTERVAL)["experiments"]["page-colour"]["users"]
     assert 400 < sum(users.values()) < 600
     assert min(users.values()) > 200
+
+
+def test_experiments_of_one_layer_may_give_variants_the_same_names(settings):
+    declared = settings.experiments_file.read_text().replace(
+        'control = "popular"', 'control = "popular"\nbuckets = [0, 5000]'
+    )
+    settings.experiments_file.write_text(
+        declared + declared.replace("which-list", "again").replace("0, 5000", "5000, 10000")
+    )
+    show(settings, "champion", range(400), clicks=1)
+    show(settings, "popular", range(400, 800), clicks=1)
+    show(settings, "shuffle", range(800, 1000), clicks=1)
+    read = analyse(settings, INTERVAL)["experiments"]
+    each = [sum(read[name]["users"].values()) for name in (NAME, "again")]
+    assert sum(each) == 1000
+    assert 400 < each[0] < 600
 
 
 def test_nothing_shown_has_an_answer(settings):
