@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import exp, log
+from math import log
 
 import numpy as np
 from scipy import special, stats
@@ -32,11 +32,7 @@ class SampleRatio:
 def sample_ratio(users: Mapping[str, int], shares: Mapping[str, float]) -> SampleRatio:
     """Judge so many users in each variant under these shares.
 
-    The always-valid p-value is one over a Bayes factor: the probability of the counts under Dirichlets around the
-    declared shares (each as likely), over that under the shares themselves. It is exact at any number of users, and by
-    Ville's inequality it ever falls below α in at most α of all right splits (Lindon and Malek 2022, "Anytime-valid
-    inference for multinomial count data"). A variant that users saw and that the shares give to nobody has the p-value
-    0.
+    A variant that users saw and that the shares give to nobody has the p-value 0.
     """
     if any(count and not shares.get(variant) for variant, count in users.items()):
         return SampleRatio(0.0, 0.0)
@@ -45,15 +41,25 @@ def sample_ratio(users: Mapping[str, int], shares: Mapping[str, float]) -> Sampl
     expected_shares = np.array([shares[variant] for variant in variants])
     if len(variants) < 2 or not counts.sum():
         return SampleRatio(1.0, None)
-    log_factors = [
-        _log_beta(prior + counts) - _log_beta(prior) - float(counts @ np.log(expected_shares))
-        for prior in (concentration * expected_shares for concentration in CONCENTRATIONS)
-    ]
-    log_factor = float(special.logsumexp(log_factors)) - log(len(CONCENTRATIONS))
     expected = counts.sum() * expected_shares
     single = None if expected.min() < MIN_EXPECTED_USERS else float(stats.chisquare(counts, expected).pvalue)
-    return SampleRatio(exp(min(0.0, -log_factor)), single)
+    return SampleRatio(float(always_valid_p(counts, expected_shares)), single)
 
 
-def _log_beta(weights: np.ndarray) -> float:
-    return float(special.gammaln(weights).sum() - special.gammaln(weights.sum()))
+def always_valid_p(counts: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Return the p-value of users in V variants, counted at any number of looks. (…, V), (V,) → (…)
+
+    It is one over a Bayes factor: the probability of the counts under Dirichlets around the declared shares (each as
+    likely), over that under the shares themselves. It is exact at any number of users, and by Ville's inequality it
+    ever falls below α in at most α of all right splits (Lindon and Malek 2022, "Anytime-valid inference for multinomial
+    count data").
+    """
+    declared = counts @ np.log(shares)
+    priors = [concentration * shares for concentration in CONCENTRATIONS]
+    log_factors = [_log_beta(prior + counts) - _log_beta(prior) - declared for prior in priors]
+    log_factor = special.logsumexp(log_factors, axis=0) - log(len(CONCENTRATIONS))
+    return np.exp(np.minimum(0.0, -log_factor))
+
+
+def _log_beta(weights: np.ndarray) -> np.ndarray:
+    return special.gammaln(weights).sum(-1) - special.gammaln(weights.sum(-1))
