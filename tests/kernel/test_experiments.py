@@ -96,6 +96,9 @@ def test_experiments_of_one_layer_share_no_unit_and_the_rest_gets_the_champion(d
         Assignment("d", "shuffle", 0.9 * 0.25 * 0.2, "second"),
         Assignment("champion", "champion", 0.9 * 0.25),
     ]
+    told = {"holdout": 0.1, "a": 0.225, "b": 0.225, "c": 0.18, "d": 0.045, "champion": 0.225}
+    assert split.variants(DAY) == pytest.approx(told)
+    assert [split.policy_of(variant) for variant in ("d", "b", "holdout")] == ["shuffle", "popular", "champion"]
     counts = Counter(dealt)
     assert set(counts) == set(wanted)
     for assignment in wanted:
