@@ -4,6 +4,7 @@ Precedence: process environment, then `<var_dir>/platform.env` (written by `make
 passwords of this installation), then the defaults below. Names in the environment carry the prefix `RECSYS_`.
 """
 
+import json
 import os
 from datetime import date
 from functools import lru_cache
@@ -76,6 +77,14 @@ class Settings(BaseSettings):
             "PGPASSWORD": unquote(url.password or ""),
             "PGDATABASE": url.path.lstrip("/"),
         }
+
+    def own_environment(self) -> dict[str, str]:
+        """The environment for a process of the same station: it reads these very settings, however they were made."""
+        said = {}
+        for name, value in self.model_dump(mode="json", exclude_none=True).items():
+            variable = type(self).model_fields[name].validation_alias or f"RECSYS_{name.upper()}"
+            said[str(variable)] = value if isinstance(value, str) else json.dumps(value)
+        return {**os.environ, **said}
 
     def child_environment(self) -> dict[str, str]:
         """The environment for a command that this process starts: ours, and what foreign tools read."""

@@ -30,6 +30,10 @@ NO_EXPERIMENT = "none"
 """Variant of an answer whose unit has no id: it takes no part in the experiment."""
 
 
+TOGETHER = 8
+"""Requests that are scored in the loop: they take less than handing them to a thread would."""
+
+
 class Answering:
     """The one way to an answer, behind every door."""
 
@@ -44,6 +48,13 @@ class Answering:
     ):
         self._models, self._users, self._log, self._records = models, users, log, records
         self._weights, self._metrics = dict(weights), metrics
+        self._gathered: list[tuple[str, Wanted, datetime, asyncio.Future[Answer]]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a model was deployed."""
+        return self._models.current is not None
 
     def model(self) -> ServedModel:
         """Return the model that answers now.
@@ -63,8 +74,34 @@ class Answering:
         Raises:
             ServiceUnavailable: no model was deployed yet.
         """
-        (answer,) = await self.answer_all([(user_id, wanted)], instant)
-        return answer
+        self.model()
+        loop = asyncio.get_running_loop()
+        answered: asyncio.Future[Answer] = loop.create_future()
+        if not self._gathered:  # requests that arrive in one turn of the loop share a round trip and a product
+            loop.call_soon(self._start)
+        self._gathered.append((user_id, wanted, instant, answered))
+        return await answered
+
+    def _start(self) -> None:
+        """Answer what was gathered, in groups that do not keep the loop for long."""
+        gathered, self._gathered = self._gathered, []
+        for start in range(0, len(gathered), TOGETHER):
+            task = asyncio.create_task(self._answer_group(gathered[start : start + TOGETHER]))
+            self._tasks.add(task)  # the loop alone would let it go
+            task.add_done_callback(self._tasks.discard)
+
+    async def _answer_group(self, group: Sequence[tuple[str, Wanted, datetime, asyncio.Future[Answer]]]) -> None:
+        try:
+            answers = await self._answer([(user_id, wanted, instant) for user_id, wanted, instant, _ in group])
+        except Exception as error:  # noqa: BLE001 - whoever waits gets it
+            if len(group) > 1:  # what one request breaks, the others must not pay for
+                await asyncio.gather(*(self._answer_group([one]) for one in group))
+            elif not group[0][-1].done():
+                group[0][-1].set_exception(error)
+            return
+        for (*_, answered), answer in zip(group, answers, strict=True):
+            if not answered.done():  # the client may have gone
+                answered.set_result(answer)
 
     async def answer_all(self, asked: Sequence[tuple[str, Wanted]], instant: datetime) -> list[Answer]:
         """Return the lists for these users, in their order: one round trip to the store, one call of the core.
@@ -72,20 +109,23 @@ class Answering:
         Raises:
             ServiceUnavailable: no model was deployed yet.
         """
+        return await self._answer([(user_id, wanted, instant) for user_id, wanted in asked])
+
+    async def _answer(self, asked: Sequence[tuple[str, Wanted, datetime]]) -> list[Answer]:
         model = self.model()
         try:
-            states = await self._users.read([(user_id, _list_domain(model, wanted)) for user_id, wanted in asked])
+            states = await self._users.read([(user_id, _list_domain(model, wanted)) for user_id, wanted, _ in asked])
         except ServiceUnavailable:
             states = [(UNKNOWN_USER, None)] * len(asked)
-        variants = [assign(user_id, EXPERIMENT_SALT, self._weights) for user_id, _ in asked]
+        variants = [assign(user_id, EXPERIMENT_SALT, self._weights) for user_id, _, _ in asked]
         queries, rankings = [], []
-        for (_, wanted), (state, cached), variant in zip(asked, states, variants, strict=True):
+        for (_, wanted, _), (state, cached), variant in zip(asked, states, variants, strict=True):
             personal = variant != VARIANT_POPULAR
             queries.append(Query(wanted.k, state.history, state.features, wanted.items, wanted.domain, personal))
             may_be_cached = personal and state.history and not wanted.items
             rankings.append(self._from_cache(model, cached, state, wanted) if may_be_cached else None)
         open_queries = [query for query, ranking in zip(queries, rankings, strict=True) if ranking is None]
-        if len(open_queries) > 1:  # many take long enough to let others be answered meanwhile
+        if len(open_queries) > TOGETHER:  # many take long enough to let others be answered meanwhile
             scored = iter(await asyncio.to_thread(recommend, model, open_queries))
         else:
             scored = iter(recommend(model, open_queries) if open_queries else [])
@@ -93,7 +133,7 @@ class Answering:
             self._shown(
                 model, uuid4().hex, user_id, variant, query, ranking or next(scored), instant, ranking is not None
             )
-            for (user_id, _), variant, query, ranking in zip(asked, variants, queries, rankings, strict=True)
+            for (user_id, _, instant), variant, query, ranking in zip(asked, variants, queries, rankings, strict=True)
         ]
 
     def answer_session(self, session_id: str | None, wanted: Wanted, instant: datetime) -> Answer:
