@@ -44,6 +44,11 @@ class Settings(BaseSettings):
         {"champion": 0.99, "popular": 0.01}, description="share of the users that each variant gets; sums to one"
     )
     request_days: int = Field(30, ge=1, description="days for which an answer can be explained by its request id")
+    answer_cache_seconds: int = Field(
+        600,
+        ge=0,
+        description="longest life of a list that answers again; the user's next event ends it; 0: none does",
+    )
     schedule_from: date | None = Field(None, description="first day of the daily schedule; set by the first `make up`")
     threads: int = Field(1, ge=1, description="numeric threads of a task (BLAS, OpenMP, torch, TensorFlow)")
     spark_master: str = Field("local[2]", description="Spark master of the batch jobs")

@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
+from time import perf_counter
 from uuid import uuid4
 
 import numpy as np
@@ -12,13 +14,13 @@ from recsys.artifacts import EXPERIMENT_SALT
 from recsys.assignment import assign
 from recsys.errors import ServiceUnavailable
 from recsys.user_state import UserState
-from serving.cache import CachedList
+from serving.cache import CACHED_LENGTH, CachedList, ListLine, life_seconds
 from serving.contracts import Answer, Item, SimilarItems, Wanted, WantedList
 from serving.doors import Refused
-from serving.explanation import Decision, RequestRecord, with_drivers
+from serving.explanation import Decision, RequestRecord, Source, with_drivers
 from serving.metrics import Metrics
 from serving.model import ServedModel
-from serving.ports import EventLog, ModelSource, RequestRecords, Shown, UserStateStore
+from serving.ports import EventLog, Lists, ModelSource, RequestRecords, Shown, UserStateStore
 from serving.recommend import PERSONALISED, VARIANT_POPULAR, Query, Ranking, recommend
 
 UNKNOWN_USER = UserState(history=[], features={}, version=0)
@@ -34,6 +36,11 @@ TOGETHER = 8
 """Requests that are scored in the loop: they take less than handing them to a thread would."""
 
 
+ACTIVITY = "user_interactions_30d"
+MEAN_SHARE = 0.05
+"""Weight of the latest measurement in a moving mean."""
+
+
 class Answering:
     """The one way to an answer, behind every door."""
 
@@ -45,9 +52,14 @@ class Answering:
         records: RequestRecords,
         weights: Mapping[str, float],
         metrics: Metrics,
+        lists: Lists | None = None,
+        list_seconds: int = 0,
     ):
+        """Wire the parts; `lists` takes computed lists for `list_seconds` at most, 0: none."""
         self._models, self._users, self._log, self._records = models, users, log, records
         self._weights, self._metrics = dict(weights), metrics
+        self._lists, self._list_seconds = lists if list_seconds else None, list_seconds
+        self._core_seconds = 0.0  # what the core takes for one list, a moving mean
         self._gathered: list[tuple[str, Wanted, datetime, asyncio.Future[Answer]]] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -118,23 +130,52 @@ class Answering:
         except ServiceUnavailable:
             states = [(UNKNOWN_USER, None)] * len(asked)
         variants = [assign(user_id, EXPERIMENT_SALT, self._weights) for user_id, _, _ in asked]
-        queries, rankings = [], []
-        for (_, wanted, _), (state, cached), variant in zip(asked, states, variants, strict=True):
+        queries, found = [], []
+        for (_, wanted, instant), (state, cached), variant in zip(asked, states, variants, strict=True):
             personal = variant != VARIANT_POPULAR
             queries.append(Query(wanted.k, state.history, state.features, wanted.items, wanted.domain, personal))
             may_be_cached = personal and state.history and not wanted.items
-            rankings.append(self._from_cache(model, cached, state, wanted) if may_be_cached else None)
-        open_queries = [query for query, ranking in zip(queries, rankings, strict=True) if ranking is None]
-        if len(open_queries) > TOGETHER:  # many take long enough to let others be answered meanwhile
-            scored = iter(await asyncio.to_thread(recommend, model, open_queries))
+            found.append(self._from_cache(model, cached, state, wanted, instant) if may_be_cached else None)
+        computed = iter(await self._compute(model, [q for q, stored in zip(queries, found, strict=True) if not stored]))
+        answers = []
+        for (user_id, _, instant), (state, _), variant, query, stored in zip(
+            asked, states, variants, queries, found, strict=True
+        ):
+            ranking, source = stored or (next(computed), "model")
+            if source == "model":
+                ranking = self._remembered(model, user_id, state, query, ranking, instant)
+            answers.append(self._shown(model, uuid4().hex, user_id, variant, query, ranking, instant, source))
+        return answers
+
+    async def _compute(self, model: ServedModel, queries: Sequence[Query]) -> list[Ranking]:
+        """Return the core's rankings, those that will be remembered as long as they are remembered."""
+        if not queries:
+            return []
+        longer = [replace(q, k=max(q.k, CACHED_LENGTH)) if self._is_kept(q) else q for q in queries]
+        started = perf_counter()
+        if len(queries) > TOGETHER:  # many take long enough to let others be answered meanwhile
+            rankings = await asyncio.to_thread(recommend, model, longer)
         else:
-            scored = iter(recommend(model, open_queries) if open_queries else [])
-        return [
-            self._shown(
-                model, uuid4().hex, user_id, variant, query, ranking or next(scored), instant, ranking is not None
-            )
-            for (user_id, _, instant), variant, query, ranking in zip(asked, variants, queries, rankings, strict=True)
-        ]
+            rankings = recommend(model, longer)
+        self._core_seconds += MEAN_SHARE * ((perf_counter() - started) / len(queries) - self._core_seconds)
+        return rankings
+
+    def _is_kept(self, query: Query) -> bool:
+        return bool(self._lists and query.personal and query.history and not query.session)
+
+    def _remembered(
+        self, model: ServedModel, user_id: str, state: UserState, query: Query, ranking: Ranking, instant: datetime
+    ) -> Ranking:
+        """Return the part of a computed ranking that was asked for; a personal one is left behind whole."""
+        if self._lists is None or not self._is_kept(query) or ranking.rung != PERSONALISED:
+            return ranking
+        names = model.retriever.catalogue.item_id
+        items = [(names[item], score) for item, score in zip(ranking.items, ranking.scores, strict=True)]
+        stored = CachedList(model_version=model.version, user_version=state.version, items=items, made_at=instant)
+        seconds = life_seconds(self._list_seconds, state.features.get(ACTIVITY, 0.0))
+        domain = None if model.domains == (query.domain,) else query.domain
+        self._lists.remember(ListLine(user_id=user_id, domain=domain, seconds=seconds, list=stored))
+        return Ranking(ranking.rung, ranking.items[: query.k], ranking.scores[: query.k])
 
     def answer_session(self, session_id: str | None, wanted: Wanted, instant: datetime) -> Answer:
         """Return the list for a session of nobody in particular; no store is asked.
@@ -192,7 +233,7 @@ class Answering:
         query: Query,
         ranking: Ranking,
         instant: datetime,
-        precomputed: bool = False,
+        source: Source = "model",
     ) -> Answer:
         """Return the answer, its impressions and its record on their way."""
         answer = Answer(
@@ -207,13 +248,14 @@ class Answering:
         propensity = None if variant == NO_EXPERIMENT else self._weights[variant]
         if propensity is not None:
             self._log.show(Shown(answer, propensity, instant))
-        source = "precomputed_list" if precomputed else "model"
         self._records.keep(Decision(answer, model, query, source, propensity, instant))
         return answer
 
-    def _from_cache(self, model: ServedModel, cached: str | None, state: UserState, wanted: Wanted) -> Ranking | None:
-        """Return the precomputed ranking if it is exactly what the core would answer now, else None."""
-        result, ranking = "absent", None
+    def _from_cache(
+        self, model: ServedModel, cached: str | None, state: UserState, wanted: Wanted, instant: datetime
+    ) -> tuple[Ranking, Source] | None:
+        """Return the stored ranking, and where it came from, if it is what the core would answer now, else None."""
+        result, found = "absent", None
         if cached is not None:
             try:
                 stored = CachedList.model_validate_json(cached)
@@ -224,11 +266,15 @@ class Answering:
                 same = stored.model_version == model.version and stored.user_version == state.version
                 if same and len(items) == wanted.k and model.allowed(wanted.domain)[items].all():
                     scores = [score for _, score in stored.items[: wanted.k]]
-                    result, ranking = "hit", Ranking(PERSONALISED, items.tolist(), scores)
+                    source: Source = "cached_list" if stored.made_at else "precomputed_list"
+                    result, found = "hit", (Ranking(PERSONALISED, items.tolist(), scores), source)
+                    self._metrics.saved_seconds.inc(self._core_seconds)
+                    if stored.made_at:
+                        self._metrics.cached_age.observe(max(0.0, (instant - stored.made_at).total_seconds()))
                 else:
                     result = "stale"
         self._metrics.cached.labels(result).inc()
-        return ranking
+        return found
 
 
 def _list_domain(model: ServedModel, wanted: Wanted) -> str | None:

@@ -12,9 +12,11 @@ import sys
 import threading
 
 from recsys.settings import Settings
+from serving.cache import ListLine
+from serving.explanation import RequestRecord
 from serving.impressions import ImpressionWriter
 from serving.metrics import Metrics
-from serving.outbox import RECORD, REPORTED
+from serving.outbox import LIST, RECORD, REPORTED
 from serving.request_records import RecordWriter
 
 REPORT_SECONDS = 0.1
@@ -31,7 +33,12 @@ def carry(settings: Settings) -> None:
     for each in (impressions, records, reporting):
         each.start()
     for line in sys.stdin.buffer:
-        (records if line[:1] == RECORD else impressions).put(line[1:])
+        if line[:1] == RECORD:
+            records.put(line[1:], RequestRecord)
+        elif line[:1] == LIST:
+            records.put(line[1:], ListLine)
+        else:
+            impressions.put(line[1:])
     impressions.close()
     records.close()
     ended.set()

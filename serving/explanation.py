@@ -18,7 +18,7 @@ from serving.contracts import Answer
 from serving.model import ServedModel
 from serving.recommend import PERSONALISED, SESSION, Query, seen_items
 
-Source = Literal["model", "precomputed_list"]
+Source = Literal["model", "precomputed_list", "cached_list"]
 
 DRIVERS = 3
 """History items that are named for one shown item, the strongest first."""

@@ -14,16 +14,19 @@ from contextlib import suppress
 from typing import Literal
 
 from recsys.settings import HOME
+from serving.cache import ListLine
 from serving.explanation import Decision, describe
 from serving.metrics import Metrics
 from serving.ports import Shown
 
 log = logging.getLogger(__name__)
 
-Line = Literal[b"S", b"R"]
+Line = Literal[b"S", b"R", b"L"]
 SHOWN: Line = b"S"
 """A line that begins so holds JSON of `Shown`; one that begins with `RECORD` that of a `RequestRecord`."""
 RECORD: Line = b"R"
+LIST: Line = b"L"
+"""A line that begins so holds JSON of `ListLine`."""
 
 GATHER_SECONDS = 0.02
 """How long lines are gathered: one write an answer would cost a switch of processes an answer."""
@@ -81,6 +84,10 @@ class Outbox:
         """Take what an answer was made of. Never waits, never raises."""
         if not self._put(RECORD, json.dumps(describe(decision), separators=(",", ":")).encode()):
             self._metrics.records_dropped.labels("no_room").inc()
+
+    def remember(self, line: ListLine) -> None:
+        """Take a list that may answer again. Never waits, never raises."""
+        self._put(LIST, line.model_dump_json().encode())
 
     def _put(self, kind: Line, content: bytes) -> bool:
         if self._bytes + len(content) > MAX_BYTES_WAITING:

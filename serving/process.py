@@ -59,7 +59,9 @@ def build(settings: Settings, clock: Callable[[], datetime]) -> FastAPI:
         await asyncio.to_thread(event_log.close)
         await store.close()
 
-    answering = Answering(models, users, event_log, records, settings.variant_weights, metrics)
+    answering = Answering(
+        models, users, event_log, records, settings.variant_weights, metrics, outbox, settings.answer_cache_seconds
+    )
     return create_app(
         answering,
         event_log,

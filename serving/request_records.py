@@ -6,17 +6,20 @@ request:<request_id>    JSON of `RequestRecord`, with a time to live
 import logging
 import threading
 from queue import Empty, SimpleQueue
+from typing import Any
 
 from pydantic import ValidationError
 from redis import Redis
 from redis.exceptions import RedisError
 
+from serving.cache import ListLine, list_key
 from serving.explanation import Decision, RequestRecord
 from serving.metrics import REDIS, Metrics
 from serving.online_store import OnlineStore
 from serving.outbox import Outbox
 
 log = logging.getLogger(__name__)
+Kept = RequestRecord | ListLine
 
 RECORDS_WAITING = 1000
 """Records that may wait to be written, up to some 100 kB each; what comes on top is dropped and counted."""
@@ -57,7 +60,7 @@ class RedisRequestRecords:
 
 
 class RecordWriter:
-    """A thread of the carrier that writes records.
+    """A thread of the carrier that writes records, and the lists that may answer again.
 
     While Redis is away records are dropped and counted: an explanation is worth less than the memory it would wait in.
     """
@@ -65,7 +68,7 @@ class RecordWriter:
     def __init__(self, url: str, days: int, metrics: Metrics):
         self._writing = Redis.from_url(url, socket_connect_timeout=WRITE_SECONDS, socket_timeout=WRITE_SECONDS)
         self._metrics, self._keep_seconds = metrics, days * DAY_SECONDS
-        self._waiting: SimpleQueue[bytes] = SimpleQueue()
+        self._waiting: SimpleQueue[tuple[bytes, type[RequestRecord] | type[ListLine]]] = SimpleQueue()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="request-records", daemon=True)
 
@@ -78,10 +81,10 @@ class RecordWriter:
         self._thread.join(2 * WRITE_SECONDS)
         self._writing.close()
 
-    def put(self, record: bytes) -> None:
-        """Take a record as JSON; what finds no room is counted and dropped."""
+    def put(self, line: bytes, kind: type[RequestRecord] | type[ListLine]) -> None:
+        """Take a record or a list as JSON; what finds no room is counted and dropped."""
         if self._waiting.qsize() < RECORDS_WAITING:
-            self._waiting.put(record)
+            self._waiting.put((line, kind))
         else:
             self._metrics.records_dropped.labels("no_room").inc()
 
@@ -90,8 +93,8 @@ class RecordWriter:
             while records := self._take():
                 self._write(records)
 
-    def _take(self) -> list[bytes]:
-        taken: list[bytes] = []
+    def _take(self) -> list[tuple[bytes, type[RequestRecord] | type[ListLine]]]:
+        taken: list[tuple[bytes, type[RequestRecord] | type[ListLine]]] = []
         try:
             while len(taken) < RECORDS_AT_ONCE:
                 taken.append(self._waiting.get_nowait())
@@ -99,20 +102,26 @@ class RecordWriter:
             return taken
         return taken
 
-    def _write(self, records: list[bytes]) -> None:
+    def _write(self, lines: list[tuple[bytes, type[RequestRecord] | type[ListLine]]]) -> None:
         with self._writing.pipeline(transaction=False) as pipeline:
-            for line in records:
+            for line, kind in lines:
                 try:
-                    record = RequestRecord.model_validate_json(line)
+                    kept = kind.model_validate_json(line)
                 except ValidationError as error:
                     log.error("an answer makes no valid record: %s", error)
                     self._metrics.records_dropped.labels("invalid").inc()
                 else:
-                    pipeline.set(record_key(record.request_id), record.model_dump_json(), ex=self._keep_seconds)
-            written = len(pipeline)
+                    self._queue(pipeline, kept)
+            written = sum(kind is RequestRecord for _, kind in lines)
             try:
                 pipeline.execute()
             except (RedisError, OSError) as error:
                 log.warning("%d request records are dropped: %s", written, error)
                 self._metrics.dependency_errors.labels(REDIS).inc()
                 self._metrics.records_dropped.labels("unavailable").inc(written)
+
+    def _queue(self, pipeline: Any, kept: Kept) -> None:
+        if isinstance(kept, RequestRecord):
+            pipeline.set(record_key(kept.request_id), kept.model_dump_json(), ex=self._keep_seconds)
+        else:
+            pipeline.set(list_key(kept.user_id, kept.domain), kept.list.model_dump_json(), ex=kept.seconds)
