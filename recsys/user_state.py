@@ -36,6 +36,16 @@ def version_key(user_id: str) -> str:
     return f"version:{user_id}"
 
 
+def list_key(user_id: str, domain: str | None) -> str:
+    """Key of a stored list, which serving writes and reads (serving/cache.py); None: of all domains."""
+    return f"list:{user_id}:{domain or 'all'}"
+
+
+def record_key(request_id: str) -> str:
+    """Key of what an answer was made of, which serving writes and reads (serving/request_records.py)."""
+    return f"request:{request_id}"
+
+
 def add_events(client: Any, user_id: str, items: Iterable[tuple[str, datetime]]) -> None:
     """Add items with their instants to a user's history. An item's instant only ever moves forward, so the same events
     in any order, or twice, leave the same state."""

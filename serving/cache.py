@@ -11,6 +11,7 @@ from typing import Annotated
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from recsys.schemas import Identifier
+from recsys.user_state import list_key as list_key
 
 ALL_DOMAINS = "all"
 TIME_TO_LIVE = 2 * 24 * 3600
@@ -52,7 +53,3 @@ def life_seconds(longest: int, interactions_30d: float) -> int:
     An event of the user ends it at once (the version); this bounds the memory that it takes, no more.
     """
     return max(1, longest if interactions_30d > 0 else int(longest * QUIET_SHARE))
-
-
-def list_key(user_id: str, domain: str | None) -> str:
-    return f"list:{user_id}:{domain or ALL_DOMAINS}"

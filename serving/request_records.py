@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from redis import Redis
 from redis.exceptions import RedisError
 
+from recsys.user_state import record_key as record_key
 from serving.cache import ListLine, list_key
 from serving.explanation import Decision, RequestRecord
 from serving.metrics import REDIS, Metrics
@@ -32,10 +33,6 @@ WRITE_SECONDS = 1.0
 """How long one write may take before what it holds is dropped."""
 
 DAY_SECONDS = 24 * 3600
-
-
-def record_key(request_id: str) -> str:
-    return f"request:{request_id}"
 
 
 class RedisRequestRecords:
