@@ -29,7 +29,7 @@ from recsys.settings import HOME, Settings
 from tests.conftest import free_port
 
 K, RATE, CLOSED_CONNECTIONS, OPEN_CONNECTIONS = 10, 200, 16, 64
-WARM_SECONDS, READY_SECONDS, CACHE_SECONDS = 5.0, 120.0, 3600
+WARM_SECONDS, READY_SECONDS, CACHE_SECONDS = 5.0, 300.0, 3600
 MIB = 2**20
 
 
@@ -146,9 +146,10 @@ def mlflow_serving(settings: Settings, model: Path, users: list[str]) -> Iterato
         "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
     ]  # fmt: skip
     requests = [("POST", "/invocations", json.dumps({"inputs": [{"user_id": user, "k": str(K)}]})) for user in users]
-    with server(
-        command, port, "/health", environment(settings, model, port), settings.var_dir / "mlflow.log"
-    ) as started:
+    # it starts uvicorn by its name
+    path = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    said, log = environment(settings, model, port) | path, settings.var_dir / "mlflow.log"
+    with server(command, port, "/health", said, log) as started:
         yield Target(port, *started, requests, '"item_id"')
 
 
