@@ -15,6 +15,7 @@ import pyarrow.dataset as ds
 from etl.lake import parquet_files, partition_folder
 from etl.sources.synthetic import NAME as SYNTHETIC
 from recsys import artifacts
+from recsys.erasure import FORGET_LOADED
 from recsys.errors import CheckFailed, MissingArtifact
 from recsys.interval import Interval
 from recsys.settings import Settings
@@ -127,6 +128,8 @@ def replace_partition(
         if written[table] != expected[table]:
             found = f"{written[table]} rows in the lake, {expected[table]} landed"
             raise MissingArtifact(TARGETS[table], found, "Land again: the lake has changed since")
+    for statement in FORGET_LOADED:
+        cursor.execute(statement)
     return written
 
 

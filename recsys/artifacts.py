@@ -15,6 +15,7 @@ RAW_ITEMS = "raw.items"
 RAW_USERS = "raw.users"
 RAW_IMPRESSIONS = "raw.impressions"
 RAW_QUARANTINE = "raw.quarantine"
+ERASED_USERS = "raw.erased_users"
 
 # marts: written by dbt, read by Feast, training, streaming, monitoring and the dashboard
 FCT_INTERACTIONS = "marts.fct_interactions"

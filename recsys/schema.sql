@@ -63,6 +63,12 @@ create table if not exists raw.impressions (
     shown_at      timestamptz not null
 );
 
+-- Grain: one row per erased user, whose id it does not hold (recsys/erasure.py). What they did until then stays away.
+create table if not exists raw.erased_users (
+    user_digest text primary key,
+    erased_at   timestamptz not null
+);
+
 -- Grain: one row per refused record. Conservation: rows read = rows landed + rows quarantined.
 create table if not exists raw.quarantine (
     source           text not null,

@@ -4,6 +4,7 @@ Precedence: process environment, then `<var_dir>/platform.env` (written by `make
 passwords of this installation), then the defaults below. Names in the environment carry the prefix `RECSYS_`.
 """
 
+import json
 import os
 from datetime import date
 from functools import lru_cache
@@ -47,6 +48,11 @@ class Settings(BaseSettings):
         {}, description="share of the users that each variant gets, in place of the declared experiments; sums to one"
     )
     request_days: int = Field(30, ge=1, description="days for which an answer can be explained by its request id")
+    answer_cache_seconds: int = Field(
+        600,
+        ge=0,
+        description="longest life of a list that answers again; the user's next event ends it; 0: none does",
+    )
     schedule_from: date | None = Field(None, description="first day of the daily schedule; set by the first `make up`")
     threads: int = Field(1, ge=1, description="numeric threads of a task (BLAS, OpenMP, torch, TensorFlow)")
     spark_master: str = Field("local[2]", description="Spark master of the batch jobs")
@@ -80,6 +86,14 @@ class Settings(BaseSettings):
             "PGPASSWORD": unquote(url.password or ""),
             "PGDATABASE": url.path.lstrip("/"),
         }
+
+    def own_environment(self) -> dict[str, str]:
+        """The environment for a process of the same station: it reads these very settings, however they were made."""
+        said = {}
+        for name, value in self.model_dump(mode="json", exclude_none=True).items():
+            variable = type(self).model_fields[name].validation_alias or f"RECSYS_{name.upper()}"
+            said[str(variable)] = value if isinstance(value, str) else json.dumps(value)
+        return {**os.environ, **said}
 
     def child_environment(self) -> dict[str, str]:
         """The environment for a command that this process starts: ours, and what foreign tools read."""

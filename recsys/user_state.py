@@ -36,6 +36,16 @@ def version_key(user_id: str) -> str:
     return f"version:{user_id}"
 
 
+def list_key(user_id: str, domain: str | None) -> str:
+    """Key of a stored list, which serving writes and reads (serving/cache.py); None: of all domains."""
+    return f"list:{user_id}:{domain or 'all'}"
+
+
+def record_key(request_id: str) -> str:
+    """Key of what an answer was made of, which serving writes and reads (serving/request_records.py)."""
+    return f"request:{request_id}"
+
+
 def add_events(client: Any, user_id: str, items: Iterable[tuple[str, datetime]]) -> None:
     """Add items with their instants to a user's history. An item's instant only ever moves forward, so the same events
     in any order, or twice, leave the same state."""
@@ -64,13 +74,17 @@ def move_version(client: Any, user_id: str) -> None:
 
 
 def queue_read(pipeline: Any, user_id: str) -> None:
-    """Queue the three reads of one user on a pipeline; `decode` understands their replies."""
+    """Queue the three reads of one user on a pipeline; `decode` understands their replies.
+
+    The version comes first, as it is written last: a list made from what is read here is never older than the version
+    that it is kept under, whatever is written in between.
+    """
+    pipeline.get(version_key(user_id))
     pipeline.zrange(history_key(user_id), 0, -1)
     pipeline.hgetall(features_key(user_id))
-    pipeline.get(version_key(user_id))
 
 
 def decode(replies: Sequence[Any]) -> UserState:
     """Return the state from the three replies of `queue_read`, of a client with `decode_responses=True`."""
-    history, features, version = replies
+    version, history, features = replies
     return UserState(list(history), {name: float(value) for name, value in features.items()}, int(version or 0))

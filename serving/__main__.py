@@ -19,6 +19,7 @@ def arguments() -> argparse.Namespace:
     serve = commands.add_parser("serve", help="answer requests (the default)")
     serve.add_argument("--host", default=None, help="default: that of RECSYS_SERVING_URL")
     serve.add_argument("--port", default=None, type=int, help="default: AIP_HTTP_PORT, then RECSYS_SERVING_URL's")
+    commands.add_parser("carry", help="what `serve` starts for itself: impressions and records from the standard input")
     batch = commands.add_parser("batch", help="precompute every user's list")
     interval.add_arguments(batch)
     batch.add_argument("--length", default=50, type=int, help="items stored for each list")
@@ -63,10 +64,15 @@ def main() -> None:
     if given.command == "key":
         tell_key(given)
         return
-    from serving.process import serve
-
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     logging.getLogger("kafka").setLevel(logging.WARNING)
+    if given.command == "carry":
+        from serving.carrier import carry
+
+        carry(load_settings())
+        return
+    from serving.process import serve
+
     serve(load_settings(), lambda: datetime.now(UTC), given.host, given.port)
 
 

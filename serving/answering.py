@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
+from time import perf_counter
 from uuid import uuid4
 
 import numpy as np
@@ -13,13 +15,13 @@ from recsys.errors import ServiceUnavailable
 from recsys.experiments import POPULAR, SHUFFLE
 from recsys.split import Assignment
 from recsys.user_state import UserState
-from serving.cache import CachedList
+from serving.cache import CACHED_LENGTH, CachedList, ListLine, life_seconds
 from serving.contracts import Answer, Item, SimilarItems, Wanted, WantedList
 from serving.doors import Refused
-from serving.explanation import Decision, RequestRecord, with_drivers
+from serving.explanation import Decision, RequestRecord, Source, with_drivers
 from serving.metrics import Metrics
 from serving.model import ServedModel
-from serving.ports import EventLog, ModelSource, RequestRecords, Shown, Splits, UserStateStore
+from serving.ports import EventLog, Lists, ModelSource, RequestRecords, Shown, Splits, UserStateStore
 from serving.recommend import PERSONALISED, Query, Ranking, in_random_order, recommend
 
 UNKNOWN_USER = UserState(history=[], features={}, version=0)
@@ -29,6 +31,15 @@ SESSION_USER = "session:{}"
 
 NO_EXPERIMENT = Assignment("none", ALIAS_CHAMPION, propensity=0.0)
 """Of an answer whose unit has no id: it takes no part in any experiment."""
+
+
+TOGETHER = 8
+"""Requests that are scored in the loop: they take less than handing them to a thread would."""
+
+
+ACTIVITY = "user_interactions_30d"
+MEAN_SHARE = 0.05
+"""Weight of the latest measurement in a moving mean."""
 
 
 class Answering:
@@ -42,9 +53,21 @@ class Answering:
         records: RequestRecords,
         splits: Splits,
         metrics: Metrics,
+        lists: Lists | None = None,
+        list_seconds: int = 0,
     ):
+        """Wire the parts; `lists` takes computed lists for `list_seconds` at most, 0: none."""
         self._models, self._users, self._log, self._records = models, users, log, records
         self._splits, self._metrics = splits, metrics
+        self._lists, self._list_seconds = lists if list_seconds else None, list_seconds
+        self._core_seconds = 0.0  # what the core takes for one list, a moving mean
+        self._gathered: list[tuple[str, Wanted, datetime, asyncio.Future[Answer]]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a model was deployed."""
+        return self._models.current is not None
 
     def model(self) -> ServedModel:
         """Return the model that answers now.
@@ -64,8 +87,34 @@ class Answering:
         Raises:
             ServiceUnavailable: no model was deployed yet.
         """
-        (answer,) = await self.answer_all([(user_id, wanted)], instant)
-        return answer
+        self.model()
+        loop = asyncio.get_running_loop()
+        answered: asyncio.Future[Answer] = loop.create_future()
+        if not self._gathered:  # requests that arrive in one turn of the loop share a round trip and a product
+            loop.call_soon(self._start)
+        self._gathered.append((user_id, wanted, instant, answered))
+        return await answered
+
+    def _start(self) -> None:
+        """Answer what was gathered, in groups that do not keep the loop for long."""
+        gathered, self._gathered = self._gathered, []
+        for start in range(0, len(gathered), TOGETHER):
+            task = asyncio.create_task(self._answer_group(gathered[start : start + TOGETHER]))
+            self._tasks.add(task)  # the loop alone would let it go
+            task.add_done_callback(self._tasks.discard)
+
+    async def _answer_group(self, group: Sequence[tuple[str, Wanted, datetime, asyncio.Future[Answer]]]) -> None:
+        try:
+            answers = await self._answer([(user_id, wanted, instant) for user_id, wanted, instant, _ in group])
+        except Exception as error:  # noqa: BLE001 - whoever waits gets it
+            if len(group) > 1:  # what one request breaks, the others must not pay for
+                await asyncio.gather(*(self._answer_group([one]) for one in group))
+            elif not group[0][-1].done():
+                group[0][-1].set_exception(error)
+            return
+        for (*_, answered), answer in zip(group, answers, strict=True):
+            if not answered.done():  # the client may have gone
+                answered.set_result(answer)
 
     async def answer_all(self, asked: Sequence[tuple[str, Wanted]], instant: datetime) -> list[Answer]:
         """Return the lists for these users, in their order: one round trip to the store, one call of the core.
@@ -73,30 +122,62 @@ class Answering:
         Raises:
             ServiceUnavailable: no model was deployed yet.
         """
+        return await self._answer([(user_id, wanted, instant) for user_id, wanted in asked])
+
+    async def _answer(self, asked: Sequence[tuple[str, Wanted, datetime]]) -> list[Answer]:
         model = self.model()
         try:
-            states = await self._users.read([(user_id, _list_domain(model, wanted)) for user_id, wanted in asked])
+            states = await self._users.read([(user_id, _list_domain(model, wanted)) for user_id, wanted, _ in asked])
         except ServiceUnavailable:
             states = [(UNKNOWN_USER, None)] * len(asked)
-        split, day = self._splits.current, instant.date()
-        assigned = [split.of(user_id, day) for user_id, _ in asked]
-        queries, rankings = [], []
-        for (_, wanted), (state, cached), assignment in zip(asked, states, assigned, strict=True):
+        split = self._splits.current
+        assigned = [split.of(user_id, instant.date()) for user_id, _, instant in asked]
+        queries, found = [], []
+        for (_, wanted, instant), (state, cached), assignment in zip(asked, states, assigned, strict=True):
             personal = assignment.policy != POPULAR
             queries.append(Query(wanted.k, state.history, state.features, wanted.items, wanted.domain, personal))
             may_be_cached = personal and state.history and not wanted.items
-            rankings.append(self._from_cache(model, cached, state, wanted) if may_be_cached else None)
-        open_queries = [query for query, ranking in zip(queries, rankings, strict=True) if ranking is None]
-        if len(open_queries) > 1:  # many take long enough to let others be answered meanwhile
-            scored = iter(await asyncio.to_thread(recommend, model, open_queries))
+            found.append(self._from_cache(model, cached, state, wanted, instant) if may_be_cached else None)
+        computed = iter(await self._compute(model, [q for q, stored in zip(queries, found, strict=True) if not stored]))
+        answers = []
+        for (user_id, _, instant), (state, _), assignment, query, stored in zip(
+            asked, states, assigned, queries, found, strict=True
+        ):
+            ranking, source = stored or (next(computed), "model")
+            if source == "model":
+                ranking = self._remembered(model, user_id, state, query, ranking, instant)
+            answers.append(self._shown(model, uuid4().hex, user_id, assignment, query, ranking, instant, source))
+        return answers
+
+    async def _compute(self, model: ServedModel, queries: Sequence[Query]) -> list[Ranking]:
+        """Return the core's rankings, those that will be remembered as long as they are remembered."""
+        if not queries:
+            return []
+        longer = [replace(q, k=max(q.k, CACHED_LENGTH)) if self._is_kept(q) else q for q in queries]
+        started = perf_counter()
+        if len(queries) > TOGETHER:  # many take long enough to let others be answered meanwhile
+            rankings = await asyncio.to_thread(recommend, model, longer)
         else:
-            scored = iter(recommend(model, open_queries) if open_queries else [])
-        return [
-            self._shown(
-                model, uuid4().hex, user_id, assignment, query, ranking or next(scored), instant, ranking is not None
-            )
-            for (user_id, _), assignment, query, ranking in zip(asked, assigned, queries, rankings, strict=True)
-        ]
+            rankings = recommend(model, longer)
+        self._core_seconds += MEAN_SHARE * ((perf_counter() - started) / len(queries) - self._core_seconds)
+        return rankings
+
+    def _is_kept(self, query: Query) -> bool:
+        return bool(self._lists and query.personal and query.history and not query.session)
+
+    def _remembered(
+        self, model: ServedModel, user_id: str, state: UserState, query: Query, ranking: Ranking, instant: datetime
+    ) -> Ranking:
+        """Return the part of a computed ranking that was asked for; a personal one is left behind whole."""
+        if self._lists is None or not self._is_kept(query) or ranking.rung != PERSONALISED:
+            return ranking
+        names = model.retriever.catalogue.item_id
+        items = [(names[item], score) for item, score in zip(ranking.items, ranking.scores, strict=True)]
+        stored = CachedList(model_version=model.version, user_version=state.version, items=items, made_at=instant)
+        seconds = life_seconds(self._list_seconds, state.features.get(ACTIVITY, 0.0))
+        domain = None if model.domains == (query.domain,) else query.domain
+        self._lists.remember(ListLine(user_id=user_id, domain=domain, seconds=seconds, list=stored))
+        return Ranking(ranking.rung, ranking.items[: query.k], ranking.scores[: query.k])
 
     def answer_session(self, session_id: str | None, wanted: Wanted, instant: datetime) -> Answer:
         """Return the list for a session of nobody in particular; no store is asked.
@@ -154,7 +235,7 @@ class Answering:
         query: Query,
         ranking: Ranking,
         instant: datetime,
-        precomputed: bool = False,
+        source: Source = "model",
     ) -> Answer:
         """Return the answer, its impressions and its record on their way."""
         orders = 1
@@ -172,13 +253,14 @@ class Answering:
         propensity = assignment.propensity if assignment is not NO_EXPERIMENT else None
         if propensity is not None:
             self._log.show(Shown(answer, propensity / orders, instant))
-        source = "precomputed_list" if precomputed else "model"
         self._records.keep(Decision(answer, model, query, source, propensity, instant))
         return answer
 
-    def _from_cache(self, model: ServedModel, cached: str | None, state: UserState, wanted: Wanted) -> Ranking | None:
-        """Return the precomputed ranking if it is exactly what the core would answer now, else None."""
-        result, ranking = "absent", None
+    def _from_cache(
+        self, model: ServedModel, cached: str | None, state: UserState, wanted: Wanted, instant: datetime
+    ) -> tuple[Ranking, Source] | None:
+        """Return the stored ranking, and where it came from, if it is what the core would answer now, else None."""
+        result, found = "absent", None
         if cached is not None:
             try:
                 stored = CachedList.model_validate_json(cached)
@@ -189,11 +271,15 @@ class Answering:
                 same = stored.model_version == model.version and stored.user_version == state.version
                 if same and len(items) == wanted.k and model.allowed(wanted.domain)[items].all():
                     scores = [score for _, score in stored.items[: wanted.k]]
-                    result, ranking = "hit", Ranking(PERSONALISED, items.tolist(), scores)
+                    source: Source = "cached_list" if stored.made_at else "precomputed_list"
+                    result, found = "hit", (Ranking(PERSONALISED, items.tolist(), scores), source)
+                    self._metrics.saved_seconds.inc(self._core_seconds)
+                    if stored.made_at:
+                        self._metrics.cached_age.observe(max(0.0, (instant - stored.made_at).total_seconds()))
                 else:
                     result = "stale"
         self._metrics.cached.labels(result).inc()
-        return ranking
+        return found
 
 
 def _list_domain(model: ServedModel, wanted: Wanted) -> str | None:

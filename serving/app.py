@@ -18,6 +18,7 @@ from serving.contracts import Accepted, Answer, NewEvent, Ready, WantedFor
 from serving.doors import GUARDED, LABELS, error_documents, install, json_answer
 from serving.metrics import Metrics
 from serving.ports import EventLog
+from serving.short_way import ShortWay
 
 DOCS_PAGE = Path(__file__).with_name("docs.html")
 NO_TELEMETRY = {"tracing": False, "metrics": False, "logs": False, "operation_spans": False}
@@ -62,7 +63,10 @@ def create_app(
         lifespan=lifespan,
         telemetry=NO_TELEMETRY,
     )
-    install(app, metrics, None if ring is None else Middleware(Guard, ring=ring, health_route=health_route))
+    inside = [Middleware(ShortWay, answering=answering, clock=clock)]
+    if ring is not None:
+        inside.append(Middleware(Guard, ring=ring, health_route=health_route))
+    install(app, metrics, inside)
 
     async def answer_all(request: Request, wanted: Sequence[WantedFor]) -> list[Answer]:
         for each in wanted:

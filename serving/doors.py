@@ -1,7 +1,7 @@
 """What stands before every route: the body's limit, the measuring, and one shape for every error."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from time import perf_counter
 
@@ -23,8 +23,8 @@ MAX_MESSAGE = 2000
 GUARDED = (401, 403, 429)
 """What a key may be told, where keys are asked for."""
 
-LABELS = "recsys.labels"
-"""Key in the ASGI scope under which a route leaves (rung, variant) for the metrics."""
+LABELS, ROUTE = "recsys.labels", "recsys.route"
+"""Keys in the ASGI scope under which a route leaves (rung, variant), and a short way its route, for the metrics."""
 
 CODES = {
     401: "unauthenticated",
@@ -113,17 +113,18 @@ class Measured:
         try:
             await self._app(scope, receive, watched)
         finally:
-            route = getattr(scope.get("route"), "path_format", "none")
+            route = scope.get(ROUTE) or getattr(scope.get("route"), "path_format", "none")
             rung, variant = scope.get(LABELS, ("", ""))
             self._metrics.requests.labels(route, status, rung, variant).inc()
             self._metrics.seconds.labels(route).observe(perf_counter() - started)
 
 
-def install(app: FastAPI, metrics: Metrics, guard: Middleware | None = None) -> None:
-    """Put the doors before an app's routes; a guard stands before the body's limit."""
+def install(app: FastAPI, metrics: Metrics, inside: Sequence[Middleware] = ()) -> None:
+    """Put the doors before an app's routes; `inside` stands between the body's limit and the measuring, the last one
+    outermost."""
     app.add_middleware(BodyLimit)
-    if guard is not None:
-        app.add_middleware(guard.cls, *guard.args, **guard.kwargs)
+    for each in inside:
+        app.add_middleware(each.cls, *each.args, **each.kwargs)
     app.add_middleware(Measured, metrics=metrics)  # outermost: it counts refusals too
 
     @app.exception_handler(StarletteHTTPException)

@@ -18,7 +18,7 @@ from serving.contracts import Answer
 from serving.model import ServedModel
 from serving.recommend import PERSONALISED, SESSION, Query, seen_items
 
-Source = Literal["model", "precomputed_list"]
+Source = Literal["model", "precomputed_list", "cached_list"]
 
 DRIVERS = 3
 """History items that are named for one shown item, the strongest first."""
@@ -112,13 +112,18 @@ class Decision:
 
 def explain(decision: Decision) -> RequestRecord:
     """Return the record of an answer. Its drivers, which would cost as much as the answer, are told on demand."""
+    return RequestRecord.model_validate(describe(decision))  # at once: many small models cost several times as much
+
+
+def describe(decision: Decision) -> dict[str, Any]:
+    """Return the record as plain values, unchecked: all that is worked out while the model is at hand."""
     answer, model, query = decision.answer, decision.model, decision.query
     retriever, manifest = model.retriever, model.manifest
     _, seen = seen_items(retriever, query)
     used = by_latest_event(seen)[-manifest.max_history :] if answer.rung in {PERSONALISED, SESSION} else seen[:0]
-    record = {
+    return {
         "request_id": answer.request_id,
-        "answered_at": decision.answered_at,
+        "answered_at": decision.answered_at.isoformat(),
         "user_id": answer.user_id,
         "variant": answer.variant,
         "propensity": decision.propensity,
@@ -142,7 +147,6 @@ def explain(decision: Decision) -> RequestRecord:
             {"rank": item.rank, "item_id": item.item_id, "score": item.score, "drivers": None} for item in answer.items
         ],
     }
-    return RequestRecord.model_validate(record)  # at once: many small models cost several times as much
 
 
 def with_drivers(record: RequestRecord, model: ServedModel) -> RequestRecord:
@@ -156,9 +160,8 @@ def with_drivers(record: RequestRecord, model: ServedModel) -> RequestRecord:
 
 
 def _filtered(model: ServedModel, domain: str | None, seen: np.ndarray) -> dict[str, int]:
-    allowed = model.allowed(domain)  # (I,)
-    of_domain = model.retriever.n_items if domain is None else model.retriever.catalogue.domain.count(domain)
-    available, seen_allowed = int(allowed.sum()), int(allowed[np.unique(seen)].sum())
+    of_domain, available = model.counts(domain)
+    seen_allowed = int(np.count_nonzero(model.allowed(domain)[by_latest_event(seen)]))
     return {
         "catalogue": model.retriever.n_items,
         "domain": model.retriever.n_items - of_domain,

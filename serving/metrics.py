@@ -43,6 +43,17 @@ class Metrics:
             ["result"],
             registry=self.registry,
         )
+        self.cached_age = Histogram(
+            "recsys_cached_list_age_seconds",
+            "Age of a list that an earlier answer left behind, when it answers again",
+            buckets=(1, 5, 15, 60, 300, 900, 3600),
+            registry=self.registry,
+        )
+        self.saved_seconds = Counter(
+            "recsys_saved_seconds_total",
+            "Time that the core would have taken for answers that a stored list gave, by its latest mean",
+            registry=self.registry,
+        )
         self.dependency_errors = Counter(
             "recsys_dependency_errors_total",
             "Failures of a service that this one leans on; each cost a rung or freshness",

@@ -1,5 +1,6 @@
 """The model that answers: a bundle and the record of its deployment, checked and warm."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,6 +34,15 @@ class ServedModel:
     retriever: Retriever
     deployment: Deployment
     _allowed: dict[str | None, np.ndarray] = field(default_factory=dict)
+    _barred: dict[str | None, np.ndarray | None] = field(init=False, default_factory=dict)
+    _counts: dict[str | None, tuple[int, int]] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        domains = Counter(self.retriever.catalogue.domain)
+        for domain, allowed in self._allowed.items():
+            shown = int(allowed.sum())
+            self._barred[domain] = None if shown == len(allowed) else np.flatnonzero(~allowed)
+            self._counts[domain] = (len(allowed) if domain is None else domains[domain], shown)
 
     @property
     def manifest(self) -> Manifest:
@@ -50,6 +60,14 @@ class ServedModel:
     def allowed(self, domain: str | None) -> np.ndarray:
         """Return which items may be shown: the available ones, of this domain if one is named. bool (I,)"""
         return self._allowed.get(domain, np.zeros(self.retriever.n_items, bool))
+
+    def barred(self, domain: str | None) -> np.ndarray | slice | None:
+        """Return the indices of all other items, as an index of an array; None where there are none."""
+        return self._barred.get(domain, slice(None))
+
+    def counts(self, domain: str | None) -> tuple[int, int]:
+        """Return how many items this domain has (None: all domains), and how many of them may be shown."""
+        return self._counts.get(domain, (0, 0))
 
 
 def load(folder: Path, threads: int = 1) -> ServedModel:

@@ -8,6 +8,7 @@ from typing import Protocol
 from recsys.schemas import Impression, Interaction, event_id
 from recsys.split import Split
 from recsys.user_state import UserState
+from serving.cache import ListLine
 from serving.contracts import Answer
 from serving.explanation import Decision, RequestRecord
 from serving.model import ServedModel
@@ -111,6 +112,14 @@ class EventLog(Protocol):
     def show(self, shown: Shown) -> None:
         """Take the impressions of an answer, to be written soon. Never waits, never raises; what finds no room is
         counted and dropped."""
+        ...
+
+
+class Lists(Protocol):
+    """Computed lists that may answer again."""
+
+    def remember(self, line: ListLine) -> None:
+        """Take a list, to be written soon. Never waits, never raises; what finds no room or no store is dropped."""
         ...
 
 

@@ -21,6 +21,7 @@ from serving.eventlog import KafkaEventLog
 from serving.keys import read_keys
 from serving.metrics import Metrics
 from serving.online_store import OnlineStore
+from serving.outbox import Outbox
 from serving.request_records import RedisRequestRecords
 from serving.splits import LiveSplits
 from serving.storefront import Storefront
@@ -42,26 +43,27 @@ def build(settings: Settings, clock: Callable[[], datetime]) -> FastAPI:
     models = FolderModels(settings.served_model, metrics, settings.threads)
     store = OnlineStore(settings.redis_url, metrics, CircuitBreaker())
     users = RedisUserStates(store)
-    records = RedisRequestRecords(settings.redis_url, store, settings.request_days, metrics)
     splits = LiveSplits(settings)
-    event_log = KafkaEventLog(settings.kafka_bootstrap, settings.topic_prefix, metrics, CircuitBreaker())
+    outbox = Outbox(settings.own_environment(), metrics)
+    records = RedisRequestRecords(store, outbox)
+    event_log = KafkaEventLog(settings.kafka_bootstrap, settings.topic_prefix, metrics, CircuitBreaker(), outbox)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(models.refresh)
         event_log.start()
-        records.start()
+        outbox.start()
         watching = [asyncio.create_task(models.watch()), asyncio.create_task(splits.watch())]
         yield
         for watch in watching:
             watch.cancel()
             with suppress(asyncio.CancelledError):
                 await watch
+        await outbox.close()
         await asyncio.to_thread(event_log.close)
-        await asyncio.to_thread(records.close)
         await store.close()
 
-    answering = Answering(models, users, event_log, records, splits, metrics)
+    answering = Answering(models, users, event_log, records, splits, metrics, outbox, settings.answer_cache_seconds)
     return create_app(
         answering,
         event_log,

@@ -61,7 +61,8 @@ def recommend(model: ServedModel, queries: Sequence[Query]) -> list[Ranking]:
     scores = retriever.score(speaking, _features(retriever, queries))  # (B, I)
     rankings = []
     for row, (query, (known, seen), basis) in enumerate(zip(queries, bases, speaking, strict=True)):
-        scores[row, ~model.allowed(query.domain)] = -np.inf
+        if model.barred(query.domain) is not None:
+            scores[row, model.barred(query.domain)] = -np.inf
         scores[row, seen] = -np.inf
         best, values = top_k(scores[row : row + 1], query.k)
         shown = best[0] >= 0

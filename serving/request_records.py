@@ -6,22 +6,27 @@ request:<request_id>    JSON of `RequestRecord`, with a time to live
 import logging
 import threading
 from queue import Empty, SimpleQueue
+from typing import Any
 
 from pydantic import ValidationError
 from redis import Redis
 from redis.exceptions import RedisError
 
-from serving.explanation import Decision, RequestRecord, explain
+from recsys.user_state import record_key as record_key
+from serving.cache import ListLine, list_key
+from serving.explanation import Decision, RequestRecord
 from serving.metrics import REDIS, Metrics
 from serving.online_store import OnlineStore
+from serving.outbox import Outbox
 
 log = logging.getLogger(__name__)
+Kept = RequestRecord | ListLine
 
-DECISIONS_WAITING = 1000
-"""Answers that may wait to be written, up to some 100 kB each; what comes on top is dropped and counted."""
+RECORDS_WAITING = 1000
+"""Records that may wait to be written, up to some 100 kB each; what comes on top is dropped and counted."""
 
 GATHER_SECONDS = 0.05
-"""How often the thread takes what waits: waking it for each answer would make the answers wait for it."""
+"""How often the thread takes what waits."""
 
 RECORDS_AT_ONCE = 100
 WRITE_SECONDS = 1.0
@@ -30,37 +35,14 @@ WRITE_SECONDS = 1.0
 DAY_SECONDS = 24 * 3600
 
 
-def record_key(request_id: str) -> str:
-    return f"request:{request_id}"
-
-
 class RedisRequestRecords:
-    """A thread that turns answers into records and writes them; reads go the way of all reads that somebody waits for.
+    """Records on their way out by the outbox; reads go the way of all reads that somebody waits for."""
 
-    While Redis is away records are dropped and counted: an explanation is worth less than the memory it would wait in.
-    """
-
-    def __init__(self, url: str, store: OnlineStore, days: int, metrics: Metrics):
-        self._writing = Redis.from_url(url, socket_connect_timeout=WRITE_SECONDS, socket_timeout=WRITE_SECONDS)
-        self._store, self._metrics, self._keep_seconds = store, metrics, days * DAY_SECONDS
-        self._waiting: SimpleQueue[Decision] = SimpleQueue()
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="request-records", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def close(self) -> None:
-        """Write what waits, within a few seconds."""
-        self._closing.set()
-        self._thread.join(2 * WRITE_SECONDS)
-        self._writing.close()
+    def __init__(self, store: OnlineStore, outbox: Outbox):
+        self._store, self._outbox = store, outbox
 
     def keep(self, decision: Decision) -> None:
-        if self._waiting.qsize() < DECISIONS_WAITING:
-            self._waiting.put(decision)
-        else:
-            self._metrics.records_dropped.labels("no_room").inc()
+        self._outbox.keep(decision)
 
     async def read(self, request_id: str) -> RequestRecord | None:
         key = record_key(request_id)
@@ -73,13 +55,43 @@ class RedisRequestRecords:
             log.warning("%s holds no record: %s", key, error)
             return None
 
+
+class RecordWriter:
+    """A thread of the carrier that writes records, and the lists that may answer again.
+
+    While Redis is away records are dropped and counted: an explanation is worth less than the memory it would wait in.
+    """
+
+    def __init__(self, url: str, days: int, metrics: Metrics):
+        self._writing = Redis.from_url(url, socket_connect_timeout=WRITE_SECONDS, socket_timeout=WRITE_SECONDS)
+        self._metrics, self._keep_seconds = metrics, days * DAY_SECONDS
+        self._waiting: SimpleQueue[tuple[bytes, type[RequestRecord] | type[ListLine]]] = SimpleQueue()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="request-records", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        """Write what waits, within a few seconds."""
+        self._closing.set()
+        self._thread.join(2 * WRITE_SECONDS)
+        self._writing.close()
+
+    def put(self, line: bytes, kind: type[RequestRecord] | type[ListLine]) -> None:
+        """Take a record or a list as JSON; what finds no room is counted and dropped."""
+        if self._waiting.qsize() < RECORDS_WAITING:
+            self._waiting.put((line, kind))
+        else:
+            self._metrics.records_dropped.labels("no_room").inc()
+
     def _run(self) -> None:
         while not (self._closing.wait(GATHER_SECONDS) and self._waiting.empty()):
-            while decisions := self._take():
-                self._write(decisions)
+            while records := self._take():
+                self._write(records)
 
-    def _take(self) -> list[Decision]:
-        taken: list[Decision] = []
+    def _take(self) -> list[tuple[bytes, type[RequestRecord] | type[ListLine]]]:
+        taken: list[tuple[bytes, type[RequestRecord] | type[ListLine]]] = []
         try:
             while len(taken) < RECORDS_AT_ONCE:
                 taken.append(self._waiting.get_nowait())
@@ -87,20 +99,26 @@ class RedisRequestRecords:
             return taken
         return taken
 
-    def _write(self, decisions: list[Decision]) -> None:
+    def _write(self, lines: list[tuple[bytes, type[RequestRecord] | type[ListLine]]]) -> None:
         with self._writing.pipeline(transaction=False) as pipeline:
-            for decision in decisions:
+            for line, kind in lines:
                 try:
-                    record = explain(decision)
+                    kept = kind.model_validate_json(line)
                 except ValidationError as error:
                     log.error("an answer makes no valid record: %s", error)
                     self._metrics.records_dropped.labels("invalid").inc()
                 else:
-                    pipeline.set(record_key(record.request_id), record.model_dump_json(), ex=self._keep_seconds)
-            records = len(pipeline)
+                    self._queue(pipeline, kept)
+            written = sum(kind is RequestRecord for _, kind in lines)
             try:
                 pipeline.execute()
             except (RedisError, OSError) as error:
-                log.warning("%d request records are dropped: %s", records, error)
+                log.warning("%d request records are dropped: %s", written, error)
                 self._metrics.dependency_errors.labels(REDIS).inc()
-                self._metrics.records_dropped.labels("unavailable").inc(records)
+                self._metrics.records_dropped.labels("unavailable").inc(written)
+
+    def _queue(self, pipeline: Any, kept: Kept) -> None:
+        if isinstance(kept, RequestRecord):
+            pipeline.set(record_key(kept.request_id), kept.model_dump_json(), ex=self._keep_seconds)
+        else:
+            pipeline.set(list_key(kept.user_id, kept.domain), kept.list.model_dump_json(), ex=kept.seconds)

@@ -1,5 +1,7 @@
-"""Shell of the station: `python -m streaming` consumes, `rebuild` restores Redis, `replay` returns dead letters."""
+"""Shell of the station: `python -m streaming` consumes, `rebuild` restores Redis, `replay` returns dead letters,
+`export` and `erase` answer for one user."""
 
+import json
 import logging
 import os
 import signal
@@ -7,6 +9,7 @@ import sys
 import threading
 from argparse import ArgumentParser, Namespace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from recsys import interval, station
@@ -24,6 +27,14 @@ def main() -> dict[str, Any]:
         from streaming.dead_letters import replay
 
         return replay(settings, arguments.topic)
+
+    if arguments.command in {"export", "erase"}:
+        from streaming import privacy
+
+        if arguments.command == "erase":
+            return privacy.erase(settings, arguments.user, datetime.now(UTC))
+        arguments.out.write_text(json.dumps(privacy.export(settings, arguments.user), default=str, indent=2))
+        return {"written": str(arguments.out)}
 
     from streaming.health import Health, serve
 
@@ -55,6 +66,11 @@ def _parse() -> Namespace:
     rebuild = commands.add_parser("rebuild", help="all users' state in Redis, from the warehouse")
     interval.add_arguments(rebuild)
     replay = commands.add_parser("replay", help="dead letters back to their topic, after a fix")
+    for name, what in (("export", "all that is kept of a user, as JSON"), ("erase", "forget a user everywhere")):
+        about = commands.add_parser(name, help=what)
+        about.add_argument("--user", required=True, help="the user's id")
+        if name == "export":
+            about.add_argument("--out", required=True, type=Path, help="file to write")
     replay.add_argument("--topic", required=True, help="the topic, without its `.dlq`")
     return parser.parse_args()
 

@@ -14,6 +14,7 @@ from psycopg.rows import dict_row
 
 from recsys import columns as c
 from recsys.artifacts import RAW_IMPRESSIONS, RAW_INTERACTIONS, USER_FEATURES
+from recsys.erasure import erased_at
 from recsys.schemas import Impression, Interaction
 from streaming.events import Effects
 
@@ -80,6 +81,7 @@ def land(connection: psycopg.Connection, effects: Effects) -> Landed:
         psycopg.DataError: PostgreSQL refuses a value; nothing was written.
     """
     with connection.transaction():
+        effects = _without_erased(connection, effects)
         new_interactions = _insert(
             connection, STREAM_PARTITION, INTERACTION_COLUMNS, [_interaction_row(e) for e in effects.interactions]
         )
@@ -89,6 +91,22 @@ def land(connection: psycopg.Connection, effects: Effects) -> Landed:
         items = _landed_items(connection, [event.event_id for event in effects.interactions])
         features = user_features(connection, list(items))
     return Landed(new_interactions, new_impressions, items, features)
+
+
+def _without_erased(connection: psycopg.Connection, effects: Effects) -> Effects:
+    """Return the effects without what erased users did before they were erased."""
+    gone = erased_at(connection, {event.user_id for event in (*effects.interactions, *effects.impressions)})
+    if not gone:
+        return effects
+
+    def stays(user_id: str, instant: datetime) -> bool:
+        return user_id not in gone or instant > gone[user_id]
+
+    return Effects(
+        [event for event in effects.interactions if stays(event.user_id, event.occurred_at)],
+        [event for event in effects.impressions if stays(event.user_id, event.shown_at)],
+        effects.refused,
+    )
 
 
 def user_features(connection: psycopg.Connection, user_ids: Sequence[str]) -> dict[str, UserFeatures]:

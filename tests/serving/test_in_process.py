@@ -10,6 +10,7 @@ from starlette.testclient import TestClient
 
 from recsys import user_state
 from recsys.settings import Settings
+from serving.cache import list_key
 from serving.process import build
 from serving.request_records import DAY_SECONDS, record_key
 from tests.conftest import free_port
@@ -125,3 +126,40 @@ def test_what_waits_is_written_when_the_process_ends(settings, store):
     with TestClient(build(settings, lambda: INSTANT)) as client:
         ids = {client.get(LIST.format(f"u{n}"), params={"k": 16}).json()["request_id"] for n in range(50)}
     assert set(store.keys(record_key("*"))) == {record_key(request_id) for request_id in ids}
+
+
+def test_a_list_answers_again_until_the_user_does_something(client, store):
+    """The click changes the list at once: what was stored under the earlier version is not even looked at."""
+    learn(store, "u", EVEN[:2])
+    first = client.get(LIST.format("u"), params={"k": 3}).json()
+
+    def again() -> None:
+        answer = client.get(LIST.format("u"), params={"k": 3}).json()
+        assert metric(client, 'recsys_cached_lists_total{result="hit"}') >= 1
+        assert answer["items"] == first["items"]
+        assert answer["request_id"] != first["request_id"]
+
+    eventually(again)
+    assert metric(client, "recsys_cached_list_age_seconds_count") >= 1
+    assert metric(client, "recsys_saved_seconds_total") > 0
+    assert 0 < store.ttl(list_key("u", None)) <= 600
+    longer = client.get(LIST.format("u"), params={"k": 5}).json()
+    assert [item["item_id"] for item in longer["items"]] == EVEN[2:7]
+    learn(store, "u", EVEN[:3])
+    changed = client.get(LIST.format("u"), params={"k": 3}).json()
+    assert [item["item_id"] for item in changed["items"]] == EVEN[3:6]
+    assert metric(client, 'recsys_cached_lists_total{result="stale"}') == 1
+
+
+@pytest.mark.parametrize("value", ["cposix\nsystem\n(S'true'\ntR.", "{}", "[" * 10_000, '{"model_version": "3"}'])
+def test_a_value_that_is_no_list_is_refused_and_replaced(client, store, value):
+    learn(store, "u", EVEN[:2])
+    store.set(list_key("u", None), value)
+    answer = client.get(LIST.format("u"), params={"k": 3})
+    assert [item["item_id"] for item in answer.json()["items"]] == EVEN[2:5]
+    assert metric(client, 'recsys_cached_lists_total{result="refused"}') == 1
+
+    def replaced() -> None:
+        assert store.get(list_key("u", None)) != value
+
+    eventually(replaced)

@@ -163,7 +163,11 @@ def test_a_click_and_the_shown_items_reach_their_topics(settings, tmp_path):
         eventually(accepted)  # the connection to the log may still be on its way
         clicks = read_topic(settings, TOPIC_INTERACTIONS, lambda found: any(b"click-1" in m.value for m in found))
         shown = read_topic(settings, TOPIC_IMPRESSIONS, lambda found: len(found) >= 3)
-        assert metric(client, 'recsys_published_total{outcome="acknowledged",topic="impressions.v1"}') == 3
+
+        def counted() -> None:
+            assert metric(client, 'recsys_published_total{outcome="acknowledged",topic="impressions.v1"}') == 3
+
+        eventually(counted)  # the carrier tells of it a moment later
     (message,) = [message for message in clicks if b"click-1" in message.value]
     click = Interaction.model_validate_json(message.value)
     assert (message.key, click.item_id) == (b"ml-1m:17", FILMS[0])

@@ -1,0 +1,65 @@
+"""The child at the end of the outbox: impressions to Kafka, records to Redis, counters back to its parent.
+
+    python -m serving carry
+
+Lines come on the standard input (`outbox.py`); its end is the order to finish. It survives a signal to the whole group:
+what waits must still be carried while its parent finishes.
+"""
+
+import json
+import signal
+import sys
+import threading
+
+from recsys.settings import Settings
+from serving.cache import ListLine
+from serving.explanation import RequestRecord
+from serving.impressions import ImpressionWriter
+from serving.metrics import Metrics
+from serving.outbox import LIST, RECORD, REPORTED
+from serving.request_records import RecordWriter
+
+REPORT_SECONDS = 0.1
+
+
+def carry(settings: Settings) -> None:
+    """Carry what comes until the input ends."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    metrics, ended = Metrics(), threading.Event()
+    impressions = ImpressionWriter(settings.kafka_bootstrap, settings.topic_prefix, metrics)
+    records = RecordWriter(settings.redis_url, settings.request_days, metrics)
+    reporting = threading.Thread(target=_report, args=(metrics, ended), name="report")
+    for each in (impressions, records, reporting):
+        each.start()
+    for line in sys.stdin.buffer:
+        if line[:1] == RECORD:
+            records.put(line[1:], RequestRecord)
+        elif line[:1] == LIST:
+            records.put(line[1:], ListLine)
+        else:
+            impressions.put(line[1:])
+    impressions.close()
+    records.close()
+    ended.set()
+    reporting.join()
+
+
+def _report(metrics: Metrics, ended: threading.Event) -> None:
+    """Tell how far each counter has moved since it was last told."""
+    told: dict[tuple[str, tuple[str, ...]], float] = {}
+    over = False
+    while not over:
+        over = ended.wait(REPORT_SECONDS)
+        moved = []
+        for name in REPORTED:
+            for sample in next(iter(getattr(metrics, name).collect())).samples:
+                key = (name, tuple(sample.labels.values()))
+                if sample.value > told.get(key, 0.0):
+                    moved.append((*key, sample.value - told.get(key, 0.0)))
+                    told[key] = sample.value
+        if moved:
+            try:
+                print(json.dumps(moved), flush=True)
+            except BrokenPipeError:  # the parent was killed; what it left is still carried
+                return

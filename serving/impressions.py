@@ -1,0 +1,137 @@
+"""Impressions to Kafka, in the carrier: they wait for the log, and nobody waits for them."""
+
+import logging
+import threading
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from kafka import KafkaProducer
+from kafka.errors import KafkaError
+from pydantic import AwareDatetime, BaseModel, ValidationError
+
+from recsys.artifacts import TOPIC_IMPRESSIONS
+from serving.contracts import Answer
+from serving.metrics import KAFKA, Metrics
+from serving.ports import Shown
+from serving.producers import FLUSH_SECONDS, RETRY_SECONDS, close_producer, message, producer
+
+log = logging.getLogger(__name__)
+
+IMPRESSIONS_WAITING = 50_000
+"""Shown items that may wait for their acknowledgement, about 1 kB each; what comes on top is dropped and counted."""
+
+GATHER_SECONDS = 0.02
+LINGER_MS = 50
+"""How long impressions are gathered into a batch."""
+
+
+class ShownLine(BaseModel):
+    """An answer that went out, as it comes down the pipe."""
+
+    propensity: float
+    shown_at: AwareDatetime
+    answer: Answer
+
+
+class ImpressionWriter:
+    """A producer, and one thread that connects it and turns answers into impressions.
+
+    Kafka may be dead at the start and die later: impressions wait while there is room.
+    """
+
+    def __init__(self, bootstrap: str, topic_prefix: str, metrics: Metrics):
+        self._bootstrap, self._topic, self._metrics = bootstrap, topic_prefix + TOPIC_IMPRESSIONS, metrics
+        self._room = _Room(IMPRESSIONS_WAITING)
+        self._waiting: SimpleQueue[Shown] = SimpleQueue()
+        self._producer: KafkaProducer | None = None
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="impressions", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        """Publish what waits, within twice `FLUSH_SECONDS`; the rest is lost, as a dead Kafka makes it."""
+        self._closing.set()
+        self._thread.join(FLUSH_SECONDS)
+        if self._producer is not None:
+            close_producer(self._producer)
+
+    def put(self, line: bytes) -> None:
+        """Take an answer that was shown; what finds no room is counted and dropped."""
+        shown = ShownLine.model_validate_json(line)
+        items = len(shown.answer.items)
+        if self._room.take(items):
+            self._waiting.put(Shown(shown.answer, shown.propensity, shown.shown_at))
+        else:
+            self._metrics.impressions_dropped.labels("no_room").inc(items)
+
+    def _run(self) -> None:
+        while self._producer is None and not self._closing.is_set():
+            self._connect()
+        while not (self._closing.wait(GATHER_SECONDS) and self._waiting.empty()):
+            self._drain()
+
+    def _drain(self) -> None:
+        try:
+            while True:
+                self._send(self._waiting.get_nowait())
+        except Empty:
+            return
+
+    def _connect(self) -> None:
+        try:
+            self._producer = producer(self._bootstrap, self._topic, LINGER_MS)
+        except KafkaError as error:
+            log.warning("Kafka does not answer: %s", error)
+            self._metrics.dependency_errors.labels(KAFKA).inc()
+            self._closing.wait(RETRY_SECONDS)
+
+    def _send(self, shown: Shown) -> None:
+        try:
+            impressions = shown.impressions()
+        except ValidationError as error:
+            log.error("an answer makes no valid impression: %s", error)
+            self._lost(len(shown.answer.items), "invalid")
+            return
+        if self._producer is None:  # closing, and there never was a connection
+            self._lost(len(impressions), "undelivered")
+            return
+        for impression in impressions:
+            try:
+                sent = self._producer.send(self._topic, *message(impression))
+            except KafkaError:
+                self._undelivered()
+            else:
+                sent.add_callback(self._delivered)
+                sent.add_errback(self._undelivered)
+
+    def _delivered(self, _: Any) -> None:
+        self._room.give_back(1)
+        self._metrics.published.labels(TOPIC_IMPRESSIONS, "acknowledged").inc()
+
+    def _undelivered(self, _: Any = None) -> None:
+        self._metrics.published.labels(TOPIC_IMPRESSIONS, "failed").inc()
+        self._lost(1, "undelivered")
+
+    def _lost(self, items: int, reason: str) -> None:
+        self._room.give_back(items)
+        self._metrics.impressions_dropped.labels(reason).inc(items)
+
+
+class _Room:
+    """A count of free places that several threads take and give back; taking never waits."""
+
+    def __init__(self, places: int):
+        self._free, self._lock = places, threading.Lock()
+
+    def take(self, places: int) -> bool:
+        with self._lock:
+            if places > self._free:
+                return False
+            self._free -= places
+            return True
+
+    def give_back(self, places: int) -> None:
+        with self._lock:
+            self._free += places

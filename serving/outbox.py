@@ -1,0 +1,146 @@
+"""What answers leave behind, handed to a process of its own, so that it takes no answer's time.
+
+An answer leaves up to a thousand impressions for the log and a record for the store. Written from a thread of the
+serving process they would cost the answers more than the scoring does: all of it is Python, and holds the interpreter.
+So lines go down a pipe to a child (`carrier.py`), some at a time, and its counters come back up another one.
+"""
+
+import asyncio
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Literal
+
+from recsys.settings import HOME
+from serving.cache import ListLine
+from serving.explanation import Decision, describe
+from serving.metrics import Metrics
+from serving.ports import Shown
+
+log = logging.getLogger(__name__)
+
+Line = Literal[b"S", b"R", b"L"]
+SHOWN: Line = b"S"
+"""A line that begins so holds JSON of `Shown`; one that begins with `RECORD` that of a `RequestRecord`."""
+RECORD: Line = b"R"
+LIST: Line = b"L"
+"""A line that begins so holds JSON of `ListLine`."""
+
+GATHER_SECONDS = 0.02
+"""How long lines are gathered: one write an answer would cost a switch of processes an answer."""
+
+MAX_BYTES_WAITING = 32_000_000
+"""Lines that may wait for a child that is starting or stuck; what comes on top is dropped and counted."""
+
+RETRY_SECONDS = 1.0
+CLOSE_SECONDS = 15.0
+
+COMMAND = (sys.executable, "-m", "serving", "carry")
+REPORTED = ("published", "impressions_dropped", "records_dropped", "dependency_errors")
+"""The counters of `Metrics` that the child moves."""
+
+
+class Outbox:
+    """One child, started again when it ends. For use in one event loop; before `start` lines wait."""
+
+    def __init__(self, environment: dict[str, str], metrics: Metrics, command: Sequence[str] = COMMAND):
+        self._environment, self._metrics, self._command = environment, metrics, command
+        self._lines: list[bytes] = []
+        self._bytes = self._under_way = 0  # bytes that wait; shown items whose fate the child has not told
+        self._child: asyncio.subprocess.Process | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._closing = False
+
+    def start(self) -> None:
+        """Start the child soon; returns at once."""
+        self._watching = asyncio.create_task(self._watch())
+
+    async def close(self) -> None:
+        """Hand over what waits; return when the child has carried it, or after `CLOSE_SECONDS`."""
+        self._closing = True
+        self._flush()
+        if self._child is not None and self._child.stdin is not None:
+            self._child.stdin.close()
+        if self._watching is not None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._watching, CLOSE_SECONDS)
+        if self._child is not None and self._child.returncode is None:
+            self._child.kill()
+
+    def show(self, shown: Shown) -> None:
+        """Take the impressions of an answer. Never waits, never raises."""
+        items = len(shown.answer.items)
+        head = b'{"propensity":%s,"shown_at":"%s","answer":' % (
+            repr(shown.propensity).encode(), shown.shown_at.isoformat().encode(),
+        )  # fmt: skip
+        if self._put(SHOWN, head + shown.answer.model_dump_json().encode() + b"}"):
+            self._under_way += items
+        else:
+            self._metrics.impressions_dropped.labels("no_room").inc(items)
+
+    def keep(self, decision: Decision) -> None:
+        """Take what an answer was made of. Never waits, never raises."""
+        if not self._put(RECORD, json.dumps(describe(decision), separators=(",", ":")).encode()):
+            self._metrics.records_dropped.labels("no_room").inc()
+
+    def remember(self, line: ListLine) -> None:
+        """Take a list that may answer again. Never waits, never raises."""
+        self._put(LIST, line.model_dump_json().encode())
+
+    def _put(self, kind: Line, content: bytes) -> bool:
+        if self._bytes + len(content) > MAX_BYTES_WAITING:
+            return False
+        if not self._lines and self._child is not None:
+            asyncio.get_running_loop().call_later(GATHER_SECONDS, self._flush)
+        self._lines.append(b"%s%s\n" % (kind, content))
+        self._bytes += len(content)
+        return True
+
+    def _flush(self) -> None:
+        """Write what waits, unless the child is behind by as much as may wait: then it waits on."""
+        pipe = self._child.stdin if self._child is not None else None
+        if not self._lines or pipe is None or pipe.is_closing():
+            return
+        if pipe.transport.get_write_buffer_size() > MAX_BYTES_WAITING:
+            asyncio.get_running_loop().call_later(GATHER_SECONDS, self._flush)
+            return
+        pipe.write(b"".join(self._lines))
+        self._lines.clear()
+        self._bytes = 0
+
+    async def _watch(self) -> None:
+        while True:
+            try:
+                self._child = await asyncio.create_subprocess_exec(
+                    *self._command,
+                    cwd=HOME,
+                    env=self._environment,
+                    stdin=asyncio.subprocess.PIPE,
+                    stdout=asyncio.subprocess.PIPE,
+                )
+            except OSError as error:
+                log.error("the carrier cannot be started: %s", error)
+            else:
+                self._flush()
+                if self._closing and self._child.stdin is not None:
+                    self._child.stdin.close()
+                await self._listen(self._child)
+            if self._closing:
+                return
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def _listen(self, child: asyncio.subprocess.Process) -> None:
+        """Apply the child's counters until it ends; what it took with it is counted as lost."""
+        async for line in child.stdout or ():
+            for name, labels, moved in json.loads(line):
+                getattr(self._metrics, name).labels(*labels).inc(moved)
+                if name == "impressions_dropped" or (name == "published" and labels[1] == "acknowledged"):
+                    self._under_way -= moved
+        status, self._child = await child.wait(), None
+        if self._under_way > 0 and (status or not self._closing):
+            self._metrics.impressions_dropped.labels("undelivered").inc(self._under_way)
+        self._under_way = 0
+        if status or not self._closing:
+            log.error("the carrier ended with %s and is started again", status)

@@ -1,0 +1,113 @@
+"""What is known of one user: to hand it out, or to forget it everywhere.
+
+Rows in Postgres, live state and stored lists in Redis, the records of requests, the online features. Topics keep their
+messages until their retention ends, and the lake what files brought; the tombstone keeps both without effect.
+Models hold nothing of a user but what all users together taught them.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import psycopg
+import redis
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from recsys import user_state
+from recsys.artifacts import (
+    DIM_USERS,
+    ERASED_USERS,
+    FCT_IMPRESSIONS,
+    FCT_INTERACTIONS,
+    FEAT_USER_ACTIVITY,
+    PRECOMPUTED_LISTS,
+    RAW_IMPRESSIONS,
+    RAW_INTERACTIONS,
+    RAW_USERS,
+)
+from recsys.columns import DOMAINS, REQUEST_ID, USER_ID
+from recsys.erasure import digest
+from recsys.settings import Settings
+from recsys.warehouse import connect
+from streaming.land import user_state_lock
+
+TABLES = (
+    RAW_INTERACTIONS, RAW_IMPRESSIONS, RAW_USERS, FCT_INTERACTIONS, FCT_IMPRESSIONS, DIM_USERS, FEAT_USER_ACTIVITY,
+    PRECOMPUTED_LISTS,
+)  # fmt: skip
+"""Every table with a row a user; of the marts those that were built already."""
+
+
+def export(settings: Settings, user_id: str) -> dict[str, Any]:
+    """Return all that is kept of a user: rows by table, and values by key of the online store."""
+    with connect(settings) as connection, _store(settings) as store:
+        tables = {}
+        with connection.cursor(row_factory=dict_row) as cursor:
+            for table, name in _present(connection):
+                query = sql.SQL("select * from {} where {} = %s").format(name, sql.Identifier(USER_ID))
+                tables[table] = cursor.execute(query, (user_id,)).fetchall()
+        readers = {"string": store.get, "hash": store.hgetall, "zset": lambda key: store.zrange(key, 0, -1)}
+        keys = [key for key in _keys(connection, user_id) if store.exists(key)]
+        return {"user_id": user_id, "tables": tables, "online": {key: readers[store.type(key)](key) for key in keys}}
+
+
+def erase(settings: Settings, user_id: str, instant: datetime) -> dict[str, int]:
+    """Forget a user everywhere and set the tombstone; return what was deleted. May be repeated.
+
+    Rows go in one transaction, after the keys: whoever dies in between leaves rows, and the next call finds them. No
+    consumer carries the user back meanwhile: it waits for the lock, and then sees the tombstone.
+
+    Raises:
+        ServiceUnavailable: PostgreSQL does not answer.
+        redis.RedisError: the online store does not.
+    """
+    with psycopg.connect(settings.postgres_url, autocommit=True) as connection, user_state_lock(connection, True):
+        connection.execute(
+            f"""
+            insert into {ERASED_USERS} as earlier (user_digest, erased_at) values (%s, %s)
+            on conflict (user_digest) do update set erased_at = greatest(excluded.erased_at, earlier.erased_at)
+            """,
+            (digest(user_id), instant),
+        )
+        with _store(settings) as store:
+            keys = store.delete(*_keys(connection, user_id), *_feast_keys(user_id))
+        deleted = 0
+        with connection.transaction():
+            for _, name in _present(connection):
+                query = sql.SQL("delete from {} where {} = %s").format(name, sql.Identifier(USER_ID))
+                deleted += connection.execute(query, (user_id,)).rowcount
+    return {"rows": deleted, "keys": keys}
+
+
+def _store(settings: Settings) -> redis.Redis:
+    return redis.Redis.from_url(settings.redis_url, decode_responses=True, socket_timeout=10, socket_connect_timeout=5)
+
+
+def _present(connection: psycopg.Connection) -> Iterator[tuple[str, sql.Identifier]]:
+    for table in TABLES:
+        if connection.execute("select to_regclass(%s)", (table,)).fetchone() != (None,):
+            yield table, sql.Identifier(*table.split("."))
+
+
+def _keys(connection: psycopg.Connection, user_id: str) -> list[str]:
+    """Return the user's keys in the online store, none found by a scan: the impressions name the requests."""
+    requests = connection.execute(
+        f"select distinct {REQUEST_ID} from {RAW_IMPRESSIONS} where {USER_ID} = %s", (user_id,)
+    )
+    return [
+        user_state.history_key(user_id),
+        user_state.features_key(user_id),
+        user_state.version_key(user_id),
+        *(user_state.list_key(user_id, domain) for domain in (None, *DOMAINS)),
+        *(user_state.record_key(request_id) for (request_id,) in requests),
+    ]
+
+
+def _feast_keys(user_id: str) -> list[bytes]:
+    """Return the user's key in Feast's own layout; Feast has no call that deletes one entity."""
+    from feast.infra.online_stores.helpers import _redis_key
+    from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+    from feast.protos.feast.types.Value_pb2 import Value
+
+    return [_redis_key("recsys", EntityKey(join_keys=[USER_ID], entity_values=[Value(string_val=user_id)]))]
