@@ -48,8 +48,8 @@ Beauty's validation items alone and taken over for Toys and for `hstu`.
 
 **Missed.** SASRec's first targets by .0001 / .0006 on Beauty and .0005 / .0011 on Toys, the best published figures by
 .0115 / .0038 and .0132 / .0055, and 50 000 positions a second, on one busy core, by two fifths. `hstu` stands behind
-`sasrec` here, by the latter's settings. A fit takes a fifth of the five minutes it might. Not tried for want of time: 128
-dimensions, more epochs, more negatives, averaged weights, settings of their own for Toys and for `hstu`.
+`sasrec` here, by the latter's settings. A fit takes a fifth of the five minutes it might. Not tried for want of time:
+128 dimensions, more epochs, more negatives, averaged weights, settings of their own for Toys and for `hstu`.
 
 **MovieLens 1M** was begun and not finished for the same reason; its settings stand in `bench/sequence.py` untried."""
 
