@@ -2,9 +2,9 @@
 
     python -m bench.models FOLDER [PART …]
 
-FOLDER holds the splits: `ncf-ml-1m`, `ultragcn-ml-1m`, `kgat-amazon-book`, `s3rec-beauty`, `s3rec-toys_and_games`. A part
-is one of `PARTS`; without one all run. What other parts measured on another day stays, with its day. A figure of a new
-model is a line in `PARTS`.
+FOLDER holds the splits: `ncf-ml-1m`, `ultragcn-ml-1m`, `kgat-amazon-book`, `s3rec-beauty`, `s3rec-toys_and_games`. A
+part is one of `PARTS`; without one all run. What other parts measured on another day stays, with its day. A figure of a
+new model is a line in `PARTS`.
 """
 
 import json
