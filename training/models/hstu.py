@@ -1,0 +1,76 @@
+"""An HSTU-like sequential recommender in PyTorch: gated, point-wise attention instead of SASRec's softmax.
+
+Zhai et al. 2024, "Actions Speak Louder than Words: Trillion-Parameter Sequential Transducers for Generative
+Recommendations". A block is three steps: one projection to gate, value, query and key under SiLU; attention whose
+weights are SiLU(q · k + a bias by relative position) over the row's length, so that they need not sum to one and tell
+how much of something there was, not only its share; and the normalised sum, gated element by element, projected back.
+There is no second network. The paper's bias by time between events is left out: the bundle's encoder is asked with
+items in their order and no instants.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from training import next_item
+from training.dataset import TrainingData
+from training.model import Workplace
+from training.next_item import Dropout, NextItemConfig, NextItemModel, visible_ages
+
+FRAMEWORK = "pytorch"
+FEATURES: tuple[str, ...] = ()
+NEEDS_ORDER = True
+
+
+class Config(NextItemConfig):
+    heads: int = 2
+    layers: int = 2
+
+
+class Block(nn.Module):
+    """Point-wise aggregated attention, gated."""
+
+    def __init__(self, config: Config):
+        super().__init__()
+        size, self.heads, self.longest = config.embedding_size, config.heads, config.max_history
+        self.before, self.after = nn.LayerNorm(size), nn.LayerNorm(size)
+        self.project, self.merge = nn.Linear(size, 4 * size), nn.Linear(size, size)
+        self.by_age = nn.Embedding(config.max_history, config.heads)
+        nn.init.zeros_(self.by_age.weight)
+        self.dropout = Dropout(config.dropout)
+
+    def forward(self, hidden: Tensor, age: Tensor, is_visible: Tensor) -> Tensor:
+        """Hidden states (B, L, D), columns' ages (L, L), which of them a row sees (B, 1, L, L)."""
+        gate, *others = F.silu(self.project(self.before(hidden))).chunk(4, -1)  # (B, L, D) each
+        value, query, key = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in others)  # (B, H, L, D/H)
+        bias = self.by_age(age).permute(2, 0, 1)  # (H, L, L)
+        weights = F.silu(query @ key.transpose(-1, -2) + bias) * (is_visible / self.longest)  # (B, H, L, L)
+        found = self.after((weights @ value).transpose(1, 2).flatten(2))  # (B, L, D)
+        return hidden + self.dropout(self.merge(gate * found))
+
+
+class Trunk(nn.Module):
+    """Item vectors of a history → the user's state after each place."""
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.longest = config.max_history
+        self.dropout = Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.last = nn.LayerNorm(config.embedding_size)
+
+    def forward(self, vectors: Tensor, place: Tensor) -> Tensor:
+        age, is_visible = visible_ages(place)
+        age = age.clamp(0, self.longest - 1)
+        hidden = self.dropout(vectors)  # (B, L, D)
+        for block in self.blocks:
+            hidden = block(hidden, age, is_visible[:, None])
+        return self.last(hidden)
+
+
+def fit(data: TrainingData, config: Config, seed: int, workplace: Workplace) -> NextItemModel:
+    """Train the HSTU-like model.
+
+    Raises:
+        CheckFailed: the loss is no longer finite, or no user has two events.
+    """
+    return next_item.fit("hstu", lambda: Trunk(config), data, config, seed, workplace)

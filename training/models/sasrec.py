@@ -1,0 +1,75 @@
+"""SASRec in PyTorch: causal self-attention over the user's latest items predicts the next one.
+
+Kang and McAuley 2018, "Self-Attentive Sequential Recommendation": learned positions, blocks of self-attention and a
+point-wise network, the output scored against the table of item vectors that the input comes from. Trained otherwise
+than in the paper, where the loss is a binary one against one random item a place: see training/next_item.py.
+"""
+
+import math
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from training import next_item
+from training.dataset import TrainingData
+from training.model import Workplace
+from training.next_item import Dropout, NextItemConfig, NextItemModel, visible_ages
+
+FRAMEWORK = "pytorch"
+FEATURES: tuple[str, ...] = ()
+NEEDS_ORDER = True
+
+
+class Config(NextItemConfig):
+    heads: int = 2
+    layers: int = 1
+
+
+class Block(nn.Module):
+    """Self-attention, then a network over each place by itself; both normalise what they read and add what they find."""
+
+    def __init__(self, config: Config):
+        super().__init__()
+        size, self.heads = config.embedding_size, config.heads
+        self.before_attention, self.before_mix = nn.LayerNorm(size), nn.LayerNorm(size)
+        self.project, self.merge = nn.Linear(size, 3 * size), nn.Linear(size, size)
+        self.widen, self.narrow = nn.Linear(size, size), nn.Linear(size, size)
+        self.dropout = Dropout(config.dropout)
+
+    def forward(self, hidden: Tensor, hiding: Tensor) -> Tensor:
+        """Hidden states (B, L, D), and what is added to the logits of what may not be seen (B, 1, L, L)."""
+        project = self.project(self.before_attention(hidden))  # (B, L, 3D)
+        query, key, value = project.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (B, H, L, D/H) each
+        logits = (query / math.sqrt(query.shape[-1])) @ key.transpose(-1, -2)  # (B, H, L, L)
+        attended = ((logits + hiding).softmax(-1) @ value).transpose(1, 2).flatten(2)  # (B, L, D)
+        hidden = hidden + self.dropout(self.merge(attended))
+        return hidden + self.dropout(self.narrow(F.gelu(self.widen(self.before_mix(hidden)))))
+
+
+class Trunk(nn.Module):
+    """Item vectors of a history → the user's state after each place."""
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.position = nn.Embedding(config.max_history, config.embedding_size)
+        nn.init.normal_(self.position.weight, std=0.02)
+        self.dropout = Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.last = nn.LayerNorm(config.embedding_size)
+
+    def forward(self, vectors: Tensor, place: Tensor) -> Tensor:
+        _, is_visible = visible_ages(place)  # (B, L, L)
+        hiding = (~is_visible)[:, None] * -1e4  # (B, 1, L, L)
+        hidden = self.dropout(vectors + self.position(place))  # (B, L, D)
+        for block in self.blocks:
+            hidden = block(hidden, hiding)
+        return self.last(hidden)
+
+
+def fit(data: TrainingData, config: Config, seed: int, workplace: Workplace) -> NextItemModel:
+    """Train SASRec.
+
+    Raises:
+        CheckFailed: the loss is no longer finite, or no user has two events.
+    """
+    return next_item.fit("sasrec", lambda: Trunk(config), data, config, seed, workplace)

@@ -1,0 +1,343 @@
+"""Learning to predict the next item at every place of a history: what the sequential models have in common.
+
+A sequential model is a trunk, `trunk(vectors (B, L, D), place (B, L)) -> (B, L, D)`, between one table of item vectors
+that its input and its output share. `place` says how many earlier events of the same user stand in the row, and with
+that all that may be looked at: row i sees column j where 0 <= i - j <= place[i] (`visible_ages`).
+
+Training reads a stream, all users' events one after the other in random order, cut into rows of equal length: no place
+is padding and users of all lengths meet in a batch. A user who lies across a cut begins anew behind it.
+
+An item's score is the cosine of user and item over a temperature, plus the item's own bias. Its loss is the softmax over
+all items, estimated where there are many: see `Sample`. The chance of an epoch comes from the seed and its number alone,
+so a killed training goes on from its checkpoint to the same weights.
+"""
+
+import io
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from recsys.errors import CheckFailed
+from training.checkpoint import Checkpoint
+from training.dataset import TrainingData
+from training.model import ModelConfig, Parts, Workplace, check_finite, popularity, recency_shift
+
+ONNX_OPSET = 18
+SCORED_AT_ONCE = 256
+SLICE = 128
+"""Places whose logits are worked on at once: they stay in the processor's cache."""
+log = logging.getLogger(__name__)
+
+
+class NextItemConfig(ModelConfig):
+    """What every sequential model's training needs to know; each model's Config says what it chose and why."""
+
+    embedding_size: int = 64
+    max_history: int = 50
+    """The user's latest items that the model reads; also the length of a row in training."""
+    dropout: float = 0.5
+    """Of the item vectors that come in and of what each block adds."""
+    temperature: float = 0.05
+    negatives: int = 1000
+    """Items drawn evenly a step as possible answers beside the batch's own; as many as there are items or more: all."""
+    epochs: int = 20
+    min_steps: int = 100
+    batch_size: int = 20
+    """In rows of `max_history` places."""
+    learning_rate: float = 0.006
+    warmup: float = 0.05
+    """Share of the steps in which the learning rate rises to its full height; from there it falls as a cosine."""
+    reg: float = 0.0
+
+
+class Dropout(nn.Module):
+    """Dropout to the nearest 256th, one random byte a value: a sixth of the time of PyTorch's own on a processor."""
+
+    def __init__(self, share: float):
+        super().__init__()
+        self.dropped = round(256 * share)
+
+    def forward(self, values: Tensor) -> Tensor:
+        if not self.training or not self.dropped:
+            return values
+        words = torch.empty(-(-values.numel() // 8), dtype=torch.long).random_(-(2**63), None)
+        kept = words.view(torch.uint8)[: values.numel()].view(values.shape) >= self.dropped
+        return values * (kept * (256 / (256 - self.dropped)))
+
+
+def visible_ages(place: Tensor) -> tuple[Tensor, Tensor]:
+    """Return how old each column is for each row, (L, L), and whether the row may look at it, bool (B, L, L)."""
+    at = torch.arange(place.shape[1], device=place.device)
+    age = at[:, None] - at[None]
+    return age, (age >= 0) & (age <= place[:, :, None])
+
+
+class Stream:
+    """The users' events as rows to train on. U users with two events or more, n events.
+
+    Raises:
+        CheckFailed: there is no such user.
+    """
+
+    def __init__(self, data: TrainingData):
+        sequences = [rows for rows in data.sequences() if len(rows) > 1]
+        if not sequences:
+            raise CheckFailed("training sequences", 0, "No user has two events before the cut: land more history")
+        self.lengths = np.array([len(rows) for rows in sequences])  # (U,)
+        self.starts = np.cumsum(self.lengths) - self.lengths  # (U,)
+        self.items = data.items[np.concatenate(sequences)].astype(np.int64)  # (n,)
+        self.places = len(self.items) - len(sequences)
+
+    def rows(self, length: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return items, their places and the items that follow them, each (R, length), users in random order.
+
+        Each event but a user's last is an input, all of them but what is left after the last full row.
+        """
+        order = rng.permutation(len(self.lengths))
+        lengths = self.lengths[order]
+        begins = np.cumsum(lengths) - lengths  # in the stream
+        place = np.arange(lengths.sum()) - np.repeat(begins, lengths)  # (n,)
+        stream = self.items[np.repeat(self.starts[order], lengths) + place]  # (n,)
+        inputs = np.flatnonzero(place < np.repeat(lengths, lengths) - 1)
+        length = min(length, len(inputs))
+        inputs = inputs[: len(inputs) // length * length]
+        place = np.minimum(place[inputs], np.arange(len(inputs)) % length)  # a row sees nothing of the row before
+        return tuple(values.reshape(-1, length) for values in (stream[inputs], place, stream[inputs + 1]))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The items among which a batch's targets are to be found, an estimate of all. N items, P places.
+
+    An item that came in with probability π stands for 1/π items (Horvitz and Thompson 1952): its logit is raised by
+    -log π, the logQ correction, in every place's softmax but where it is the target, which is there for certain
+    (Khrylchenko et al. 2025, "Correcting the LogQ Correction"). Popular items are nearly always there, as targets of other places;
+    the even draws see to the rest.
+    """
+
+    items: Tensor
+    """(N,)"""
+    wanted: Tensor
+    """Each target's row in `items`. (P,)"""
+    log_probability: Tensor
+    """log π. (N,)"""
+
+    @classmethod
+    def draw(cls, targets: np.ndarray, share: np.ndarray, negatives: int, rng: np.random.Generator) -> "Sample":
+        """Draw for these targets, (P,). `share`: of each item among all targets. (I,)"""
+        n_items = len(share)
+        if negatives >= n_items:
+            return cls(torch.arange(n_items), torch.from_numpy(targets), torch.zeros(n_items))
+        is_in = np.zeros(n_items, bool)
+        is_in[targets] = is_in[rng.integers(0, n_items, negatives)] = True
+        items = np.flatnonzero(is_in)
+        row = np.cumsum(is_in) - 1  # (I,)
+        missed = negatives * np.log1p(-1 / n_items) + len(targets) * np.log1p(-np.minimum(share[items], 0.999))
+        log_probability = np.log(-np.expm1(missed)).astype(np.float32)
+        return cls(*map(torch.from_numpy, (items, row[targets], log_probability)))
+
+
+class SampledSoftmax(torch.autograd.Function):
+    """The mean cross-entropy of P places' targets among N items, and its gradients, in one pass over slices of places.
+
+    Arguments: users (P, D), vectors (N, D), bias (N,), wanted (P,) and log_probability (N,) of the sample.
+    """
+
+    @staticmethod
+    def forward(ctx, users: Tensor, vectors: Tensor, bias: Tensor, wanted: Tensor, log_probability: Tensor) -> Tensor:
+        by_users, by_vectors, by_bias = torch.empty_like(users), torch.zeros_like(vectors), torch.zeros_like(bias)
+        corrected, total = bias - log_probability, users.new_zeros(())
+        for part in torch.arange(len(users)).split(SLICE):
+            target = torch.arange(len(part)), wanted[part]
+            logits = F.linear(users[part], vectors, corrected)  # (S, N)
+            logits[target] += log_probability[wanted[part]]
+            right = logits[target]  # (S,)
+            highest = logits.amax(1, keepdim=True)
+            weights = logits.sub_(highest).exp_()  # in place, as all that follows
+            summed = weights.sum(1, keepdim=True)
+            total += (summed.log() + highest).sum() - right.sum()
+            error = weights.div_(summed * len(users))  # of the logits' mean loss
+            error[target] -= 1 / len(users)
+            by_users[part] = error @ vectors
+            by_vectors.addmm_(error.T, users[part])
+            by_bias += error.sum(0)
+        ctx.save_for_backward(by_users, by_vectors, by_bias)
+        return total / len(users)
+
+    @staticmethod
+    def backward(ctx, weight: Tensor) -> tuple[Tensor | None, ...]:
+        return (*(weight * gradient for gradient in ctx.saved_tensors), None, None)
+
+
+class Network(nn.Module):
+    """The items' table and bias around a trunk."""
+
+    def __init__(self, n_items: int, trunk: nn.Module, config: NextItemConfig):
+        super().__init__()
+        self.item = nn.Embedding(n_items, config.embedding_size)
+        self.bias = nn.Embedding(n_items, 1)
+        self.trunk, self.scale = trunk, config.temperature**-0.5
+        nn.init.normal_(self.item.weight, std=0.02)
+        nn.init.zeros_(self.bias.weight)
+
+    def users(self, items: Tensor, place: Tensor) -> Tensor:
+        """Return the user's vector after each place of rows of items. (B, L) → (B, L, D)"""
+        return F.normalize(self.trunk(self.item(items), place), dim=-1) * self.scale
+
+    def vectors(self, items: Tensor) -> Tensor:
+        """Return what a user's vector is multiplied with. (N,) → (N, D)"""
+        return F.normalize(self.item(items), dim=-1) * self.scale
+
+
+class Encoder(nn.Module):
+    """What the bundle's encoder.onnx does: history and mask, right-aligned → the user's vector."""
+
+    def __init__(self, network: Network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, history: Tensor, mask: Tensor) -> Tensor:
+        place = (mask.cumsum(1) - 1).clamp(min=0).long()  # (B, L)
+        return self.network.users(history, place)[:, -1]  # (B, D)
+
+
+class NextItemModel:
+    """A trained sequential model."""
+
+    def __init__(self, network: Network, data: TrainingData, config: NextItemConfig):
+        self.network, self.config = network, config
+        self.encoder = Encoder(network).eval()
+        self.counts = popularity(data)  # (I,)
+        with torch.no_grad():
+            self.vectors = network.vectors(torch.arange(data.n_items))  # (I, D)
+            self.bias = network.bias.weight[:, 0] + torch.from_numpy(recency_shift(data))  # (I,)
+
+    @torch.no_grad()
+    def score(self, histories: list[np.ndarray], user_features: np.ndarray | None = None) -> np.ndarray:
+        recent = [history[-self.config.max_history :] for history in histories]
+        users = self.vectors.new_empty(len(recent), self.vectors.shape[1])  # (B, D)
+        by_length = np.argsort([len(history) for history in recent], kind="stable")
+        for together in np.array_split(by_length, -(-len(recent) // SCORED_AT_ONCE)):
+            longest = max(len(recent[row]) for row in together)
+            items, mask = torch.zeros(len(together), longest, dtype=torch.long), torch.zeros(len(together), longest)
+            for at, row in enumerate(together):
+                items[at, longest - len(recent[row]) :] = torch.from_numpy(recent[row].astype(np.int64))
+                mask[at, longest - len(recent[row]) :] = 1
+            users[torch.from_numpy(together)] = self.encoder(items, mask)
+        return (users @ self.vectors.T + self.bias).numpy()  # (B, I)
+
+    def parts(self) -> Parts:
+        arrays = {"popularity": self.counts, "item_vectors": self.vectors.numpy(), "item_bias": self.bias.numpy()}
+        return Parts("onnx", arrays, self._to_onnx(), {"max_history": self.config.max_history})
+
+    def save_native(self, folder: Path) -> None:
+        torch.save(self.network.state_dict(), folder / "network.pt")
+
+    def _to_onnx(self) -> bytes:
+        batch, length = torch.export.Dim("batch"), torch.export.Dim("length", max=self.config.max_history)
+        program = torch.onnx.export(
+            self.encoder,
+            (torch.zeros(2, 3, dtype=torch.long), torch.ones(2, 3)),
+            input_names=["history", "mask"],
+            output_names=["user_vector"],
+            dynamic_shapes=({0: batch, 1: length}, {0: batch, 1: length}),
+            opset_version=ONNX_OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+        buffer = io.BytesIO()
+        program.save(buffer)
+        return buffer.getvalue()
+
+
+def fit(
+    name: str,
+    trunk: Callable[[], nn.Module],
+    data: TrainingData,
+    config: NextItemConfig,
+    seed: int,
+    workplace: Workplace,
+) -> NextItemModel:
+    """Train a trunk and its items. `trunk` makes a new one.
+
+    Raises:
+        CheckFailed: the loss is no longer finite, or no user has two events.
+    """
+    torch.set_num_threads(workplace.threads)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = Network(data.n_items, trunk(), config)
+        train(name, network, data, config, seed, workplace)
+    return NextItemModel(network, data, config)
+
+
+def train(
+    name: str, network: Network, data: TrainingData, config: NextItemConfig, seed: int, workplace: Workplace
+) -> None:
+    """Train for the configured epochs, or for as long as the workplace allows, whichever ends first."""
+    started = time.perf_counter()
+    stream = Stream(data)
+    share = np.bincount(stream.items, minlength=data.n_items) / len(stream.items)  # (I,)
+    steps = max(1, stream.places // (config.batch_size * config.max_history))  # an epoch's
+    epochs = max(config.epochs, math.ceil(config.min_steps / steps))
+    optimiser = torch.optim.AdamW(
+        network.parameters(), lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=config.reg, fused=True
+    )
+    checkpoint = Checkpoint.of(name, data, config, seed, workplace)
+    first = 0
+    if state := checkpoint.load():
+        network.load_state_dict(state["network"])
+        optimiser.load_state_dict(state["optimiser"])
+        first = state["epoch"]
+    for epoch in range(first, epochs):
+        rng = np.random.default_rng([seed, epoch])
+        torch.manual_seed(int(rng.integers(2**63)))
+        rows = stream.rows(config.max_history, rng)
+        losses = []
+        for batch in np.array_split(np.arange(len(rows[0])), min(steps, len(rows[0]))):
+            done = max((epoch + len(losses) / steps) / epochs, (time.perf_counter() - started) / workplace.seconds)
+            if done >= 1:
+                log.warning("%s stops in epoch %d of %d: its time is over", name, epoch + 1, epochs)
+                checkpoint.remove()
+                return
+            optimiser.param_groups[0]["lr"] = config.learning_rate * rate(done, config.warmup)
+            optimiser.zero_grad()
+            loss = batch_loss(network, *(values[batch] for values in rows), share, config.negatives, rng)
+            losses.append(loss.item())
+            check_finite(losses[-1], name, epoch * steps + len(losses))
+            loss.backward()
+            optimiser.step()
+        log.info("%s epoch %d of %d: loss %.3f", name, epoch + 1, epochs, np.mean(losses))
+        if checkpoint.is_due(epoch, epochs):
+            weights = {"network": network.state_dict(), "optimiser": optimiser.state_dict()}
+            checkpoint.save({**weights, "epoch": epoch + 1})
+    checkpoint.remove()
+
+
+def rate(done: float, warmup: float) -> float:
+    """Return the share of the full learning rate when this share of the training is done: a rise, then a cosine."""
+    return min(1.0, (done + 1e-3) / (warmup + 1e-3)) * max(0.01, (1 + math.cos(math.pi * done)) / 2)
+
+
+def batch_loss(
+    network: Network,
+    items: np.ndarray,
+    places: np.ndarray,
+    targets: np.ndarray,
+    share: np.ndarray,
+    negatives: int,
+    rng: np.random.Generator,
+) -> Tensor:
+    """Return the loss of a batch of rows, each (B, L)."""
+    sample = Sample.draw(targets.reshape(-1), share, negatives, rng)
+    users = network.users(torch.from_numpy(items), torch.from_numpy(places)).flatten(0, 1)  # (P, D)
+    bias = network.bias(sample.items)[:, 0]  # (N,)
+    return SampledSoftmax.apply(users, network.vectors(sample.items), bias, sample.wanted, sample.log_probability)
