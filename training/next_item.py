@@ -7,9 +7,9 @@ that all that may be looked at: row i sees column j where 0 <= i - j <= place[i]
 Training reads a stream, all users' events one after the other in random order, cut into rows of equal length: no place
 is padding and users of all lengths meet in a batch. A user who lies across a cut begins anew behind it.
 
-An item's score is the cosine of user and item over a temperature, plus the item's own bias. Its loss is the softmax over
-all items, estimated where there are many: see `Sample`. The chance of an epoch comes from the seed and its number alone,
-so a killed training goes on from its checkpoint to the same weights.
+An item's score is the cosine of user and item over a temperature, plus the item's own bias. The loss is the softmax
+over all items, estimated where there are many (training/sampled_softmax.py). The chance of an epoch comes from the seed
+and the epoch's number alone, so a killed training goes on from its checkpoint to the same weights.
 """
 
 import io
@@ -17,7 +17,6 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,11 +28,10 @@ from recsys.errors import CheckFailed
 from training.checkpoint import Checkpoint
 from training.dataset import TrainingData
 from training.model import ModelConfig, Parts, Workplace, check_finite, popularity, recency_shift
+from training.sampled_softmax import Sample, SampledSoftmax
 
 ONNX_OPSET = 18
 SCORED_AT_ONCE = 256
-SLICE = 128
-"""Places whose logits are worked on at once: they stay in the processor's cache."""
 log = logging.getLogger(__name__)
 
 
@@ -111,70 +109,6 @@ class Stream:
         inputs = inputs[: len(inputs) // length * length]
         place = np.minimum(place[inputs], np.arange(len(inputs)) % length)  # a row sees nothing of the row before
         return tuple(values.reshape(-1, length) for values in (stream[inputs], place, stream[inputs + 1]))
-
-
-@dataclass(frozen=True)
-class Sample:
-    """The items among which a batch's targets are to be found, an estimate of all. N items, P places.
-
-    An item that came in with probability π stands for 1/π items (Horvitz and Thompson 1952): its logit is raised by
-    -log π, the logQ correction, in every place's softmax but where it is the target, which is there for certain
-    (Khrylchenko et al. 2025, "Correcting the LogQ Correction"). Popular items are nearly always there, as targets of other places;
-    the even draws see to the rest.
-    """
-
-    items: Tensor
-    """(N,)"""
-    wanted: Tensor
-    """Each target's row in `items`. (P,)"""
-    log_probability: Tensor
-    """log π. (N,)"""
-
-    @classmethod
-    def draw(cls, targets: np.ndarray, share: np.ndarray, negatives: int, rng: np.random.Generator) -> "Sample":
-        """Draw for these targets, (P,). `share`: of each item among all targets. (I,)"""
-        n_items = len(share)
-        if negatives >= n_items:
-            return cls(torch.arange(n_items), torch.from_numpy(targets), torch.zeros(n_items))
-        is_in = np.zeros(n_items, bool)
-        is_in[targets] = is_in[rng.integers(0, n_items, negatives)] = True
-        items = np.flatnonzero(is_in)
-        row = np.cumsum(is_in) - 1  # (I,)
-        missed = negatives * np.log1p(-1 / n_items) + len(targets) * np.log1p(-np.minimum(share[items], 0.999))
-        log_probability = np.log(-np.expm1(missed)).astype(np.float32)
-        return cls(*map(torch.from_numpy, (items, row[targets], log_probability)))
-
-
-class SampledSoftmax(torch.autograd.Function):
-    """The mean cross-entropy of P places' targets among N items, and its gradients, in one pass over slices of places.
-
-    Arguments: users (P, D), vectors (N, D), bias (N,), wanted (P,) and log_probability (N,) of the sample.
-    """
-
-    @staticmethod
-    def forward(ctx, users: Tensor, vectors: Tensor, bias: Tensor, wanted: Tensor, log_probability: Tensor) -> Tensor:
-        by_users, by_vectors, by_bias = torch.empty_like(users), torch.zeros_like(vectors), torch.zeros_like(bias)
-        corrected, total = bias - log_probability, users.new_zeros(())
-        for part in torch.arange(len(users)).split(SLICE):
-            target = torch.arange(len(part)), wanted[part]
-            logits = F.linear(users[part], vectors, corrected)  # (S, N)
-            logits[target] += log_probability[wanted[part]]
-            right = logits[target]  # (S,)
-            highest = logits.amax(1, keepdim=True)
-            weights = logits.sub_(highest).exp_()  # in place, as all that follows
-            summed = weights.sum(1, keepdim=True)
-            total += (summed.log() + highest).sum() - right.sum()
-            error = weights.div_(summed * len(users))  # of the logits' mean loss
-            error[target] -= 1 / len(users)
-            by_users[part] = error @ vectors
-            by_vectors.addmm_(error.T, users[part])
-            by_bias += error.sum(0)
-        ctx.save_for_backward(by_users, by_vectors, by_bias)
-        return total / len(users)
-
-    @staticmethod
-    def backward(ctx, weight: Tensor) -> tuple[Tensor | None, ...]:
-        return (*(weight * gradient for gradient in ctx.saved_tensors), None, None)
 
 
 class Network(nn.Module):

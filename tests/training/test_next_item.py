@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from tests.worlds import checkerboard as world
 from training.model import Workplace
 from training.models import hstu, sasrec
-from training.next_item import Dropout, Encoder, Network, Sample, SampledSoftmax, Stream, rate, train
+from training.next_item import Dropout, Encoder, Network, Stream, rate, train
+from training.sampled_softmax import Sample, SampledSoftmax
 
 MODELS = pytest.mark.parametrize("module", [sasrec, hstu], ids=["sasrec", "hstu"])
 TINY = {"embedding_size": 8, "max_history": 6, "epochs": 1, "min_steps": 3}

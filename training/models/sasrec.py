@@ -26,7 +26,7 @@ class Config(NextItemConfig):
 
 
 class Block(nn.Module):
-    """Self-attention, then a network over each place by itself; both normalise what they read and add what they find."""
+    """Self-attention, then a network over each place by itself; both normalise what they read and add to it."""
 
     def __init__(self, config: Config):
         super().__init__()

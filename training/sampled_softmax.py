@@ -1,0 +1,82 @@
+"""The softmax over a large catalogue, estimated from a sample of items, and its gradient in the processor's cache.
+
+Bengio and Senécal 2003 ("Quick Training of Probabilistic Neural Nets by Importance Sampling"). A loss on a few random
+negatives, as SASRec's own, learns to tell the target from items that nobody would show; gBCE (Petrov and Macdonald
+2023) mends its overconfidence by a factor to be tuned. The corrected sample has nothing to be tuned but its size, and
+is the softmax itself where it holds all items.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SLICE = 128
+"""Places whose logits are worked on at once: they stay in the cache, where all of a batch's would not."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The items among which a batch's targets are to be found, an estimate of all. N items, P places.
+
+    In the sample are the batch's own targets and some items drawn evenly: the popular ones are nearly always there, as
+    other places' targets, and the even draws see to the rest. An item that came in with probability π stands for 1/π
+    items, so that the sum over the sample is that over all items on average (Horvitz and Thompson 1952): its logit is
+    raised by -log π, the logQ correction, but not where it is the target itself, which is there for certain
+    (Khrylchenko et al. 2025, "Correcting the LogQ Correction").
+    """
+
+    items: Tensor
+    """(N,)"""
+    wanted: Tensor
+    """Each target's row in `items`. (P,)"""
+    log_probability: Tensor
+    """log π. (N,)"""
+
+    @classmethod
+    def draw(cls, targets: np.ndarray, share: np.ndarray, negatives: int, rng: np.random.Generator) -> "Sample":
+        """Draw for these targets, (P,). `share`: of each item among all targets. (I,)"""
+        n_items = len(share)
+        if negatives >= n_items:
+            return cls(torch.arange(n_items), torch.from_numpy(targets), torch.zeros(n_items))
+        is_in = np.zeros(n_items, bool)
+        is_in[targets] = is_in[rng.integers(0, n_items, negatives)] = True
+        items = np.flatnonzero(is_in)
+        row = np.cumsum(is_in) - 1  # (I,)
+        missed = negatives * np.log1p(-1 / n_items) + len(targets) * np.log1p(-np.minimum(share[items], 0.999))
+        log_probability = np.log(-np.expm1(missed)).astype(np.float32)
+        return cls(*map(torch.from_numpy, (items, row[targets], log_probability)))
+
+
+class SampledSoftmax(torch.autograd.Function):
+    """The mean cross-entropy of P places' targets among N items, and its gradients, in one pass over slices of places.
+
+    Arguments: users (P, D), vectors (N, D), bias (N,), wanted (P,) and log_probability (N,) of the sample.
+    """
+
+    @staticmethod
+    def forward(ctx, users: Tensor, vectors: Tensor, bias: Tensor, wanted: Tensor, log_probability: Tensor) -> Tensor:
+        by_users, by_vectors, by_bias = torch.empty_like(users), torch.zeros_like(vectors), torch.zeros_like(bias)
+        corrected, total = bias - log_probability, users.new_zeros(())
+        for part in torch.arange(len(users)).split(SLICE):
+            target = torch.arange(len(part)), wanted[part]
+            logits = F.linear(users[part], vectors, corrected)  # (S, N)
+            logits[target] += log_probability[wanted[part]]
+            right = logits[target]  # (S,)
+            highest = logits.amax(1, keepdim=True)
+            weights = logits.sub_(highest).exp_()  # in place, as all that follows
+            summed = weights.sum(1, keepdim=True)
+            total += (summed.log() + highest).sum() - right.sum()
+            error = weights.div_(summed * len(users))  # of the logits' mean loss
+            error[target] -= 1 / len(users)
+            by_users[part] = error @ vectors
+            by_vectors.addmm_(error.T, users[part])
+            by_bias += error.sum(0)
+        ctx.save_for_backward(by_users, by_vectors, by_bias)
+        return total / len(users)
+
+    @staticmethod
+    def backward(ctx, weight: Tensor) -> tuple[Tensor | None, ...]:
+        return (*(weight * gradient for gradient in ctx.saved_tensors), None, None)
