@@ -1,0 +1,125 @@
+"""The sequential models on published leave-one-out splits, by the protocol that the papers' tables were made with.
+
+    python -m bench.sequence beauty|toys|ml-1m FILE --model sasrec|hstu [--seed 1] [--threads 1] [--seconds inf]
+
+FILE of beauty and toys is S3-Rec's: a line a user, the user and then the user's items in the order of time. FILE of
+ml-1m is the rebuilt `ratings.csv.gz` with UserID, MovieID and Position; the rows without a position, of films with
+fewer than five ratings, are left out, as in the published tables.
+
+The protocol: of each user the last item is the test, the one before it validation, and the model is trained on all
+before these two and stays as it is (Kang and McAuley 2018). It is asked with that training part for validation and with
+the validation item behind it for the test; all items of the catalogue are ranked but those of the history, as in
+S3-Rec's code (Zhou et al. 2020). `python -m training.benchmark` differs in one thing: once its settings are chosen, it
+trains on the validation items as well.
+
+Settings were chosen by the validation figure, which stands beside the test's. A row of docs/results/sequence.md is
+replaced when it is measured anew; the others stay.
+"""
+
+import argparse
+import json
+import math
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bench import results
+from training.benchmark.formats import read
+from training.benchmark.protocol import Split, hold_out, judge
+from training.benchmark.trial import cpu_seconds, peak_rss_bytes
+from training.model import Workplace, module_of
+from training.next_item import Stream
+
+NAME, TITLE = "sequence", "Sequential recommenders, leave-one-out, full ranking: recall@10 / ndcg@10"
+TARGETS = {"beauty": ".0807 / .0499, best .0921 / .0531", "toys": ".0843 / .0536, best .0970 / .0580"}
+TARGETS["ml-1m"] = "gSASRec .3003 / .1726, SASRec+ .3159 / .1857, HSTU .3226 / .1880"
+SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
+    ("ml-1m", "sasrec"): {"max_history": 200, "batch_size": 8, "dropout": 0.2, "layers": 2, "epochs": 8},
+    ("ml-1m", "hstu"): {"max_history": 200, "batch_size": 8, "dropout": 0.2, "layers": 2, "epochs": 8},
+}
+"""Where they differ from the models' own."""
+
+
+def by_position(ratings: Path, out: Path) -> None:
+    """Write MovieLens 1M as a line a user: the user, then the user's films by position."""
+    table = pd.read_csv(ratings, usecols=["UserID", "MovieID", "Position"]).dropna()
+    table = table.sort_values(["UserID", "Position"], kind="stable")
+    lines = (f"{user} {' '.join(map(str, films))}\n" for user, films in table.groupby("UserID")["MovieID"])
+    out.write_text("".join(lines))
+
+
+def measure(split: Split, name: str, settings: dict[str, Any], seed: int, place: Workplace) -> dict[str, Any]:
+    """Train once; judge on validation and, with one item more of each history, on the test."""
+    module = module_of(name)
+    config = module.Config(**settings)
+    rest, validation = hold_out(split, seed)
+    if len(validation.users) < len(np.unique(split.train.users)):
+        raise ValueError("somebody has no validation item: not one of these splits")
+    begun = cpu_seconds()
+    model = module.fit(rest, config, seed, place)
+    seconds = cpu_seconds() - begun
+    figures = {
+        "validation": judge(model, rest, validation).overall,
+        "test": judge(model, split.train, split.asked).overall,
+    }
+    return {
+        **{
+            part: {metric: round(values[metric], 4) for metric in ("recall@10", "ndcg@10")}
+            for part, values in figures.items()
+        },
+        "fit_cpu_seconds": round(seconds, 1),
+        "positions_per_cpu_second": round(Stream(rest).places * config.epochs / seconds),
+        "peak_rss_mib": round(peak_rss_bytes() / 2**20),
+        "hyper_parameters": config.model_dump(),
+        "seed": seed,
+        "threads": place.threads,
+    }
+
+
+def row_of(data: str, name: str, measured: dict[str, Any]) -> dict[str, Any]:
+    def both(part: str) -> str:
+        return f"{measured[part]['recall@10']:.4f} / {measured[part]['ndcg@10']:.4f}"
+
+    changed = SETTINGS.get((data, name), {})
+    return {
+        "measure": f"{name}, {data}",
+        "target": TARGETS[data],
+        "measured": f"{both('test')} (validation {both('validation')}); {measured['fit_cpu_seconds']:.0f} CPU-s, "
+        f"{measured['positions_per_cpu_second']} positions/CPU-s, {measured['peak_rss_mib']} MiB, "
+        f"seed {measured['seed']}, threads {measured['threads']}, {changed or 'as configured'}",
+        "command": f"python -m bench.sequence {data} FILE --model {name}",
+        **measured,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.sequence", description=__doc__.splitlines()[0])
+    parser.add_argument("data", choices=sorted(TARGETS))
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--model", required=True, choices=("sasrec", "hstu"))
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=math.inf, help="wall seconds that the fit may take")
+    parser.add_argument("--cache", type=Path, help="folder of checkpoints, so that a run that was killed goes on")
+    arguments = parser.parse_args()
+    with TemporaryDirectory() as scratch:
+        file = arguments.file
+        if arguments.data == "ml-1m":
+            file = Path(scratch) / "ml-1m.txt"
+            by_position(arguments.file, file)
+        place = Workplace(arguments.threads, arguments.cache or Path(scratch), arguments.seconds)
+        settings = SETTINGS.get((arguments.data, arguments.model), {})
+        measured = measure(read(file, None, "sequence"), arguments.model, settings, arguments.seed, place)
+    row = row_of(arguments.data, arguments.model, measured)
+    written = results.FOLDER / f"{NAME}.json"
+    kept = json.loads(written.read_text())["rows"] if written.exists() else []
+    rows = [*(old for old in kept if old["measure"] != row["measure"]), row]
+    results.publish(NAME, TITLE, sorted(rows, key=lambda one: one["measure"]))
+    print(json.dumps(row))
+
+
+if __name__ == "__main__":
+    main()
