@@ -134,6 +134,8 @@ class Batch:
     """Weights of the users' items among them. (B, J)"""
     share: float
     """J / I, so that a sum over the users' items here, divided by it, is that over all on average."""
+    done: float
+    """Share of the training that lies behind."""
     rng: np.random.Generator
 
     def softmax(self, users: Tensor, vectors: Tensor, bias: Tensor, weight: np.ndarray) -> Tensor:
@@ -199,7 +201,7 @@ def train(
             share = 1.0 if items is None else len(items) / matrix.shape[1]
             where = slice(None) if items is None else torch.from_numpy(items)
             optimiser.zero_grad()
-            loss = loss_of(Batch(torch.from_numpy(users), where, used, share, rng))
+            loss = loss_of(Batch(torch.from_numpy(users), where, used, share, done, rng))
             losses.append(loss.item())
             check_finite(losses[-1], name, epoch * steps + len(losses))
             loss.backward()

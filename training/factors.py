@@ -44,7 +44,7 @@ class FoldIn(nn.Module):
     ):
         """Items (I, D), rotated; bias (I,); the variance of each factor, (D,)."""
         super().__init__()
-        self.items = nn.Embedding.from_pretrained(vectors)
+        self.register_buffer("items", vectors)
         self.register_buffer("bias", bias)
         self.register_buffer("curvature", curvature)
         self.ridge, self.ridge_exponent, self.recency_exponent = ridge, ridge_exponent, recency_exponent
@@ -55,11 +55,11 @@ class FoldIn(nn.Module):
         weights = mask * (1 + age) ** -self.recency_exponent
         total = weights.sum(1, keepdim=True)  # (B, 1)
         ridge = 2 * self.ridge * total**self.ridge_exponent
-        liked = (self.items(history) * weights[..., None]).sum(1)  # (B, D)
+        liked = as_rows(history, weights, len(self.bias)) @ self.items  # (B, D)
         step = 1 / (total * self.curvature + ridge)  # (B, D)
         user = torch.zeros_like(liked)
         for number in range(self.steps):
-            expected = (user @ self.items.weight.T + self.bias).softmax(-1) @ self.items.weight  # (B, D)
+            expected = (user @ self.items.T + self.bias).softmax(-1) @ self.items  # (B, D)
             slope = total * expected - liked + ridge * user
             user = user - (self.stride if number else 1.0) * step * slope
         return user
@@ -160,8 +160,20 @@ def fit_factors(
     with torch.random.fork_rng():
         train(name, network, loss, interactions, data, config, seed, workplace)
     with torch.no_grad():
-        users, items, bias = network()
+        users, items, bias = (part.detach() for part in network())
     return FactorModel(users, items, bias, loss.ridge(), interactions, data, config)
+
+
+def item_log_share(data: TrainingData) -> Tensor:
+    """Return the logarithm of each item's share of the events, one added to each, the largest zero. (I,)"""
+    counts = np.bincount(data.items, minlength=data.n_items) + 1
+    return torch.from_numpy(np.log(counts / counts.max()).astype(np.float32))
+
+
+def as_rows(history: Tensor, weights: Tensor, n_items: int) -> Tensor:
+    """Return histories and weights, both (B, L), as rows of all items, (B, I): items' vectors for each place of each
+    history, (B, L, D), would be many times larger."""
+    return weights.new_zeros(history.shape[0], n_items).scatter_add(1, history, weights)
 
 
 def padded(histories: list[np.ndarray]) -> tuple[Tensor, Tensor]:

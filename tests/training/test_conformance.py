@@ -24,10 +24,16 @@ TINY = {
     "sasrec": {"embedding_size": 16, "epochs": 1, "min_steps": 60, "learning_rate": 0.02, "dropout": 0.2, "layers": 1},
     "hstu": {"embedding_size": 16, "epochs": 1, "min_steps": 60, "learning_rate": 0.02, "dropout": 0.2, "layers": 1},
     "text_encoder": {"embedding_size": 4, "popularity_weight": 0.01},
+    "lightgcn": {"embedding_size": 4, "min_steps": 30, "reg": 0.01},
+    "mf": {"embedding_size": 4, "min_steps": 30, "reg": 0.01},
+    "neumf": {"embedding_size": 4, "layers": (4, 4), "min_steps": 40, "reg": 0.01, "fold_in_reg": 0.01},
+    "mult_vae": {"embedding_size": 4, "hidden_size": 16, "min_steps": 60, "learning_rate": 0.02},
 }
-RANDOM = {"ials", "two_tower", "keras_two_tower", "sasrec", "hstu"}
+COLLABORATIVE = ("lightgcn", "mf", "mult_vae", "neumf")
+RANDOM = {"ials", "two_tower", "keras_two_tower", "sasrec", "hstu", *COLLABORATIVE}
 PERSONAL = tuple(name for name in MODEL_ZOO if name != BASELINE_MODEL)
-GRADIENT = ("two_tower", "keras_two_tower", "sasrec", "hstu")
+NEXT_EVENT = ("two_tower", "keras_two_tower", "sasrec", "hstu")
+GRADIENT = (*NEXT_EVENT, *COLLABORATIVE)
 
 
 class Fitted:
@@ -208,7 +214,7 @@ def test_one_user_or_one_item_is_answered_or_refused_in_a_sentence(tmp_path, cac
         instants=data.instants[: len(users)],
     )
     pairs = len(set(zip(users, items, strict=True)))
-    if name in GRADIENT and pairs == len(set(users)):  # nobody has a next event
+    if name in NEXT_EVENT and pairs == len(set(users)):  # nobody has a next event
         with pytest.raises(RecsysError, match="No user has two events"):
             Fitted(name, tmp_path, cache, data=tiny, min_steps=2)
         return

@@ -8,12 +8,11 @@ normalised interactions and at the logarithm of popularity.
 """
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from training.collaborative import Interactions, spectral_start
 from training.dataset import TrainingData
-from training.factors import FactorConfig, FactorModel, fit_factors
+from training.factors import FactorConfig, FactorModel, fit_factors, item_log_share
 from training.model import Workplace
 
 FRAMEWORK = "pytorch"
@@ -32,13 +31,11 @@ class Config(FactorConfig):
 class Factors(nn.Module):
     """The vectors of all users and items, and the items' bias."""
 
-    def __init__(self, interactions: Interactions, config: Config, rng: np.random.Generator):
+    def __init__(self, interactions: Interactions, data: TrainingData, config: Config, rng: np.random.Generator):
         super().__init__()
         users, items = spectral_start(interactions.matrix, config.embedding_size, config.start_scale, rng)
-        counts = np.asarray(interactions.matrix.sum(0))  # (I,)
-        bias = np.log((counts + 1) / (counts + 1).mean()).astype(np.float32)
         self.users, self.items = nn.Parameter(users), nn.Parameter(items)  # (U, D), (I, D)
-        self.bias = nn.Parameter(torch.from_numpy(bias))  # (I,)
+        self.bias = nn.Parameter(item_log_share(data))  # (I,)
 
     def forward(self) -> tuple[Tensor, Tensor, Tensor]:
         return self.users, self.items, self.bias
@@ -51,5 +48,5 @@ def fit(data: TrainingData, config: Config, seed: int, workplace: Workplace) -> 
         CheckFailed: the loss is no longer finite.
     """
     interactions = Interactions.of(data, config.recency_exponent)
-    factors = Factors(interactions, config, np.random.default_rng(seed))
+    factors = Factors(interactions, data, config, np.random.default_rng(seed))
     return fit_factors("mf", factors, interactions, data, config, seed, workplace)
