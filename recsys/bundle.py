@@ -29,9 +29,9 @@ Kind = Literal["popularity", "ials", "mean", "onnx", "linear", "scorer"]
 """popularity: the same list for all. ials: `item_vectors` (I, D) and `gram` (D, D), user solved in closed form.
 mean: user is the recency-weighted mean of `item_vectors`. onnx: user encoded by encoder.onnx. These three score
 user · item. linear: the recency-weighted sum of the history's rows of item-item weights, kept as compressed sparse rows
-in `weight_start` (I + 1,) int64, `weight_item` (n,) int32 and `weight_value` (n,): see `SparseRows`. scorer: for what is
-no dot product, encoder.onnx gives the scores; `item_vectors` say which items are alike. All but the first add `item_bias`
-(I,) where the bundle has one."""
+in `weight_start` (I + 1,) int64, `weight_item` (n,) int32 and `weight_value` (n,): see `SparseRows`. scorer: for what
+is no dot product; encoder.onnx gives the scores, and `item_vectors` say which items are alike. All but the first add
+`item_bias` (I,) where the bundle has one."""
 WITH_ENCODER = ("onnx", "scorer")
 INDEX_ARRAYS = {"weight_start": np.int64, "weight_item": np.int32}
 """Arrays of whole numbers; all others are float32."""

@@ -16,6 +16,7 @@ GIVES_SCORES = ("linear", "scorer")
 BLOCK_PAIRS = 1_000_000
 """Pairs of user and item that a `scorer` sees at once: it may hold layers of some dozen numbers a pair."""
 
+
 class Retriever:
     """Scores the whole catalogue for histories of item indices (oldest first).
 
@@ -148,7 +149,9 @@ class Retriever:
         weights = self._weights(len(history))
         return weights @ self.item_vectors[history] / weights.sum()
 
-    def _run_encoder(self, histories: Sequence[np.ndarray], user_features: np.ndarray | None, output: str) -> np.ndarray:
+    def _run_encoder(
+        self, histories: Sequence[np.ndarray], user_features: np.ndarray | None, output: str
+    ) -> np.ndarray:
         longest = max(len(history) for history in histories)
         padded = np.zeros((len(histories), longest), np.int64)  # (B, L)
         mask = np.zeros((len(histories), longest), np.float32)

@@ -1,9 +1,10 @@
-"""What the collaborative filters in PyTorch share: interactions as a matrix, the softmax over the catalogue, the loop of
-training.
+"""What the collaborative filters in PyTorch share: interactions as a matrix, the softmax over the catalogue, the loop
+of training.
 
-Every training step takes some users and scores all of the catalogue for them (a random part where it is large), so that a
-loss has no negatives to be drawn: Liang et al. 2018, "Variational Autoencoders for Collaborative Filtering", whose
-multinomial likelihood it is. Shapes: U users in training, I items, B users of a batch, J items of a batch, D factors.
+Every training step takes some users and scores all of the catalogue for them (a random part where it is large), so
+that a loss has no negatives to be drawn: Liang et al. 2018, "Variational Autoencoders for Collaborative Filtering",
+whose multinomial likelihood it is. Shapes: U users in training, I items, B users of a batch, J items of a batch, D
+factors.
 """
 
 import logging
@@ -107,7 +108,7 @@ class CatalogueSoftmax(torch.autograd.Function):
         weights = logits.sub_(highest).exp_()  # in place
         summed = weights.sum(1)  # (B,)
         liked = used @ vectors  # (B, D)
-        ctx.save_for_backward(users, vectors, weights, liked, (total / summed)[:, None], total)
+        ctx.save_for_backward(users, vectors, weights, liked, (total / summed)[:, None])
         ctx.transposed = transposed
         ones = torch.ones(len(users), 1)
         own_bias = (bias * (transposed @ ones)[:, 0]).sum()
@@ -115,7 +116,7 @@ class CatalogueSoftmax(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, weight: Tensor) -> tuple[Tensor | None, ...]:
-        users, vectors, weights, liked, scale, total = ctx.saved_tensors
+        users, vectors, weights, liked, scale = ctx.saved_tensors
         by_users = scale * (weights @ vectors) - liked
         by_vectors = weights.T @ (scale * users) - ctx.transposed @ users
         by_bias = (weights.T @ scale - ctx.transposed @ torch.ones(len(users), 1))[:, 0]
@@ -194,8 +195,8 @@ def train(
                 log.warning("%s stops in epoch %d of %d: its time is over", name, epoch + 1, epochs)
                 checkpoint.remove()
                 return
-            optimiser.param_groups[0]["lr"] = config.learning_rate * min(1, done * epochs * steps / 10 + 0.1) * (
-                max(0.02, 1 - done)
+            optimiser.param_groups[0]["lr"] = (
+                config.learning_rate * min(1, done * epochs * steps / 10 + 0.1) * (max(0.02, 1 - done))
             )
             used = matrix[users] if items is None else matrix[users][:, items]
             share = 1.0 if items is None else len(items) / matrix.shape[1]
@@ -215,9 +216,7 @@ def train(
 
 def normalised(matrix: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
     """Return each entry over the root of its row's and its column's sum; nothing where there is none. (U, I)"""
-    by_row, by_column = (
-        scipy.sparse.diags_array(np.maximum(matrix.sum(axis), 1e-12) ** -0.5) for axis in (1, 0)
-    )
+    by_row, by_column = (scipy.sparse.diags_array(np.maximum(matrix.sum(axis), 1e-12) ** -0.5) for axis in (1, 0))
     return (by_row @ matrix @ by_column).tocsr().astype(np.float32)
 
 
@@ -226,8 +225,9 @@ def spectral_start(
 ) -> tuple[Tensor, Tensor]:
     """Return users (U, D) and items (I, D) from the largest singular vectors of the normalised matrix, with some noise.
 
-    A training that starts from noise spends most of its steps on finding this space. A column is as long as its singular
-    value, the first one `scale` on average over the rows. Where there are fewer columns than D the rest is noise.
+    A training that starts from noise spends most of its steps on finding this space. A column is as long as its
+    singular value, the first one `scale` on average over the rows. Where there are fewer columns than D the rest is
+    noise.
     """
     users, items = (rng.normal(0, 0.01, (length, size)).astype(np.float32) for length in matrix.shape)
     rank = min(size, *matrix.shape)

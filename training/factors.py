@@ -6,9 +6,10 @@ stay as they are,
 
     min_u  Σ_i w_i · -log softmax(u · V + bias)_i + ridge (Σ w)^ridge_exponent ‖u‖²,
 
-by a few Newton steps from zero with the covariance of the items under their popularity in place of the softmax's own: it
-is the same for everybody, and diagonal once the factors are rotated onto its axes. So a step is two products with V and a
-division, and the whole is an encoder that ONNX can hold. Shapes: U users, I items, B histories of L items, D factors.
+by a few Newton steps from zero with the covariance of the items under their popularity in place of the softmax's own:
+it is the same for everybody, and diagonal once the factors are rotated onto its axes. So a step is two products with
+V and a division, and the whole is an encoder that ONNX can hold. Shapes: U users, I items, B histories of L items, D
+factors.
 """
 
 import io
@@ -114,9 +115,7 @@ class FactorModel:
         self.users, self.vectors = users @ axes, vectors @ axes  # (U, D), (I, D)
         self.bias = bias + torch.from_numpy(recency_shift(data))  # (I,)
         recency = config.recency_exponent if data.is_ordered else 0.0
-        self.encoder = FoldIn(
-            self.vectors, bias, variance.clamp(min=1e-6), ridge, config.user_exponent, recency
-        ).eval()
+        self.encoder = FoldIn(self.vectors, bias, variance.clamp(min=1e-6), ridge, config.user_exponent, recency).eval()
 
     @torch.no_grad()
     def score(self, histories: list[np.ndarray], user_features: np.ndarray | None = None) -> np.ndarray:

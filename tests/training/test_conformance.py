@@ -9,6 +9,7 @@ import pytest
 import torch  # noqa: F401  before TensorFlow: the other way round this process ends in a segmentation fault
 from pydantic import ValidationError
 
+from recsys import retriever
 from recsys.artifacts import BASELINE_MODEL, MODEL_ZOO, USER_FEATURES
 from recsys.errors import CheckFailed, RecsysError
 from recsys.retriever import Retriever
@@ -229,6 +230,15 @@ def test_a_training_that_diverges_stops_with_a_sentence(tmp_path, cache, name):
     with pytest.raises(CheckFailed, match="diverged"):
         Fitted(name, tmp_path, cache, learning_rate=1e30)
     assert not (tmp_path / "bundle").exists()
+
+
+def test_a_scorer_answers_in_blocks_as_at_once(fitted, monkeypatch):
+    histories = [*world.histories()[:5], np.array([], int), np.array([3])]
+    served = fitted("neumf").retriever
+    assert served.manifest.kind == "scorer"
+    at_once = served.score(histories)
+    monkeypatch.setattr(retriever, "BLOCK_PAIRS", 2 * world.ITEMS)
+    np.testing.assert_allclose(served.score(histories), at_once, atol=1e-5)
 
 
 def test_weights_that_are_no_numbers_are_never_written(tmp_path, cache):

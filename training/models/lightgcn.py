@@ -6,10 +6,10 @@ With A the interactions, each over the root of its user's and its item's degree,
     users_(k+1) = A items_k,  items_(k+1) = A' users_k,  vectors = mean over k = 0 … layers,  score = user · item.
 
 The model is the paper's; the training is not. There a step is a batch of pairs with one random negative each, and a
-thousand epochs of them. Here a step takes a thousand users against the whole catalogue (training/collaborative.py), and E
-begins at the largest singular vectors of A: propagation scales each by a function of its singular value and mixes none, so
-that this is where it leads anyway. A user of n events counts as n^(1 - user_exponent) in the loss, since judging counts
-users. What is regularised is what is multiplied, the propagated vectors.
+thousand epochs of them. Here a step takes a thousand users against the whole catalogue (training/collaborative.py),
+and E begins at the largest singular vectors of A: propagation scales each by a function of its singular value and
+mixes none, so that this is where it leads anyway. A user of n events counts as n^(1 - user_exponent) in the loss,
+since judging counts users. What is regularised is what is multiplied, the propagated vectors.
 """
 
 import numpy as np
@@ -28,14 +28,14 @@ FEATURES: tuple[str, ...] = ()
 class Config(FactorConfig):
     embedding_size: int = 128
     layers: int = 1
-    epochs: int = 14
+    epochs: int = 10
     batch_size: int = 1000
     learning_rate: float = 0.02
     reg: float = 0.06
     start_scale: float = 0.7
 
 
-TRIALS = ({"embedding_size": 256}, {})
+TRIALS = ({}, {"reg": 0.04}, {"embedding_size": 64, "epochs": 14}, {"layers": 2, "reg": 0.03})
 
 
 class Graph(nn.Module):

@@ -1,10 +1,10 @@
 """Matrix factorisation in PyTorch: a user's vector times an item's, and the item's bias.
 
-Rendle, Krichene, Zhang, Anderson 2020, "Neural Collaborative Filtering vs. Matrix Factorization Revisited": tuned, the dot
-product beats the learned similarities that were to replace it (training/models/neumf.py). They train it as Koren and
-others did, pair by pair with some random negatives each, for hundreds of epochs. Here a step takes some hundred users
-against the whole catalogue by a softmax (training/collaborative.py), beginning at the largest singular vectors of the
-normalised interactions and at the logarithm of popularity.
+Rendle, Krichene, Zhang, Anderson 2020, "Neural Collaborative Filtering vs. Matrix Factorization Revisited": tuned,
+the dot product beats the learned similarities that were to replace it (training/models/neumf.py). They train it as
+Koren and others did, pair by pair with some random negatives each, for hundreds of epochs. Here a step takes some
+hundred users against the whole catalogue by a softmax (training/collaborative.py), beginning at the largest singular
+vectors of the normalised interactions and at the logarithm of popularity.
 """
 
 import numpy as np

@@ -1,12 +1,13 @@
 """Mult-VAE in PyTorch: a user's history through a bottleneck of chance, back to a softmax over the catalogue.
 
-Liang, Krishnan, Hoffman, Jebara 2018, "Variational Autoencoders for Collaborative Filtering": the history as a vector of
-length one, half of it dropped; a layer to `hidden_size`, one to mean and spread of `embedding_size` numbers, a draw, and the
-way back; the loss is the multinomial likelihood of the whole history plus β times the divergence from a standard normal,
-β rising from zero during the first part of the training. A user is nothing but the history, so everybody is folded in.
+Liang, Krishnan, Hoffman, Jebara 2018, "Variational Autoencoders for Collaborative Filtering": the history as a vector
+of length one, half of it dropped; a layer to `hidden_size`, one to mean and spread of `embedding_size` numbers, a
+draw, and the way back; the loss is the multinomial likelihood of the whole history plus β times the divergence from a
+standard normal, β rising from zero during the first part of the training. A user is nothing but the history, so
+everybody is folded in.
 
-The decoder's last layer is a dot product: what goes into it is the user's vector, its rows are the items'. At serving the
-mean is taken for the draw.
+The decoder's last layer is a dot product: what goes into it is the user's vector, its rows are the items'. At serving
+the mean is taken for the draw.
 """
 
 import math
@@ -53,7 +54,7 @@ class Network(nn.Module):
         self.bias_out = nn.Parameter(item_log_share(data))  # (I,)
 
     def normal(self, read: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and log variance, both (B, D), of users by the sum of their items' rows over its length, (B, H)."""
+        """Return mean and log variance, both (B, D), of users by what the first layer reads, (B, H)."""
         return self.narrow(torch.tanh(read + self.bias_in)).chunk(2, dim=-1)
 
     def user(self, code: Tensor) -> Tensor:

@@ -1,18 +1,18 @@
 """NeuMF in PyTorch: a factorisation beside a network over the pair of user and item, added up by one last layer.
 
-He, Liao, Zhang, Nie, Hu, Chua 2017, "Neural Collaborative Filtering": user and item have vectors for the product (GMF) and
-others that go through layers together (MLP),
+He, Liao, Zhang, Nie, Hu, Chua 2017, "Neural Collaborative Filtering": user and item have vectors for the product
+(GMF) and others that go through layers together (MLP),
 
     score = h · [p_u ∘ q_i ; MLP([p'_u ; q'_i])] + bias_i,
 
-where ours has a bias of the item, as training/models/mf.py has. The paper pre-trains both parts pair by pair with four
-random negatives each. Here a step takes some hundred users against some hundred items drawn evenly, all pairs of them, by
-a softmax among these items; the product begins at the largest singular vectors and the network's part of h at nothing, so
-that it learns what the product leaves over. The first layer is linear in both vectors before its ReLU: it is computed once
-a user and once an item, not once a pair.
+where ours has a bias of the item, as training/models/mf.py has. The paper pre-trains both parts pair by pair with
+four random negatives each. Here a step takes some hundred users against some hundred items drawn evenly, all pairs of
+them, by a softmax among these items; the product begins at the largest singular vectors and the network's part of h
+at nothing, so that it learns what the product leaves over. The first layer is linear in both vectors before its ReLU:
+it is computed once a user and once an item, not once a pair.
 
-A score is no dot product, so the bundle's encoder gives the scores themselves. A user whom training has not seen gets both
-vectors from the mean of the history's item vectors, by a ridge regression over the users that it has seen.
+A score is no dot product, so the bundle's encoder gives the scores themselves. A user whom training has not seen gets
+both vectors from the mean of the history's item vectors, by a ridge regression over the users that it has seen.
 """
 
 from pathlib import Path
@@ -97,7 +97,7 @@ class Encoder(nn.Module):
     """What the bundle's encoder.onnx does: history and mask, right-aligned → the scores of all items."""
 
     def __init__(self, network: Network, folded: Tensor, shift: Tensor, recency_exponent: float):
-        """`folded`: what a history's item adds to both vectors of its user, the last row for everybody. (I + 1, 1.5 D)"""
+        """`folded`: what an item of the history adds to its user's vectors; the last row is for all. (I + 1, 1.5 D)"""
         super().__init__()
         self.network, self.recency_exponent = network, recency_exponent
         self.register_buffer("folded", folded)
