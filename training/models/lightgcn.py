@@ -26,16 +26,17 @@ FEATURES: tuple[str, ...] = ()
 
 
 class Config(FactorConfig):
-    embedding_size: int = 128
+    embedding_size: int = 256
     layers: int = 1
-    epochs: int = 10
+    epochs: int = 12
     batch_size: int = 1000
     learning_rate: float = 0.02
-    reg: float = 0.06
+    reg: float = 0.05
+    user_exponent: float = 0.25
     start_scale: float = 0.7
 
 
-TRIALS = ({}, {"reg": 0.04}, {"embedding_size": 64, "epochs": 14}, {"layers": 2, "reg": 0.03})
+TRIALS = ({}, {"embedding_size": 128, "reg": 0.06, "user_exponent": 0.5}, {"layers": 2, "reg": 0.03})
 
 
 class Graph(nn.Module):

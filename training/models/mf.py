@@ -20,12 +20,15 @@ FEATURES: tuple[str, ...] = ()
 
 
 class Config(FactorConfig):
-    embedding_size: int = 128
+    embedding_size: int = 64
     epochs: int = 14
     batch_size: int = 1000
     learning_rate: float = 0.02
-    reg: float = 0.06
+    reg: float = 0.08
     start_scale: float = 0.7
+    recency_exponent: float = 0.75
+
+TRIALS = ({}, {"recency_exponent": 0.0, "embedding_size": 128, "reg": 0.03}, {"embedding_size": 128, "reg": 0.06})
 
 
 class Factors(nn.Module):

@@ -30,10 +30,10 @@ FEATURES: tuple[str, ...] = ()
 class Config(CollaborativeConfig):
     embedding_size: int = 200
     hidden_size: int = 600
-    epochs: int = 60
+    epochs: int = 30
     min_steps: int = 200
     batch_size: int = 500
-    learning_rate: float = 0.002
+    learning_rate: float = 0.005
     dropout: float = 0.5
     reg: float = 0.2
     """β, where it has risen to."""

@@ -36,7 +36,7 @@ class Config(CollaborativeConfig):
     embedding_size: int = 64
     """Of the product; the network's vectors are half as long."""
     layers: tuple[int, ...] = (32, 16, 8)
-    epochs: int = 40
+    epochs: int = 12
     min_steps: int = 80
     batch_size: int = 500
     learning_rate: float = 0.01
