@@ -10,6 +10,14 @@ thousand epochs of them. Here a step takes a thousand users against the whole ca
 and E begins at the largest singular vectors of A: propagation scales each by a function of its singular value and
 mixes none, so that this is where it leads anyway. A user of n events counts as n^(1 - user_exponent) in the loss,
 since judging counts users. What is regularised is what is multiplied, the propagated vectors.
+
+Chosen on validation parts of UltraGCN's MovieLens 1M, recall@20 / ndcg@20. A fifth of the training items held out
+(EASE .2246 / .2631): 64 factors .2294 / .2672; 128, reg .06 .2363 / .2709, reg .04 .2358 / .2690; user_exponent .25,
+.5, .75 ndcg .2712, .2709, .2703; two layers .2644; 256 factors .2362 / .2689. The less is held out, the more factors
+it bears, and the test comes after training on all: 6 % held out (EASE .2593 / .1705): 128 factors at reg .06 .2632 /
+.1728, at .04 .2661 / .1735; 192 at .05 with exponent .25 .2675 / .1750; 256 at .05 with .5 .2700 / .1746, at .03
+.2643 / .1692. The choice joins the better of each: 256, .05, .25. With a tenth held out and 64 factors: 200 steps
+from noise ndcg .1869 and still rising, 60 from the singular vectors .2026; dropping edges changed nothing.
 """
 
 import numpy as np

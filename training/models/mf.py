@@ -5,6 +5,13 @@ the dot product beats the learned similarities that were to replace it (training
 Koren and others did, pair by pair with some random negatives each, for hundreds of epochs. Here a step takes some
 hundred users against the whole catalogue by a softmax (training/collaborative.py), beginning at the largest singular
 vectors of the normalised interactions and at the logarithm of popularity.
+
+Chosen on NCF's MovieLens 1M, each user's last training item held out among 99 others, hit rate / ndcg@10 (EASE .7374
+/ .4562). Without the order of events: 64 factors at reg .1 .6724 / .4084, .06 .7081 / .4343, .03 .7222 / .4455; 128
+at .03 .7364 / .4516, at .02 .7316 / .4487, with user_exponent .75 .7325 / .4485. With it, 64 factors:
+recency_exponent .5 at reg .06 .7844 / .5309, .75 at .08 .7858 / .5500 (the choice); 128 factors: .3 at .04 .7682 /
+.4958, .5 at .06 .7821 / .5224, 1 at .03 .7515 / .5071. Fold-in, as if the user were unseen, .7068 / .4316 where the
+own vector has .7081 / .4343.
 """
 
 import numpy as np
@@ -27,6 +34,7 @@ class Config(FactorConfig):
     reg: float = 0.08
     start_scale: float = 0.7
     recency_exponent: float = 0.75
+
 
 TRIALS = ({}, {"recency_exponent": 0.0, "embedding_size": 128, "reg": 0.03}, {"embedding_size": 128, "reg": 0.06})
 

@@ -8,6 +8,10 @@ everybody is folded in.
 
 The decoder's last layer is a dot product: what goes into it is the user's vector, its rows are the items'. At serving
 the mean is taken for the draw.
+
+On UltraGCN's MovieLens 1M with a fifth of the training items held out, recall@20 / ndcg@20 (EASE .2246 / .2631): 30
+epochs at learning rate .005 .2292 / .2576 in 51 processor seconds (the choice); 20 epochs at .002 ndcg@10 .2311 against
+.2422, not yet trained.
 """
 
 import math

@@ -13,6 +13,10 @@ it is computed once a user and once an item, not once a pair.
 
 A score is no dot product, so the bundle's encoder gives the scores themselves. A user whom training has not seen gets
 both vectors from the mean of the history's item vectors, by a ridge regression over the users that it has seen.
+
+Chosen on NCF's MovieLens 1M as in training/models/mf.py, hit rate / ndcg@10, 12 epochs, 64 factors: recency_exponent 0
+at reg .03 .7035 / .4229; .5 at .06 .7709 / .5114; .75 at .03 .7801 / .5349 (the choice); 1 at .03 .7584 / .5257. By
+fold-in the same four have .6952 / .4247, .7669 / .5128, .7849 / .5471 and .7637 / .5412.
 """
 
 from pathlib import Path
