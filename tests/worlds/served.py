@@ -85,7 +85,7 @@ def _encoder(vectors: np.ndarray, kind: Kind) -> bytes:
             helper.make_node("Unsqueeze", ["mask", "last"], ["weights"]),  # (B, L, 1)
             helper.make_node("Mul", ["gathered", "weights"], ["weighted"]),
             helper.make_node("ReduceSum", ["weighted", "middle"], ["user_vector"], keepdims=0),  # (B, D)
-            *([helper.make_node("MatMul", ["user_vector", "across"], ["scores"])] if kind == "scorer" else []),  # (B, I)
+            *([helper.make_node("MatMul", ["user_vector", "across"], ["scores"])] if kind == "scorer" else []),
         ],
         "encoder",
         [
