@@ -53,7 +53,7 @@ with DAG(
             description="Domains whose interactions are taken in",
         ),
         "models": Param(
-            list(artifacts.MODEL_NAMES), type="array", items={"enum": list(artifacts.MODEL_NAMES)},
+            list(artifacts.MODEL_NAMES), type="array", items={"enum": list(artifacts.MODEL_ZOO)},
             contains={"const": artifacts.BASELINE_MODEL}, minItems=1, uniqueItems=True,
             description="Models to train; the popularity baseline is always among them",
         ),

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from recsys import station
-from recsys.artifacts import MODEL_NAMES
+from recsys.artifacts import MODEL_NAMES, MODEL_ZOO
 from recsys.errors import RecsysError
 from recsys.interval import add_arguments, from_arguments
 from recsys.settings import load_settings
@@ -36,9 +36,9 @@ def parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=described)
         add_arguments(command)
         if name == "fit":
-            command.add_argument("--model", required=True, help=f"one of {', '.join(MODEL_NAMES)}")
+            command.add_argument("--model", required=True, help=f"one of {', '.join(MODEL_ZOO)}")
         if name in {"evaluate", "register"}:
-            command.add_argument("--models", default=",".join(MODEL_NAMES), help="comma-separated; default all")
+            command.add_argument("--models", default=",".join(MODEL_NAMES), help="comma-separated; default the pipeline's")
     join = commands.add_parser("join", help="point-in-time join of user features (called by fit)")
     join.add_argument("--requests", type=Path, required=True)
     join.add_argument("--answers", type=Path, required=True)
@@ -46,15 +46,15 @@ def parser() -> argparse.ArgumentParser:
 
 
 def chosen(models: str) -> tuple[str, ...]:
-    """Return the chosen models in the registry's order.
+    """Return the chosen models in the order of `MODEL_ZOO`.
 
     Raises:
         RecsysError: one is unknown, or none is named.
     """
     named = set(filter(None, models.split(",")))
-    if not named or named - set(MODEL_NAMES):
-        raise RecsysError("--models", models, f"Choose among {', '.join(MODEL_NAMES)}")
-    return tuple(name for name in MODEL_NAMES if name in named)
+    if not named or named - set(MODEL_ZOO):
+        raise RecsysError("--models", models, f"Choose among {', '.join(MODEL_ZOO)}")
+    return tuple(name for name in MODEL_ZOO if name in named)
 
 
 def main() -> dict:

@@ -95,6 +95,8 @@ class TrainingData:
     """What is known of each item in words. (I,)"""
     user_features: np.ndarray | None = None
     """The user's features as they were known at each event, NaN where unknown. float32 (n, F)"""
+    is_ordered: bool = True
+    """Whether the order of a user's events means anything; published splits often hold sets."""
 
     @property
     def n_items(self) -> int:

@@ -2,20 +2,38 @@
 
     fit(data: TrainingData, config: Config, seed: int, workplace: Workplace) -> Model
 
-A model knows a user by the history alone, so a user unseen in training is served like any other (fold-in).
+A model knows a user by the history alone, so a user unseen in training is served like any other (fold-in). Where
+`data.is_ordered` is false, the order of a user's events means nothing, and a model leaves it out of its answers.
+
+What callers ask of a fitted model, and where it lies:
+
+    score(histories)                          on the Model, in the framework that trained it
+    score_users(users)                        on the Model, optional: of users in training (see `HasUsers`)
+    export(path)                              `write_model`: the bundle, free of frameworks, and native weights
+    recommend, score, similar_items, fold_in  `recsys.retriever.Retriever` of the bundle: what is judged and what serves
+
+A module may say more, for `python -m training.benchmark` (docs/benchmark.md), which tunes it on a validation part:
+
+    TRIALS: tuple[dict, ...]                  overrides of Config in order of expectation; without it, Config() alone
+    NEEDS_ORDER: bool                         true: it cannot learn where `data.is_ordered` is false
+    estimate_seconds(data, config) -> float   processor seconds that a fit is expected to take, on one core
+
+Where the last is missing, the first trial is the measurement. `workplace.seconds` says how long a fit may take: one that
+goes on is ended from outside, so a model with epochs stops in time by itself.
 """
 
 import importlib
+import math
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from recsys.artifacts import MODEL_NAMES
+from recsys.artifacts import MODEL_ZOO
 from recsys.bundle import Kind, Manifest, write_bundle
 from recsys.errors import CheckFailed, RecsysError
 from training.dataset import TrainingData
@@ -38,6 +56,8 @@ class Workplace:
     threads: int
     cache: Path
     """Folder for results that outlive the cut, such as vectors of texts."""
+    seconds: float = math.inf
+    """Wall seconds that the fit may take."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +91,24 @@ class Model(Protocol):
         ...
 
 
+@runtime_checkable
+class HasUsers(Protocol):
+    """A model with vectors of its own for the users that it was trained on."""
+
+    def score_users(self, users: np.ndarray) -> np.ndarray:
+        """Return the scores of users by their codes in the training data (B,); as good as by fold-in or better.
+        float32 (B, I)"""
+        ...
+
+
 def module_of(name: str) -> ModuleType:
     """Import a model's module, and with it its framework.
 
     Raises:
         RecsysError: there is no such model.
     """
-    if name not in MODEL_NAMES:
-        raise RecsysError("model", name, f"Choose among {', '.join(MODEL_NAMES)}")
+    if name not in MODEL_ZOO:
+        raise RecsysError("model", name, f"Choose among {', '.join(MODEL_ZOO)}")
     return importlib.import_module(f"training.models.{name}")
 
 

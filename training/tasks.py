@@ -19,7 +19,7 @@ from recsys.artifacts import (
     BASELINE_MODEL,
     FEATURE_SERVICE_RETRIEVAL,
     MODEL_EVALUATIONS,
-    MODEL_NAMES,
+    MODEL_ZOO,
     MODELS_WITH_USER_FEATURES,
     REGISTERED_MODEL,
 )
@@ -80,8 +80,8 @@ def cut_folder(settings: Settings, cut_id: str) -> Path:
 
 def fit(settings: Settings, interval: Interval, name: str) -> dict[str, Any]:
     """Train one model on the cut, write its bundle and log it as an MLflow run."""
-    if name not in MODEL_NAMES:
-        raise RecsysError("--model", name, f"Choose among {', '.join(MODEL_NAMES)}")
+    if name not in MODEL_ZOO:
+        raise RecsysError("--model", name, f"Choose among {', '.join(MODEL_ZOO)}")
     task = f"{FIT}.{name}"
     with connect(settings) as connection:
         upstream, made = receipts.latest(connection, CUT, interval.key)
