@@ -4,7 +4,7 @@ PYTHON ?= python3.11
 DATA_DIR ?=
 RUN := .venv/platform/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down status clean clean-all test soak lint bench compose-check docs
+.PHONY: help setup demo up down status clean clean-all test soak lint bench benchmark compose-check docs
 # Without the bytecode cache every process would compile the libraries anew.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -51,6 +51,12 @@ lint: ## style and layers only
 bench: up ## measure the warm pipeline on DATA_DIR, into docs/results/
 	@[ -d "$(DATA_DIR)" ] || { echo "Say on which data: make bench DATA_DIR=/path/to/ml-1m" >&2; exit 1; }
 	$(RUN) -m bench.pipeline "$(abspath $(DATA_DIR))"
+
+benchmark: ## train and judge on a public split: TRAIN=FILE TEST=FILE FORMAT=lightgcn|ncf|sequence MODEL=NAME|best OUT=FILE
+	@[ -x $(RUN) ] || { echo "The platform environment is missing: run make setup" >&2; exit 1; }
+	@$(RUN) -m training.benchmark --train "$(TRAIN)" $(if $(TEST),--test "$(TEST)") --format "$(FORMAT)" --model "$(MODEL)" \
+	  --budget-s "$(or $(BUDGET_S),600)" --seed "$(or $(SEED),1)" --threads "$(or $(THREADS),1)" --out "$(OUT)" \
+	  $(if $(CONFIG),--config '$(CONFIG)') $(if $(PER_USER),--per-user "$(PER_USER)")
 
 compose-check: ## validate docker-compose.yml without a daemon
 	@$(RUN) -m infra.compose_check

@@ -38,7 +38,9 @@ def parser() -> argparse.ArgumentParser:
         if name == "fit":
             command.add_argument("--model", required=True, help=f"one of {', '.join(MODEL_ZOO)}")
         if name in {"evaluate", "register"}:
-            command.add_argument("--models", default=",".join(MODEL_NAMES), help="comma-separated; default the pipeline's")
+            command.add_argument(
+                "--models", default=",".join(MODEL_NAMES), help="comma-separated; default the pipeline's"
+            )
     join = commands.add_parser("join", help="point-in-time join of user features (called by fit)")
     join.add_argument("--requests", type=Path, required=True)
     join.add_argument("--answers", type=Path, required=True)

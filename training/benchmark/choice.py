@@ -1,0 +1,209 @@
+"""The choice of hyper-parameters, and with `best` of the model, within a budget that is a hard promise.
+
+Every model's first trial comes first, in the order in which strength is to be expected for little; then the trials of the
+leader of the moment. A trial is not begun when, by estimate or by what was measured, it and the fit on all of the
+training part would not end in time; one that overruns is ended. What is kept back for the last fit grows with the leader.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from types import ModuleType
+from typing import Any
+
+from recsys.artifacts import BASELINE_MODEL
+from recsys.errors import CheckFailed, RecsysError
+from training.benchmark.protocol import DECIDING, Asked, Split, hold_out
+from training.benchmark.trial import Job, Outcome, cpu_seconds, run
+from training.dataset import TrainingData
+from training.model import Workplace, module_of
+
+CANDIDATES = ("ials", BASELINE_MODEL)
+"""What `best` chooses among, the cheap and strong first."""
+CANDIDATES_IN_ORDER = (*CANDIDATES[:-1], "slist", BASELINE_MODEL)
+"""The same where the order of a user's events is known."""
+MORE_DATA = 1.15
+"""So many times its trial's seconds a model's last fit is expected to take: it learns from all, and the hour may be busy."""
+LAST_SECONDS = 1.0
+"""Kept back for writing the result."""
+log = logging.getLogger(__name__)
+
+
+class Budget:
+    """Seconds of wall time, and of one processor a thread, since the command began; what is spent first counts."""
+
+    def __init__(self, seconds: float, threads: int, started: float, clock: Callable[[], float] = perf_counter):
+        self.seconds, self.threads, self.started, self.clock = seconds, threads, started, clock
+
+    def left(self) -> float:
+        return self.seconds - LAST_SECONDS - max(self.clock() - self.started, cpu_seconds() / self.threads)
+
+
+@dataclass
+class Contender:
+    """A model, the trials that it still has, and how the others went."""
+
+    name: str
+    module: ModuleType
+    waiting: list[dict[str, Any]]
+    tried: list[tuple[dict[str, Any], Outcome]] = field(default_factory=list)
+    is_out: bool = False
+
+    def estimate(self, config: dict[str, Any], data: TrainingData) -> float:
+        """Return the wall seconds that a trial is expected to take; NaN where nothing is known."""
+        estimate = getattr(self.module, "estimate_seconds", None)
+        said = estimate(data, self.module.Config(**config)) if estimate else math.nan
+        done = [(config, outcome) for config, outcome in self.tried if not outcome.failed]
+        if not done:
+            return said
+        if not estimate:
+            return max(outcome.wall_seconds for _, outcome in done)
+        rate = max(outcome.wall_seconds / max(estimate(data, self.module.Config(**c)), 1e-3) for c, outcome in done)
+        return said * rate
+
+    def best(self, metric: str) -> float:
+        return max((outcome.metrics[metric] for _, outcome in self.tried if not outcome.failed), default=-math.inf)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The model that was chosen, how it did on the test, and the whole way there."""
+
+    model: str
+    final: Outcome
+    validation: list[dict[str, Any]]
+    """A row a trial, in the order of time."""
+    notes: list[str]
+
+
+def choose(
+    split: Split,
+    names: Sequence[str],
+    budget: Budget,
+    seed: int,
+    cache: Path,
+    memory_bytes: float,
+    given: dict[str, Any] | None = None,
+) -> Verdict:
+    """Tune on a part of the training part, fit the best on all of it, and read the test once.
+
+    Args:
+        given: settings of the one model; with them nothing is tuned.
+
+    Raises:
+        CheckFailed: no fit came to its end within the budget.
+    """
+    metric, notes = DECIDING[split.form], []
+    contenders = [contender for name in names if (contender := _contender(name, split, given, notes)) is not None]
+    if not contenders:
+        raise CheckFailed("MODEL", ", ".join(names), f"It cannot be trained on this split: {'; '.join(notes)}")
+    rows = _tune(contenders, split, budget, seed, cache, memory_bytes, metric, notes)
+
+    ranking = sorted(
+        (
+            (outcome.metrics[metric], contender, config, outcome)
+            for contender in contenders
+            for config, outcome in contender.tried
+            if not outcome.failed
+        ),
+        key=lambda entry: -entry[0],
+    )
+    queue = [(contender, config, outcome) for _, contender, config, outcome in ranking]
+    queue += [
+        (contender, contender.waiting[0], None) for contender in contenders if contender.waiting and not contender.tried
+    ]
+    for contender, config, outcome in queue:
+        left = budget.left()
+        expected = outcome.wall_seconds * MORE_DATA if outcome else contender.estimate(config, split.train)
+        if expected > left and not (outcome is None and len(queue) == 1):
+            notes.append(f"{contender.name} {config}: its last fit would take {expected:.1f} of {left:.1f} s")
+            continue
+        place = Workplace(budget.threads, cache, left)
+        final = run(Job(contender.name, config, split.train, split.asked, seed, place), left, memory_bytes)
+        if not final.failed:
+            return Verdict(contender.name, final, rows, notes)
+        notes.append(f"{contender.name} {config}: last fit: {final.failed}")
+    raise CheckFailed(
+        "BUDGET_S", f"{budget.seconds:.0f}", f"No fit came to its end in it: {'; '.join(notes)}; give more time"
+    )
+
+
+def _contender(name: str, split: Split, given: dict[str, Any] | None, notes: list[str]) -> Contender | None:
+    module = module_of(name)
+    if getattr(module, "NEEDS_ORDER", False) and not split.train.is_ordered:
+        notes.append(f"{name}: it needs the order of events, which this format does not have")
+        return None
+    if module.FEATURES:
+        notes.append(f"{name}: it needs online features, which a public split does not have")
+        return None
+    trials = getattr(module, "TRIALS", ({},)) if given is None else (given,)
+    return Contender(name, module, [dict(trial) for trial in trials])
+
+
+def _tune(
+    contenders: list[Contender],
+    split: Split,
+    budget: Budget,
+    seed: int,
+    cache: Path,
+    memory_bytes: float,
+    metric: str,
+    notes: list[str],
+) -> list[dict[str, Any]]:
+    """Run trials until none is left that fits. Returns a row a trial."""
+    rows: list[dict[str, Any]] = []
+    if len(contenders) == 1 and len(contenders[0].waiting) == 1:
+        notes.append(f"{contenders[0].name} has one setting: nothing was tuned")
+        return rows
+    try:
+        data, asked = hold_out(split, seed)
+    except RecsysError as error:
+        notes.append(str(error))
+        return rows
+    while True:
+        open_ones = [contender for contender in contenders if contender.waiting and not contender.is_out]
+        if not open_ones:
+            return rows
+        untried = [contender for contender in open_ones if not contender.tried]
+        contender = untried[0] if untried else max(open_ones, key=lambda one: one.best(metric))
+        config, allowed = contender.waiting[0], _allowed(contenders, split, asked, budget, metric)
+        expected = contender.estimate(config, data)
+        if expected > allowed or allowed <= 0:
+            notes.append(
+                f"{contender.name} {config}: not begun, {expected:.1f} s expected and {allowed:.1f} s left for it"
+            )
+            contender.is_out = contender.is_out or not contender.tried
+            if contender.tried:
+                contender.waiting.pop(0)
+            continue
+        contender.waiting.pop(0)
+        place = Workplace(budget.threads, cache, allowed)
+        outcome = run(Job(contender.name, config, data, asked, seed, place), allowed, memory_bytes)
+        contender.tried.append((config, outcome))
+        contender.is_out = bool(outcome.failed)
+        rows.append(_row(contender.name, config, outcome, metric))
+        log.info("%s %s: %s", contender.name, config, outcome.failed or f"{metric} {outcome.metrics[metric]:.4f}")
+
+
+def _allowed(contenders: list[Contender], split: Split, asked: Asked, budget: Budget, metric: str) -> float:
+    """Return the seconds that the next trial may take, so that the last fit, its own or the leader's, still ends in
+    time: a trial and its last fit, which is judged on more users, take twice as long and a little more."""
+    left = budget.left()
+    done = [(o.metrics[metric], o.wall_seconds) for one in contenders for _, o in one.tried if not o.failed]
+    kept_back = max(done)[1] * MORE_DATA if done else 0.0
+    return min(left / (1 + MORE_DATA), left - kept_back)
+
+
+def _row(name: str, config: dict[str, Any], outcome: Outcome, metric: str) -> dict[str, Any]:
+    return {
+        "model": name,
+        "trial": config,
+        metric: outcome.metrics.get(metric),
+        "fit_cpu_seconds": round(outcome.fit_cpu_seconds, 3),
+        "wall_seconds": round(outcome.wall_seconds, 3),
+        "peak_rss_bytes": outcome.peak_rss_bytes,
+        **({"failed": outcome.failed} if outcome.failed else {}),
+    }

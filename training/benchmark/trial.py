@@ -1,0 +1,133 @@
+"""One fit and its judgement in a process of its own, which is ended when it takes too long or too much memory.
+
+A model that crashes, hangs or swallows the machine costs its trial and nothing else.
+"""
+
+import math
+import multiprocessing
+import resource
+import sys
+import traceback
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from time import perf_counter
+from typing import Any
+
+import psutil
+
+from recsys.errors import RecsysError
+from training.benchmark.protocol import Asked, judge
+from training.dataset import TrainingData
+from training.model import Workplace, module_of
+
+POLL_SECONDS = 0.1
+UNIT = 1024 if sys.platform == "linux" else 1
+"""Bytes in which `getrusage` counts memory."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to fit and on what to judge it."""
+
+    model: str
+    config: dict[str, Any]
+    """Overrides of the model's Config."""
+    data: TrainingData
+    asked: Asked
+    seed: int
+    workplace: Workplace
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job."""
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    per_user: dict[str, Any] = field(default_factory=dict)
+    hyper_parameters: dict[str, Any] = field(default_factory=dict)
+    fit_cpu_seconds: float = math.nan
+    judge_cpu_seconds: float = math.nan
+    wall_seconds: float = 0.0
+    peak_rss_bytes: int = 0
+    failed: str = ""
+    """Why there is no result, in a sentence."""
+
+
+def cpu_seconds() -> float:
+    """Return the processor seconds of this process and of the children that it has waited for."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
+
+
+def peak_rss_bytes() -> int:
+    """Return the largest resident memory that this process, or a child that it has waited for, ever had."""
+    return UNIT * max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+
+
+def run(job: Job, seconds: float, memory_bytes: float) -> Outcome:
+    """Do a job within these wall seconds and this memory, or say why not. Never raises for what the model does."""
+    started = perf_counter()
+    # Forked, the child shares the data instead of copying it; elsewhere than on Linux forking is not safe.
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    child = context.Process(target=_work, args=(job, theirs), daemon=True)
+    child.start()
+    theirs.close()
+    outcome, watched = None, psutil.Process(child.pid)
+    while outcome is None:
+        if ours.poll(POLL_SECONDS):
+            outcome = _received(ours, child)
+        elif perf_counter() - started > seconds:
+            outcome = Outcome(failed=f"abandoned after {seconds:.1f} s: the budget ends")
+        elif _rss(watched) > memory_bytes:
+            outcome = Outcome(failed=f"abandoned above {memory_bytes / 2**30:.1f} GiB of memory")
+    if outcome.failed:
+        child.kill()
+    child.join()
+    return Outcome(**{**vars(outcome), "wall_seconds": perf_counter() - started})
+
+
+def _received(connection: Connection, child: multiprocessing.Process) -> Outcome:
+    try:
+        return connection.recv()
+    except EOFError:
+        child.join()
+        return Outcome(failed=f"its process ended with code {child.exitcode}")
+
+
+def _rss(process: psutil.Process) -> int:
+    try:
+        return process.memory_info().rss
+    except psutil.NoSuchProcess:
+        return 0
+
+
+def _work(job: Job, connection: Connection) -> None:
+    try:
+        outcome = do(job)
+    except RecsysError as error:
+        outcome = Outcome(failed=str(error))
+    except MemoryError:
+        outcome = Outcome(failed="out of memory")
+    except Exception as error:  # noqa: BLE001 a model's mistake must not end the choice among the others
+        traceback.print_exc()
+        outcome = Outcome(failed=f"{type(error).__name__}: {error}")
+    connection.send(outcome)
+
+
+def do(job: Job) -> Outcome:
+    """Fit and judge in this process."""
+    module = module_of(job.model)
+    config = module.Config(**job.config)
+    begun = cpu_seconds()
+    model = module.fit(job.data, config, job.seed, job.workplace)
+    fitted = cpu_seconds()
+    judged = judge(model, job.data, job.asked)
+    return Outcome(
+        metrics=judged.overall,
+        per_user=judged.per_user,
+        hyper_parameters=config.model_dump(),
+        fit_cpu_seconds=fitted - begun,
+        judge_cpu_seconds=cpu_seconds() - fitted,
+        peak_rss_bytes=UNIT * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+    )
