@@ -1,4 +1,4 @@
-"""What lists are like beyond being right: how the catalogue is shared out, how new, varied, surprising, fitting they are.
+"""What lists are like beyond being right: how evenly the catalogue is shown, how new, varied, surprising and fitting.
 
 `recommended` holds item indices, int (B, K), best first, -1 where a list is shorter; nothing but the first k counts. A
 user whose list is empty, or who cannot be judged, gets NaN.

@@ -9,7 +9,7 @@ import pytest
 import torch  # noqa: F401  before TensorFlow: the other way round this process ends in a segmentation fault
 from pydantic import ValidationError
 
-from recsys.artifacts import BASELINE_MODEL, MODEL_NAMES, USER_FEATURES
+from recsys.artifacts import BASELINE_MODEL, MODEL_ZOO, USER_FEATURES
 from recsys.errors import CheckFailed, RecsysError
 from recsys.retriever import Retriever
 from tests.worlds import checkerboard as world
@@ -22,9 +22,12 @@ TINY = {
     "two_tower": {"embedding_size": 16, "epochs": 1, "min_steps": 80, "batch_size": 20, "learning_rate": 0.02},
     "keras_two_tower": {"embedding_size": 4, "epochs": 1, "min_steps": 80, "batch_size": 20, "learning_rate": 0.02},
     "text_encoder": {"embedding_size": 4, "popularity_weight": 0.01},
+    "ease": {"reg": 1.0},
+    "item_knn": {},
+    "spectral": {"components": 2},
 }
 RANDOM = {"ials", "two_tower", "keras_two_tower"}
-PERSONAL = tuple(name for name in MODEL_NAMES if name != BASELINE_MODEL)
+PERSONAL = tuple(name for name in MODEL_ZOO if name != BASELINE_MODEL)
 GRADIENT = ("two_tower", "keras_two_tower")
 
 
@@ -77,8 +80,8 @@ def fitted(tmp_path_factory, cache):
 
 
 def test_the_suite_covers_every_model():
-    assert set(TINY) == set(MODEL_NAMES)
-    assert set(PERSONAL) == set(MODEL_NAMES) - {"popularity"}
+    assert set(TINY) == set(MODEL_ZOO)
+    assert set(PERSONAL) == set(MODEL_ZOO) - {"popularity"}
 
 
 @pytest.mark.parametrize("name", PERSONAL)
@@ -111,7 +114,7 @@ def test_popularity_gives_everybody_the_most_used(fitted):
     assert sorted(counts[items[0]], reverse=True) == sorted(counts, reverse=True)[:3]
 
 
-@pytest.mark.parametrize("name", MODEL_NAMES)
+@pytest.mark.parametrize("name", MODEL_ZOO)
 def test_the_bundle_scores_like_the_native_model(fitted, name):
     histories = [*world.histories()[:6], np.array([5]), np.arange(world.ITEMS), np.arange(1, 7)]
     rng = np.random.default_rng(5)
@@ -125,7 +128,7 @@ def test_the_bundle_scores_like_the_native_model(fitted, name):
     np.testing.assert_allclose(ours, native, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", MODEL_NAMES)
+@pytest.mark.parametrize("name", MODEL_ZOO)
 def test_lists_do_not_depend_on_who_else_asks(fitted, name):
     retriever, histories = fitted(name).retriever, world.histories()
     together, _ = retriever.recommend([*histories, np.array([3])], 5)
@@ -133,7 +136,7 @@ def test_lists_do_not_depend_on_who_else_asks(fitted, name):
     assert together[2].tolist() == alone[0].tolist()
 
 
-@pytest.mark.parametrize("name", MODEL_NAMES)
+@pytest.mark.parametrize("name", MODEL_ZOO)
 def test_k_beyond_the_catalogue_gives_every_unseen_item_once(fitted, name):
     history = world.histories()[0]
     items, scores = fitted(name).retriever.recommend([history], world.ITEMS + 10)
@@ -143,13 +146,13 @@ def test_k_beyond_the_catalogue_gives_every_unseen_item_once(fitted, name):
     assert np.isneginf(scores[0][len(unseen) :]).all()
 
 
-@pytest.mark.parametrize("name", MODEL_NAMES)
+@pytest.mark.parametrize("name", MODEL_ZOO)
 def test_a_user_who_has_seen_everything_gets_an_empty_list(fitted, name):
     items, _ = fitted(name).retriever.recommend([np.arange(world.ITEMS)], 5)
     assert (items == -1).all()
 
 
-@pytest.mark.parametrize("name", MODEL_NAMES)
+@pytest.mark.parametrize("name", MODEL_ZOO)
 def test_unknown_items_count_as_nothing(fitted, name):
     retriever = fitted(name).retriever
     known = retriever.indices(["toy:003", "", "-9223372036854775809", "toy:3", "toy:003 "])
@@ -160,7 +163,7 @@ def test_unknown_items_count_as_nothing(fitted, name):
     assert items[0].tolist() == by_popularity.tolist()
 
 
-@pytest.mark.parametrize("name", MODEL_NAMES)
+@pytest.mark.parametrize("name", MODEL_ZOO)
 def test_an_item_used_twice_counts_once_at_its_latest_place(fitted, name):
     retriever = fitted(name).retriever
     once, twice = retriever.score([np.array([6, 2, 8])]), retriever.score([np.array([2, 6, 2, 8])])
@@ -177,14 +180,14 @@ def test_the_seed_decides(fitted, tmp_path, cache, name):
     assert np.abs(first - other).max() > 1e-4
 
 
-@pytest.mark.parametrize("name", sorted(set(MODEL_NAMES) - RANDOM))
+@pytest.mark.parametrize("name", sorted(set(MODEL_ZOO) - RANDOM))
 def test_without_chance_the_seed_changes_nothing(fitted, tmp_path, cache, name):
     histories = world.histories()[:4]
     other = Fitted(name, tmp_path, cache, seed=2).model.score(histories)
     np.testing.assert_array_equal(fitted(name).model.score(histories), other)
 
 
-@pytest.mark.parametrize("name", MODEL_NAMES)
+@pytest.mark.parametrize("name", MODEL_ZOO)
 def test_events_that_arrive_twice_change_no_answer(tmp_path, cache, name):
     data = world.training_data()
     rows = np.repeat(np.arange(len(data.items)), 2)
@@ -195,7 +198,7 @@ def test_events_that_arrive_twice_change_no_answer(tmp_path, cache, name):
     assert len(set(best)) == 3
 
 
-@pytest.mark.parametrize("name", MODEL_NAMES)
+@pytest.mark.parametrize("name", MODEL_ZOO)
 @pytest.mark.parametrize(("users", "items"), [([0, 0], [3, 5]), ([0, 1], [3, 3]), ([0], [3])])
 def test_one_user_or_one_item_is_answered_or_refused_in_a_sentence(tmp_path, cache, name, users, items):
     data = world.training_data()
@@ -233,7 +236,7 @@ def test_weights_that_are_no_numbers_are_never_written(tmp_path, cache):
     assert not (tmp_path / "bundle").exists()
 
 
-@pytest.mark.parametrize("name", MODEL_NAMES)
+@pytest.mark.parametrize("name", MODEL_ZOO)
 def test_configurations_are_frozen_and_refuse_unknown_fields(name):
     config = module_of(name).Config()
     field = next(iter(type(config).model_fields))
@@ -244,7 +247,7 @@ def test_configurations_are_frozen_and_refuse_unknown_fields(name):
 
 
 def test_an_unknown_model_is_refused():
-    with pytest.raises(RecsysError, match=f"Choose among {MODEL_NAMES[0]}"):
+    with pytest.raises(RecsysError, match=f"Choose among {MODEL_ZOO[0]}"):
         module_of("crystal_ball")
 
 

@@ -1,8 +1,8 @@
 """EASE: the ridge regression of every item on all others, in closed form.
 
 Steck 2019, "Embarrassingly Shallow Autoencoders for Sparse Data". With X (users × items, 0 and 1), a user of n items
-counting n^-user_exponent, and P = (X'WX + λ I)^-1, the weights are B = I - P / diag(P), so that nothing predicts itself.
-The score is history @ B.
+counting n^-user_exponent, and P = (X'WX + λ I)^-1, the weights are B = I - P / diag(P), so that nothing predicts
+itself. The score is history @ B.
 
 The inverse takes I³ operations and I² numbers, so beyond `max_exact_items` each item is regressed on its
 `neighbours` most similar items (cosine) alone: the selection of Ning and Karypis 2011, "SLIM: Sparse Linear Methods for
@@ -10,8 +10,8 @@ Top-N Recommender Systems" (fsSLIM), with EASE's loss. That takes I · neighbour
 among the `max_inputs` most used items, whose co-occurrences stand in one dense table of 16-bit numbers (3.2 GB at
 40 000); what is less used than those is predicted, but predicts nothing.
 
-On validation parts, ndcg@20: of UltraGCN's MovieLens 1M, λ 400 exact .2635, with 200 neighbours .2619, with 400 .2632; user
-exponent ½ and λ 40 .2686, exponent 1 and λ 4 .2670. Of KGAT's Amazon-book (24 915 items, 200 neighbours, 30 CPU
+On validation parts, ndcg@20: of UltraGCN's MovieLens 1M, λ 400 exact .2635, with 200 neighbours .2619, with 400 .2632;
+user exponent ½ and λ 40 .2686, exponent 1 and λ 4 .2670. Of KGAT's Amazon-book (24 915 items, 200 neighbours, 30 CPU
 seconds), λ 100 .1462, user exponent ½ and λ 10 .1466.
 """
 

@@ -2,8 +2,8 @@
 
 Sarwar, Karypis, Konstan, Riedl 2001, "Item-Based Collaborative Filtering Recommendation Algorithms"; shrinkage as in
 Bell and Koren 2007, "Scalable Collaborative Filtering with Jointly Derived Neighborhood Interpolation Weights"; that it
-holds its own when tuned: Ferrari Dacrema, Cremonesi, Jannach 2019, "Are We Really Making Much Progress?". With c_ij users of
-both i and j,
+holds its own when tuned: Ferrari Dacrema, Cremonesi, Jannach 2019, "Are We Really Making Much Progress?".
+With c_ij users of both i and j,
 
     similarity_ij = c_ij / (√(c_ii c_jj) + shrinkage),
 
