@@ -2,8 +2,9 @@
 
     python -m bench.models FOLDER [PART …]
 
-FOLDER holds the splits: `ncf-ml-1m`, `ultragcn-ml-1m`, `kgat-amazon-book`, `s3rec-beauty`. A part is one of `PARTS`; without
-one all run. What other parts measured on another day stays, with its day. A figure of a new model is a line in `PARTS`.
+FOLDER holds the splits: `ncf-ml-1m`, `ultragcn-ml-1m`, `kgat-amazon-book`, `s3rec-beauty`. A part is one of `PARTS`;
+without one all run. What other parts measured on another day stays, with its day. A figure of a new model is a line in
+`PARTS`.
 """
 
 import json
@@ -17,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.results import FOLDER, machine, publish
+from bench.results import FOLDER, publish
 from recsys.settings import HOME
 
 NAME = "models"
@@ -129,12 +130,11 @@ def main() -> None:
     if unknown := set(parts) - set(PARTS):
         raise SystemExit(f"No such part: {', '.join(sorted(unknown))}. Choose among {', '.join(PARTS)}")
     for part in parts:
-        for number, figure in enumerate(PARTS[part]):
-            row = measured(part, figure, folder)
-            others = list(rows_of_other_parts([part])) if not number else kept
-            kept = [*others, row]
-            publish(NAME, "Models on public splits", kept, NOTES)
-            print(json.dumps({**row, "machine": machine()["cores"]}), flush=True)
+        rows = list(rows_of_other_parts([part]))
+        for figure in PARTS[part]:
+            rows.append(measured(part, figure, folder))
+            publish(NAME, "Models on public splits", rows, NOTES)
+            print(json.dumps(rows[-1]), flush=True)
 
 
 if __name__ == "__main__":
