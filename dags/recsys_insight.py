@@ -6,7 +6,7 @@ Woken by assets, not by a clock: new marts or new evaluations rebuild the analyt
 from datetime import timedelta
 
 from airflow.sdk import DAG
-from station_operator import DBT_BUILD, EVALUATIONS, MARTS, VARS, foreign, station
+from station_operator import DBT_BUILD, EVALUATIONS, INSIGHT, MARTS, VARS, foreign, station
 
 from recsys import artifacts
 
@@ -26,7 +26,7 @@ with DAG(
 ):
     refresh_analytics = foreign(
         "refresh_analytics", "dbt.analytics", INTERVAL, ["--code=dbt", "--after=dbt.build,training.evaluate"],
-        [*DBT_BUILD, "--select", "marts.analytics", "--exclude-resource-type", "unit_test",
+        [*DBT_BUILD, "--select", "marts.analytics", INSIGHT, "--exclude-resource-type", "unit_test",
          "--vars", VARS.format(as_of=AS_OF, domains=DOMAINS)],
     )  # fmt: skip
     analyse_experiments = station("analyse_experiments", "experiments", "analyse", *INTERVAL)

@@ -15,6 +15,7 @@ from station_operator import (
     EVALUATIONS,
     FEAST,
     FEATURES,
+    INSIGHT,
     MARTS,
     RAW,
     VARS,
@@ -68,7 +69,8 @@ with DAG(
     check_raw = station("check_raw", "expectations", "raw", *LANDED_INTERVAL, outlets=[RAW])
     build_marts = foreign(
         "build_marts", "dbt.build", INTERVAL, ["--code=dbt", "--after=etl.load", READS],
-        [*DBT_BUILD, "--exclude-resource-type", "unit_test", "--vars", VARS.format(as_of=AS_OF, domains=DOMAINS_GIVEN)],
+        [*DBT_BUILD, "--exclude", INSIGHT, "--exclude-resource-type", "unit_test",
+         "--vars", VARS.format(as_of=AS_OF, domains=DOMAINS_GIVEN)],
     )  # fmt: skip
     check_marts = station("check_marts", "expectations", "marts", *INTERVAL, outlets=[MARTS])
 

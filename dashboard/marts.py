@@ -15,9 +15,10 @@ from recsys.settings import Settings
 from recsys.warehouse import connect
 
 SHOWN_DAYS = 365
-"""How far back the time lines go, in days before the latest day of the table."""
+"""How far back the time lines go, in days before the latest day of each domain."""
 
 COLUMNS = {
+    artifacts.AGG_HEADLINES: ("domain", "headline", "latest_date", "value", "value_before", "change"),
     artifacts.AGG_DAILY_ENGAGEMENT: (
         "activity_date", "domain", "interactions", "active_users", "new_users", "mean_rating",
     ),
@@ -25,10 +26,33 @@ COLUMNS = {
         "shown_date", "domain", "variant", "model_version", "rung", "requests", "impressions", "clicks",
         "click_through_rate",
     ),
+    artifacts.AGG_RECOMMENDATION_EFFECTIVENESS: (
+        "domain", "variant", "window_days", "window_start_date", "window_end_date", "impressions", "clicks",
+        "conversions", "click_through_rate", "conversion_rate", "users", "users_clicked", "users_converted",
+        "items_shown", "coverage", "novelty_bits", "popularity_rank",
+    ),
+    artifacts.AGG_SESSIONS: (
+        "session_date", "domain", "sessions", "users", "events", "single_event_sessions", "median_events",
+        "median_minutes",
+    ),
+    artifacts.AGG_COHORT_RETENTION: (
+        "domain", "cohort_month", "age_months", "cohort_users", "active_users", "retention", "is_complete",
+        "is_small_cohort",
+    ),
     artifacts.AGG_MODEL_QUALITY: ("as_of", "cut_id", "model", "metric", "value", "value_over_baseline"),
-    artifacts.OUTCOMES: ("verdict", "station", "check_name", "subject", "observed", "expected", "outcome_date"),
+    artifacts.OUTCOMES: (
+        "verdict", "station", "check_name", "subject", "observed", "expected", "outcome_date", "conclusion",
+    ),
 }  # fmt: skip
-"""What each page needs of its table."""
+"""What the pages need of each table."""
+
+EXPRESSIONS: dict[str, LiteralString] = {"conclusion": "detail ->> 'conclusion' as conclusion"}
+"""Columns that are parts of others."""
+
+
+def headlines(settings: Settings) -> pd.DataFrame:
+    """Return one row per domain and headline."""
+    return _read(settings, artifacts.AGG_HEADLINES, "order by domain, headline")
 
 
 def daily_engagement(settings: Settings) -> pd.DataFrame:
@@ -36,7 +60,12 @@ def daily_engagement(settings: Settings) -> pd.DataFrame:
     return _read(
         settings,
         artifacts.AGG_DAILY_ENGAGEMENT,
-        "where activity_date > (select max(activity_date) from {table}) - {days} order by activity_date, domain",
+        """
+        where activity_date > (
+            select max(latest.activity_date) from {table} as latest where latest.domain = {table}.domain
+        ) - {days}
+        order by activity_date, domain
+        """,
     )
 
 
@@ -50,6 +79,30 @@ def recommendation_funnel(settings: Settings) -> pd.DataFrame:
         order by shown_date desc, domain, variant, model_version, rung
         """,
     )
+
+
+def recommendation_effectiveness(settings: Settings) -> pd.DataFrame:
+    """Return one row per domain, variant and window."""
+    return _read(settings, artifacts.AGG_RECOMMENDATION_EFFECTIVENESS, "order by domain, window_days, variant")
+
+
+def sessions(settings: Settings) -> pd.DataFrame:
+    """Return one row per day and domain, oldest first."""
+    return _read(
+        settings,
+        artifacts.AGG_SESSIONS,
+        """
+        where session_date > (
+            select max(latest.session_date) from {table} as latest where latest.domain = {table}.domain
+        ) - {days}
+        order by session_date, domain
+        """,
+    )
+
+
+def cohort_retention(settings: Settings) -> pd.DataFrame:
+    """Return one row per domain, cohort and age."""
+    return _read(settings, artifacts.AGG_COHORT_RETENTION, "order by domain, cohort_month, age_months")
 
 
 def model_quality(settings: Settings) -> pd.DataFrame:
@@ -83,7 +136,9 @@ def _read(settings: Settings, table: str, condition: LiteralString) -> pd.DataFr
     """
     names = COLUMNS[table]
     query = sql.SQL("select {columns} from {table} " + condition).format(
-        columns=sql.SQL(", ").join(map(sql.Identifier, names)),
+        columns=sql.SQL(", ").join(
+            sql.SQL(EXPRESSIONS[name]) if name in EXPRESSIONS else sql.Identifier(name) for name in names
+        ),
         table=sql.Identifier(*table.split(".")),
         days=sql.Literal(SHOWN_DAYS),
     )
@@ -93,5 +148,6 @@ def _read(settings: Settings, table: str, condition: LiteralString) -> pd.DataFr
             rows = connection.execute(query).fetchall()
         except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
             fault = str(error).splitlines()[0]
-            raise MissingArtifact(f"mart {table}", fault, f"Trigger the DAG `{artifacts.DAG_PIPELINE}`") from error
+            way_out = f"Trigger the DAG `{artifacts.DAG_PIPELINE}`; `{artifacts.DAG_INSIGHT}` follows it"
+            raise MissingArtifact(f"mart {table}", fault, way_out) from error
     return pd.DataFrame(rows, columns=list(names))

@@ -26,6 +26,10 @@ FEAT_ITEM_POPULARITY = "marts.feat_item_popularity"
 AGG_DAILY_ENGAGEMENT = "marts.agg_daily_engagement"
 AGG_RECOMMENDATION_FUNNEL = "marts.agg_recommendation_funnel"
 AGG_MODEL_QUALITY = "marts.agg_model_quality"
+AGG_HEADLINES = "marts.agg_headlines"
+AGG_SESSIONS = "marts.agg_sessions"
+AGG_COHORT_RETENTION = "marts.agg_cohort_retention"
+AGG_RECOMMENDATION_EFFECTIVENESS = "marts.agg_recommendation_effectiveness"
 
 # judgements: written by every station, read by the dashboard and the DAGs
 OUTCOMES = "monitoring.outcomes"

@@ -18,6 +18,9 @@ OPEN_PATHS = frozenset({"/healthz", "/readyz", "/ping", "/metrics", "/docs", "/o
 SCOPE_OF_PATH = {"/v1/events": "events", "/v1/requests/": "explain"}
 """By how the path begins; whatever else there is needs `recommend`."""
 
+OPEN_PAGE = "/demo"
+"""The storefront's page and its files: they tell nothing, what they show they ask for."""
+
 KEY = "recsys.key"
 """Where the ASGI scope holds the caller's key; absent where no keys are asked for."""
 
@@ -87,7 +90,7 @@ class Guard:
         self._app, self._ring, self._open = app, ring, OPEN_PATHS | {health_route}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in self._open:
+        if scope["type"] != "http" or scope["path"] in self._open or _is_page(scope["path"]):
             return await self._app(scope, receive, send)
         key = self._ring.keys.get(digest(_bearer(scope)))
         if key is None:
@@ -105,6 +108,10 @@ class Guard:
             return await error_answer(403, message)(scope, receive, send)
         scope[KEY] = key
         return await self._app(scope, receive, send)
+
+
+def _is_page(path: str) -> bool:
+    return path == OPEN_PAGE or path.startswith(f"{OPEN_PAGE}/")
 
 
 def _bearer(scope: Scope) -> str:
@@ -126,3 +133,14 @@ def check_user(request: Request, user_id: str) -> None:
     """
     if not may_speak_for(request, user_id):
         raise Refused(403, "forbidden", f"user_id: the key may not speak for {user_id!r}")
+
+
+def check_scope(request: Request, scope: str) -> None:
+    """Let a request pass that needs more than its path says.
+
+    Raises:
+        Refused: the caller's key lacks the scope.
+    """
+    key: ApiKey | None = request.scope.get(KEY)
+    if key is not None and not key.may(scope):
+        raise Refused(403, "forbidden", f"the key {key.name!r} lacks the scope {scope!r}")

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from serving.cache import list_key
 from serving.metrics import Metrics
 from serving.model import ServedModel, load
 from serving.online_store import OnlineStore
+from serving.ports import Glimpse
 from serving.recommend import Query, recommend
 
 log = logging.getLogger(__name__)
@@ -22,6 +24,12 @@ LOOK_SECONDS = 0.5
 """How often the model's folder is looked at."""
 
 WARM_UP_HISTORY = 3
+
+GLIMPSED = 20
+"""Latest items of a history that tell what a user is about."""
+
+SCANS, KEYS_A_SCAN = 20, 1000
+"""How much of the store is walked over to find some users: at most so many keys, a millisecond each thousand."""
 
 
 class RedisUserStates:
@@ -42,6 +50,33 @@ class RedisUserStates:
             return [(user_state.decode(state), cached) for *state, cached in blocks]
 
         return await self._store.ask(queue, decode)
+
+    async def some(self, limit: int) -> list[Glimpse]:
+        prefix = user_state.history_key("")
+        found: set[str] = set()
+        cursor = 0
+        for _ in range(SCANS):
+            cursor, keys = await self._store.ask(partial(_queue_scan, cursor), lambda replies: replies[0])
+            found.update(key.removeprefix(prefix) for key in keys)
+            if len(found) >= limit or cursor == 0:
+                break
+        return await self._glimpses(sorted(found)[:limit])
+
+    async def _glimpses(self, users: Sequence[str]) -> list[Glimpse]:
+        def queue(pipeline: Any) -> None:
+            for user_id in users:
+                pipeline.zcard(user_state.history_key(user_id))
+                pipeline.zrange(user_state.history_key(user_id), -GLIMPSED, -1)
+
+        def decode(replies: list[Any]) -> list[Glimpse]:
+            found = zip(users, replies[::2], replies[1::2], strict=True)
+            return [Glimpse(user_id, items, latest) for user_id, items, latest in found if items]
+
+        return await self._store.ask(queue, decode) if users else []
+
+
+def _queue_scan(cursor: int, pipeline: Any) -> None:
+    pipeline.scan(cursor, match=user_state.history_key("*"), count=KEYS_A_SCAN)
 
 
 class FolderModels:

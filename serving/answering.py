@@ -55,6 +55,14 @@ class Answering:
             raise ServiceUnavailable("model", "none is loaded", "Deploy one; the platform's pipeline does")
         return self._models.current
 
+    def variant(self, user_id: str) -> str:
+        """Return the variant of the running experiment that this user gets."""
+        return assign(user_id, EXPERIMENT_SALT, self._weights)
+
+    def is_personal(self, variant: str) -> bool:
+        """Return whether this variant's lists may use what is known of the user."""
+        return variant != VARIANT_POPULAR
+
     async def answer(self, user_id: str, wanted: Wanted, instant: datetime) -> Answer:
         """Return the list for this user.
 
@@ -77,10 +85,10 @@ class Answering:
             states = await self._users.read([(user_id, _list_domain(model, wanted)) for user_id, wanted in asked])
         except ServiceUnavailable:
             states = [(UNKNOWN_USER, None)] * len(asked)
-        variants = [assign(user_id, EXPERIMENT_SALT, self._weights) for user_id, _ in asked]
+        variants = [self.variant(user_id) for user_id, _ in asked]
         queries, rankings = [], []
         for (_, wanted), (state, cached), variant in zip(asked, states, variants, strict=True):
-            personal = variant != VARIANT_POPULAR
+            personal = self.is_personal(variant)
             queries.append(Query(wanted.k, state.history, state.features, wanted.items, wanted.domain, personal))
             may_be_cached = personal and state.history and not wanted.items
             rankings.append(self._from_cache(model, cached, state, wanted) if may_be_cached else None)
@@ -107,8 +115,8 @@ class Answering:
         """
         model, request_id = self.model(), uuid4().hex
         user_id = SESSION_USER.format(session_id or request_id)
-        variant = assign(user_id, EXPERIMENT_SALT, self._weights) if session_id else NO_EXPERIMENT
-        query = Query(wanted.k, session=wanted.items, domain=wanted.domain, personal=variant != VARIANT_POPULAR)
+        variant = self.variant(user_id) if session_id else NO_EXPERIMENT
+        query = Query(wanted.k, session=wanted.items, domain=wanted.domain, personal=self.is_personal(variant))
         (ranking,) = recommend(model, [query])
         return self._shown(model, request_id, user_id, variant, query, ranking, instant)
 
@@ -131,7 +139,7 @@ class Answering:
             item_id=item_id,
             model=model.manifest.model,
             model_version=model.version,
-            items=_named(model, best[shown].tolist(), scores[shown].tolist()),
+            items=named(model, best[shown].tolist(), scores[shown].tolist()),
         )
 
     async def explanation(self, request_id: str) -> RequestRecord | None:
@@ -162,7 +170,7 @@ class Answering:
             model=model.manifest.model,
             model_version=model.version,
             rung=ranking.rung,
-            items=_named(model, ranking.items, ranking.scores),
+            items=named(model, ranking.items, ranking.scores),
         )
         propensity = None if variant == NO_EXPERIMENT else self._weights[variant]
         if propensity is not None:
@@ -195,7 +203,8 @@ def _list_domain(model: ServedModel, wanted: Wanted) -> str | None:
     return None if model.domains == (wanted.domain,) else wanted.domain  # one domain: its list is everybody's
 
 
-def _named(model: ServedModel, items: Sequence[int], scores: Sequence[float]) -> list[Item]:
+def named(model: ServedModel, items: Sequence[int], scores: Sequence[float]) -> list[Item]:
+    """Return these items of the catalogue as a list shows them, ranked from 1."""
     catalogue = model.retriever.catalogue
     return [
         Item(

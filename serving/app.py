@@ -11,7 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.middleware import Middleware
 
 from recsys.schemas import refused_for_its_instant
-from serving import clouds, lists
+from serving import clouds, lists, page, storefront
 from serving.access import Guard, KeyRing, check_user
 from serving.answering import Answering
 from serving.contracts import Accepted, Answer, NewEvent, Ready, WantedFor
@@ -41,6 +41,7 @@ def create_app(
     predict_route: str = "/predict",
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] = _nothing,
     ring: KeyRing | None = None,
+    visits: storefront.Storefront | None = None,
 ) -> FastAPI:
     """Return the application.
 
@@ -50,6 +51,7 @@ def create_app(
         predict_route: where Vertex AI posts its instances.
         lifespan: starts and stops what the ports need.
         ring: the API keys that are asked for; None: none is.
+        visits: what the storefront asks beside lists; None: those routes are not there.
     """
     app = FastAPI(
         title="RecSys Intelligence",
@@ -95,6 +97,9 @@ def create_app(
         return Accepted(event_id=interaction.event_id)
 
     app.include_router(lists.routes(answering, answer_all, clock))
+    if visits is not None:
+        app.include_router(storefront.routes(visits))
+    app.include_router(page.routes())
     app.include_router(_operations(ready, metrics))
     app.include_router(clouds.routes(answer_all, ready, health_route, predict_route))
     return app

@@ -17,7 +17,7 @@ STREAM_SOURCE = "stream"
 """Source of events that arrive at this door, part of their deterministic id."""
 
 
-def _split_commas(values: Any) -> Any:
+def split_commas(values: Any) -> Any:
     """`a,b` as a query writes lists; anything else is for the type to judge."""
     if isinstance(values, str):
         values = [values]
@@ -40,7 +40,7 @@ class WantedList(_Given):
 class Wanted(WantedList):
     """What kind of list is wanted."""
 
-    items: Annotated[list[Identifier], BeforeValidator(_split_commas)] = Field(
+    items: Annotated[list[Identifier], BeforeValidator(split_commas)] = Field(
         [],
         max_length=MAX_SESSION,
         description="the session: items just looked at, oldest first, comma-separated; unknown ones are ignored",

@@ -35,6 +35,29 @@ class UserStateStore(Protocol):
 
 
 @dataclass(frozen=True)
+class Glimpse:
+    """A user, as a look at the end of their history shows them."""
+
+    user_id: str
+    history_items: int
+    latest_items: Sequence[str]
+    """Oldest first."""
+
+
+class UserDirectory(Protocol):
+    """Which users the online store knows."""
+
+    async def some(self, limit: int) -> list[Glimpse]:
+        """Return at most so many users with a history, by their ids. A sample: a store of millions is not searched
+        through, and long histories are not read.
+
+        Raises:
+            ServiceUnavailable: the store does not answer in time, or did not lately.
+        """
+        ...
+
+
+@dataclass(frozen=True)
 class Shown:
     """An answer that went out: what its impressions are made of."""
 

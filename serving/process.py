@@ -22,6 +22,7 @@ from serving.keys import read_keys
 from serving.metrics import Metrics
 from serving.online_store import OnlineStore
 from serving.request_records import RedisRequestRecords
+from serving.storefront import Storefront
 
 DRAIN_SECONDS = 8
 """How long requests in flight may take to finish after SIGTERM; the log's flush comes after."""
@@ -67,6 +68,7 @@ def build(settings: Settings, clock: Callable[[], datetime]) -> FastAPI:
         settings.vertex_predict_route,
         lifespan,
         _ring(settings, store),
+        Storefront(answering, users, users, settings.variant_weights),
     )
 
 

@@ -45,6 +45,7 @@ def run_demo(settings: Settings, interval: Interval, models: tuple[str, ...]) ->
     show_models(console, settings, interval)
     show_addresses(console, settings)
     click_seconds = close_the_loop(console, settings)
+    console.print(f"Feel it yourself: [bold]{settings.serving_url}/demo[/]")
     return {
         "pipeline_seconds": round(pipeline_seconds, 1),
         "click_to_new_list_ms": round(click_seconds * 1000),
@@ -132,6 +133,7 @@ def show_addresses(console: Console, settings: Settings) -> None:
     table = Table("page", "address", "login", title="Pages")
     table.add_row("Airflow", settings.airflow_url, f"{settings.airflow_user} / {settings.airflow_password}")
     table.add_row("MLflow", settings.mlflow_url, "")
+    table.add_row("Storefront", f"{settings.serving_url}/demo", "")
     table.add_row("API", f"{settings.serving_url}/docs", "")
     console.print(table)
 

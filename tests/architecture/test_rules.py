@@ -13,7 +13,7 @@ from tests.architecture.settings_table import variable
 HOME = Path(__file__).resolve().parents[2]
 ROOMS = {
     "dags", "etl", "dbt", "expectations", "feature_repo", "training", "serving", "streaming", "monitoring",
-    "experiments", "dashboard", "infra/local", "infra/compose", "bench",
+    "experiments", "dashboard", "storefront", "infra/local", "infra/compose", "bench",
 }  # fmt: skip
 SERVICES = {"postgres", "redis", "kafka", "mlflow", "airflow", "serving", "streaming"}
 

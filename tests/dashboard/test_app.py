@@ -1,9 +1,10 @@
-"""The dashboard says what is in the marts, and says plainly what is not."""
+"""The dashboard says what is in the marts, page by page, and says plainly what is not."""
 
 import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import date
 
 import httpx
@@ -14,11 +15,17 @@ import tenacity
 from streamlit.testing.v1 import AppTest
 
 from dashboard import marts
+from dashboard.figures import source
 from recsys import artifacts
 from recsys.settings import HOME, Settings, load_settings
 from recsys.warehouse import Outcome, connect, write_outcomes
+from tests.browser.chromium import Chromium, executable
 
 MARTS = {
+    artifacts.AGG_HEADLINES: (
+        "domain text, headline text, latest_date date, value double precision, value_before double precision, "
+        "change double precision"
+    ),
     artifacts.AGG_DAILY_ENGAGEMENT: (
         "activity_date date, domain text, interactions bigint, active_users bigint, new_users bigint, "
         "mean_rating double precision"
@@ -27,10 +34,27 @@ MARTS = {
         "shown_date date, domain text, variant text, model_version text, rung text, requests bigint, "
         "impressions bigint, clicks bigint, click_through_rate double precision"
     ),
+    artifacts.AGG_RECOMMENDATION_EFFECTIVENESS: (
+        "domain text, variant text, window_days integer, window_start_date date, window_end_date date, "
+        "impressions bigint, clicks bigint, conversions bigint, click_through_rate double precision, "
+        "conversion_rate double precision, users bigint, users_clicked bigint, users_converted bigint, "
+        "items_shown bigint, coverage double precision, novelty_bits double precision, "
+        "popularity_rank double precision"
+    ),
+    artifacts.AGG_SESSIONS: (
+        "session_date date, domain text, sessions bigint, users bigint, events bigint, single_event_sessions bigint, "
+        "median_events double precision, median_minutes double precision"
+    ),
+    artifacts.AGG_COHORT_RETENTION: (
+        "domain text, cohort_month date, age_months integer, cohort_users bigint, active_users bigint, "
+        "retention double precision, is_complete boolean, is_small_cohort boolean"
+    ),
     artifacts.AGG_MODEL_QUALITY: (
         "as_of date, cut_id text, model text, metric text, value double precision, value_over_baseline double precision"
     ),
 }  # fmt: skip
+PAGES = ("overview", "models", "experiments", "customers", "data")
+EMPTY_FIGURES = {"overview": 4, "models": 3, "experiments": 4, "customers": 2, "data": 1}
 
 
 @pytest.fixture
@@ -55,7 +79,7 @@ def empty_marts(warehouse) -> Settings:
 
 @pytest.fixture
 def planted(empty_marts) -> Settings:
-    """Two days in two domains, two answers' funnels, two models, three judgements."""
+    """Two domains, two days of a funnel, one variant, one cohort, two models, four judgements."""
     with connect(empty_marts) as connection:
         connection.execute(
             f"""
@@ -77,7 +101,35 @@ def planted(empty_marts) -> Settings:
                 ('2026-11-20', 'older', 'ials', 'ndcg_at_10', 0.9, null),
                 ('2026-11-22', 'newer', 'popularity', 'ndcg_at_10', 0.11, 1),
                 ('2026-11-22', 'newer', 'ials', 'ndcg_at_10', 0.22, 2),
-                ('2026-11-22', 'newer', 'ials', 'coverage_at_20', 0.4, null)
+                ('2026-11-22', 'newer', 'popularity', 'inference_p50_ms', 0.1, 1),
+                ('2026-11-22', 'newer', 'ials', 'inference_p50_ms', 0.4, 4)
+            """
+        )
+        connection.execute(
+            f"""
+            insert into {artifacts.AGG_HEADLINES} values
+                ('books', 'interactions', '2026-11-21', 17, null, null),
+                ('movies', 'active_users', '2026-11-21', 60, 0, null),
+                ('movies', 'click_through_rate', '2026-11-21', 0.0765, 0.085, -0.1),
+                ('movies', 'interactions', '2026-11-21', 2501, 2001, 0.25)
+            """
+        )
+        connection.execute(
+            f"""
+            insert into {artifacts.AGG_RECOMMENDATION_EFFECTIVENESS}
+            select 'movies', 'champion', days, date '2026-11-22' - days, '2026-11-21',
+                170, 13, 2, 13 / 170.0, 2 / 170.0, 12, 9, 2, 80, 0.4, 7.5, 0.9
+            from unnest(array[7, 28, 365]) as days
+            """
+        )
+        connection.execute(
+            f"insert into {artifacts.AGG_SESSIONS} values ('2026-11-21', 'movies', 50, 41, 1301, 3, 12, 4.5)"
+        )
+        connection.execute(
+            f"""
+            insert into {artifacts.AGG_COHORT_RETENTION} values
+                ('movies', '2026-10-01', 0, 40, 40, 1, true, false),
+                ('movies', '2026-10-01', 1, 40, 10, 0.25, false, false)
             """
         )
         day = date(2026, 11, 21)
@@ -86,6 +138,16 @@ def planted(empty_marts) -> Settings:
             [
                 Outcome("etl", day, "rows_refused", 3, "at most 1 %", "pass"),
                 Outcome("monitoring", day, "psi", 0.4, "below 0.2", "fail", subject="rating"),
+                Outcome(
+                    "experiments",
+                    day,
+                    "lift",
+                    "no data",
+                    "not below popular",
+                    "pass",
+                    "champion",
+                    {"conclusion": "More users are needed."},
+                ),
                 Outcome("monitoring", date(2026, 11, 20), "psi", 0.1, "below 0.2", "pass", subject="rating"),
             ],
         )
@@ -94,82 +156,134 @@ def planted(empty_marts) -> Settings:
 
 @pytest.fixture
 def app():
-    """Return a function that runs the page once, with nothing cached by an earlier test."""
+    """Return a function that runs a page once, with nothing cached by an earlier test.
 
-    def run() -> AppTest:
+    The overview runs inside of the whole application, at an address with this query; the others alone, which is faster.
+    """
+
+    def run(name: str = "overview", domain: str = "movies", **query: str) -> AppTest:
         streamlit.cache_data.clear()
-        page = AppTest.from_file(str(HOME / "dashboard" / "app.py"), default_timeout=60).run()
+        script = "app.py" if name == "overview" else f"pages/{name}.py"
+        page = AppTest.from_file(str(HOME / "dashboard" / script), default_timeout=60)
+        if name == "overview":
+            for key, value in (query | {"domain": domain}).items():
+                page.query_params[key] = value
+        else:
+            page.session_state["domain"], page.session_state["days"] = domain, 28
+        page.run()
         assert not page.exception
         return page
 
     return run
 
 
-def test_overview_shows_the_latest_day_of_the_chosen_domain(planted, app):
-    page = app()
-    page.selectbox(key="engagement_domain").set_value("movies").run()
+def check_figures(page: AppTest, number: int) -> None:
+    """Each figure is drawn, with its source and its rows beside it."""
+    assert len(page.subheader) == number
+    assert not page.warning
+    assert len(page.get("download_button")) == len(page.code) == number
 
-    assert {metric.label: metric.value for metric in page.metric} == {
-        "Interactions": "1,301", "Active users": "41", "New users": "3",
+
+def test_every_page_is_under_test():
+    assert set(PAGES) == {path.stem for path in (HOME / "dashboard" / "pages").glob("*.py")} == set(EMPTY_FIGURES)
+
+
+def test_overview_compares_with_the_time_before(planted, app):
+    page = app()
+
+    check_figures(page, 4)
+    told = {metric.label: (metric.value, metric.delta) for metric in page.metric}
+    assert told == {
+        "Interactions": ("2,501", "+25.0%"), "Active users": ("60", ""), "New users": ("—", ""),
+        "Click-through rate": ("7.65%", "-10.0%"),
     }  # fmt: skip
-    page.selectbox(key="engagement_domain").set_value("books").run()
+
+
+def test_the_filters_are_those_of_the_address(planted, app):
+    page = app(domain="books", days="365")
+
+    assert page.selectbox(key="domain").value == "books"
+    assert page.session_state["days"] == 365
     assert page.metric[0].value == "17"
+    page.selectbox(key="domain").set_value("movies").run()
+    assert page.metric[0].value == "2,501"
 
 
-def test_funnel_shows_one_day_latest_first(planted, app):
-    page = app()
-    days = page.selectbox(key="funnel_day")
+def test_an_address_that_makes_no_sense_shows_what_there_is(planted, app):
+    page = app(domain="<b>none</b>", days="9999")
 
-    assert days.options[0] == "2026-11-21"
-    funnel = page.dataframe[0].value
+    assert page.selectbox(key="domain").value == "books"
+    assert page.session_state["days"] == 28
+
+
+def test_experiments_tell_the_conclusion_and_one_day_latest_first(planted, app):
+    page = app("experiments")
+
+    check_figures(page, 4)
+    assert any("More users are needed" in text.value for text in page.markdown)
+    assert page.selectbox(key="day").options[0] == "2026-11-21"
+    reach, funnel = page.dataframe[1].value, page.dataframe[2].value
     assert funnel["model_version"].tolist() == ["3"]
-    assert funnel["click_through_rate"].tolist() == [0.05]
+    assert reach[["variant", "coverage"]].to_numpy().tolist() == [["champion", 0.4]]
 
 
 def test_models_of_the_latest_cut_stand_best_first(planted, app):
-    page = app()
+    page = app("models")
 
+    check_figures(page, 3)
     assert page.selectbox(key="cut").options == ["newer", "older"]
     assert page.selectbox(key="metric").value == "ndcg_at_10"
-    ranked, all_metrics = page.dataframe[1].value, page.dataframe[2].value
-    assert ranked["value"].to_dict() == {"ials": 0.22, "popularity": 0.11}
-    assert ranked.index.tolist() == ["ials", "popularity"]
+    ranked, all_metrics = page.dataframe[0].value, page.dataframe[1].value
+    assert ranked["model"].tolist() == ["ials", "popularity"]
+    assert ranked["value"].tolist() == [0.22, 0.11]
     assert ranked["value_over_baseline"].tolist() == [2, 1]
-    assert all_metrics.loc["ials", "coverage_at_20"] == 0.4
+    assert all_metrics.set_index("model").loc["ials", "inference_p50_ms"] == 0.4
 
 
-def test_quality_shows_the_latest_judgement_of_each_check_failures_first(planted, app):
-    page = app()
+def test_customers_stay_or_do_not(planted, app):
+    page = app("customers")
 
-    outcomes = page.dataframe[3].value
-    assert outcomes["check_name"].tolist() == ["psi", "rows_refused"]
-    assert outcomes["observed"].tolist() == ["0.4", "3"]
+    check_figures(page, 2)
+    assert page.dataframe[0].value.to_numpy().tolist() == [[1.0, 0.25]]
+    page.toggle[0].set_value(False).run()
+    assert page.dataframe[0].value.to_numpy().tolist() == [[40, 10]]
+
+
+def test_data_shows_the_latest_judgement_of_each_check_failures_first(planted, app):
+    page = app("data")
+
+    check_figures(page, 1)
+    outcomes = page.dataframe[0].value
+    assert outcomes["check_name"].tolist() == ["psi", "rows_refused", "lift"]
+    assert outcomes["observed"].tolist() == ["0.4", "3", "no data"]
     assert [error.value for error in page.error] == ["Failed: monitoring · psi"]
 
 
-def test_empty_marts_are_said_to_be_empty(empty_marts, app):
-    page = app()
+@pytest.mark.parametrize("name", PAGES)
+def test_empty_marts_are_said_to_be_empty(empty_marts, app, name):
+    page = app(name)
 
-    assert len(page.info) == 4
-    assert "No interaction has reached the marts yet." in [info.value for info in page.info]
+    assert len(page.info) == len(page.subheader) == EMPTY_FIGURES[name]
     assert not page.error
     assert not page.warning
 
 
 def test_missing_marts_are_named_with_the_way_out(warehouse, app):
+    said = [warning.value for warning in app().warning]
+
+    assert [mart for mart in MARTS for text in said if mart in text] == [
+        artifacts.AGG_HEADLINES, artifacts.AGG_DAILY_ENGAGEMENT, artifacts.AGG_RECOMMENDATION_EFFECTIVENESS,
+    ]  # fmt: skip
+    assert all(artifacts.DAG_PIPELINE in text for text in said)
+
+
+def test_a_mart_without_a_column_is_named_and_the_rest_works(planted, app):
+    with connect(planted) as connection:
+        connection.execute(f"alter table {artifacts.AGG_DAILY_ENGAGEMENT} drop column new_users")
     page = app()
 
-    assert len(page.warning) == 3
-    for mart, warning in zip(MARTS, page.warning, strict=True):
-        assert mart in warning.value
-        assert artifacts.DAG_PIPELINE in warning.value
-
-
-def test_a_mart_without_a_column_is_named(empty_marts, app):
-    with connect(empty_marts) as connection:
-        connection.execute(f"alter table {artifacts.AGG_DAILY_ENGAGEMENT} drop column new_users")
-
-    assert "new_users" in app().warning[0].value
+    assert ["new_users" in warning.value for warning in page.warning] == [True]
+    assert page.metric[0].value == "2,501"
 
 
 def test_a_warehouse_that_is_down_is_said_once(planted, app, monkeypatch):
@@ -189,27 +303,62 @@ def test_a_warehouse_that_is_down_is_said_once(planted, app, monkeypatch):
     assert not page.dataframe
 
 
+def test_every_table_has_a_source_to_look_at():
+    sources = {table: source(table) for table in marts.COLUMNS}
+
+    assert len(sources) > 5
+    for table, (path, text) in sources.items():
+        assert (HOME / path).read_text() == text
+        assert table in MARTS or path == "recsys/schema.sql"
+
+
 def test_the_dashboard_cannot_write(planted):
     with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
         marts._read(planted, artifacts.OUTCOMES, "for update")
 
 
-def test_the_command_serves_the_page(planted):
+@pytest.fixture(scope="module")
+def served(world) -> Iterator[str]:
+    """The address of the dashboard's own process."""
+    world("postgres")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{probe.getsockname()[1]}"
     process = subprocess.Popen(
         [sys.executable, "-m", "dashboard"], cwd=HOME, env={**os.environ, "RECSYS_DASHBOARD_URL": url}
     )
-    try:
-        answer = tenacity.Retrying(
-            stop=tenacity.stop_after_delay(60),
-            wait=tenacity.wait_fixed(0.2),
-            retry=tenacity.retry_if_exception_type(httpx.TransportError),
-            reraise=True,
-        )(httpx.get, f"{url}/_stcore/health")
-    finally:
-        process.terminate()
-        process.wait(20)
+    yield url
+    process.terminate()
+    process.wait(20)
+
+
+def test_the_command_serves_the_page(served):
+    answer = tenacity.Retrying(
+        stop=tenacity.stop_after_delay(60),
+        wait=tenacity.wait_fixed(0.2),
+        retry=tenacity.retry_if_exception_type(httpx.TransportError),
+        reraise=True,
+    )(httpx.get, f"{served}/_stcore/health")
 
     assert (answer.status_code, answer.text) == (200, "ok")
+
+
+@pytest.mark.skipif(executable() is None, reason="not installed here (Debian package): chromium")
+def test_in_a_browser_filters_go_along_and_nothing_is_loaded_from_elsewhere(planted, served, tmp_path):
+    browser = Chromium(tmp_path / "profile")
+    try:
+        with browser.page() as page:
+            page.open(f"{served}/?domain=movies", "document.body.innerText.includes('2,501')")
+            page.run("[...document.querySelectorAll('[role=radio]')].find(one => one.innerText === '365').click()")
+            page.wait("location.search.includes('days=365')")
+            page.run("[...document.querySelectorAll('a')].find(link => link.innerText.includes('Customers')).click()")
+            page.wait("document.body.innerText.includes('Retention')")
+            address = page.run("location.pathname + location.search")
+            asked = page.requested()
+    finally:
+        browser.close()
+
+    assert address.startswith("/customers?")
+    assert {"domain=movies", "days=365"} <= set(address.split("?")[1].split("&"))
+    assert len(asked) > 10
+    assert [url for url in asked if not url.startswith((served, "data:", "blob:"))] == []

@@ -28,12 +28,15 @@ MARTS = {
     "feat_item_popularity": "item_id, event_timestamp",
     "agg_daily_engagement": "activity_date, domain",
     "agg_recommendation_funnel": "shown_date, rung",
+    "agg_headlines": "domain, headline",
+    "agg_sessions": "session_date, domain",
+    "agg_cohort_retention": "domain, cohort_month, age_months",
+    "agg_recommendation_effectiveness": "domain, variant, window_days",
 }
 
-# The pipeline's command leaves dbt's unit tests to this suite.
-WITH_UNIT_TESTS = replace(
-    DBT_BUILD, command=tuple(word for word in DBT_BUILD.command if word not in ("--exclude-resource-type", "unit_test"))
-)
+# The pipeline's command leaves dbt's unit tests to this suite, and what only people look at to `recsys_insight`.
+LEFT_OUT = ("--exclude-resource-type", "unit_test", "--exclude", "tag:insight")
+WITH_UNIT_TESTS = replace(DBT_BUILD, command=tuple(word for word in DBT_BUILD.command if word not in LEFT_OUT))
 
 
 def rows(settings: Settings, query: str) -> list[tuple]:
@@ -107,6 +110,33 @@ def test_item_features_are_stated_at_month_ends_and_as_of(built):
         ("m:2", instant(3, 1), 1, 1, 2.0),
         ("m:9", instant(3, 1), 1, 1, None),
     ]
+
+
+def test_what_people_look_at_is_countable_by_hand(built):
+    sessions = rows(built, "select session_date::text, domain, sessions, events from marts.agg_sessions order by 1, 2")
+    assert sessions == [
+        ("2020-01-10", "movies", 2, 2),
+        ("2020-02-10", "movies", 1, 1),
+        ("2020-02-20", "books", 1, 1),
+        ("2020-02-29", "movies", 1, 1),
+    ]
+    retention = rows(
+        built,
+        "select domain, cohort_month::text, age_months, active_users, cohort_users, is_complete"
+        " from marts.agg_cohort_retention order by 1, 2, 3",
+    )
+    assert retention == [
+        ("books", "2020-02-01", 0, 1, 1, False),
+        ("movies", "2020-01-01", 0, 1, 1, True),
+        ("movies", "2020-01-01", 1, 0, 1, True),
+        ("movies", "2020-02-01", 0, 1, 1, True),
+    ]
+    headlines = dict(rows(built, "select headline, value from marts.agg_headlines where domain = 'movies'"))
+    assert headlines == {"interactions": 2, "active_users": 1, "new_users": 1, "click_through_rate": 0}
+    effect = rows(
+        built, "select users, users_clicked, items_shown, coverage from marts.agg_recommendation_effectiveness"
+    )
+    assert effect == [(1, 0, 2, pytest.approx(2 / 3))] * 3
 
 
 def test_the_doors_of_marts_and_features_let_it_through(built):

@@ -16,7 +16,8 @@ from serving.app import create_app
 from serving.explanation import Decision, RequestRecord, explain
 from serving.metrics import Metrics
 from serving.model import ServedModel, load
-from serving.ports import Shown
+from serving.ports import Glimpse, Shown
+from serving.storefront import Storefront
 
 INSTANT = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
 DOWN = ServiceUnavailable("service", "does not answer", "Wait for it")
@@ -39,6 +40,12 @@ class Users:
             raise DOWN
         self.round_trips += 1
         return [(self.states.get(user[0], UserState([], {}, 0)), self.lists.get(user)) for user in users]
+
+    async def some(self, limit: int) -> list[Glimpse]:
+        if self.down:
+            raise DOWN
+        known = sorted(self.states.items())[:limit]
+        return [Glimpse(user_id, len(state.history), state.history) for user_id, state in known]
 
     def know(self, user_id: str, history: list[str], version: int = 1) -> None:
         self.states[user_id] = UserState(history, {}, version)
@@ -101,5 +108,8 @@ def assemble(folder: Path | None, weights: dict[str, float] | None = None, **rou
         Records(),
         Metrics(),
     )
-    answering = Answering(models, users, log, records, weights or {"champion": 1.0}, metrics)
-    return Parts(models, users, log, records, metrics, create_app(answering, log, metrics, lambda: INSTANT, **routes))
+    weights = weights or {"champion": 1.0}
+    answering = Answering(models, users, log, records, weights, metrics)
+    visits = Storefront(answering, users, users, weights)
+    app = create_app(answering, log, metrics, lambda: INSTANT, visits=visits, **routes)
+    return Parts(models, users, log, records, metrics, app)

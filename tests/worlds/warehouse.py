@@ -27,7 +27,8 @@ DBT_BUILD = Task(
     reads=(("raw.interactions_stream", "occurred_at"), ("raw.impressions", "shown_at")),
     command=(
         "dbt", "--quiet", "build", "--project-dir", "dbt", "--profiles-dir", "dbt",
-        "--exclude-resource-type", "unit_test", "--vars", '{"as_of": "2020-03-01", "domains": "books,movies"}',
+        "--exclude-resource-type", "unit_test", "--exclude", "tag:insight",
+        "--vars", '{"as_of": "2020-03-01", "domains": "books,movies"}',
     ),
 )  # fmt: skip
 

@@ -1,0 +1,152 @@
+"""The models' figures on public splits, through the benchmark's own command; writes docs/results/models.md.
+
+    python -m bench.models FOLDER [PART …]
+
+FOLDER holds the splits: `ncf-ml-1m`, `ultragcn-ml-1m`, `kgat-amazon-book`, `s3rec-beauty`. A part is one of `PARTS`;
+without one all run. What other parts measured on another day stays, with its day. A figure of a new model is a line in
+`PARTS`.
+"""
+
+import json
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bench.results import FOLDER, publish
+from recsys.settings import HOME
+
+NAME = "models"
+NOTES = """Each row is one run of `make benchmark` in a process of its own with one thread. CPU seconds are those of the
+whole command: reading, tuning on a part of the training file, the last fit, and the judgement on the test file. Where
+CONFIG is given nothing was tuned. Metrics of `ncf` are sampled (the test item among 99 others); iALS and SLIST, and
+MF and NeuMF unless recency_exponent is 0, read the order of events, which that split carries; the published do not.
+"""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One run and what is wanted of it."""
+
+    split: str
+    model: str
+    target: dict[str, float]
+    """Metric → value that must be reached."""
+    config: dict[str, Any] = field(default_factory=dict)
+    tolerance: float | None = None
+    """Reproductions: how far from the target is still the same."""
+    cpu_seconds: float | None = None
+    budget_s: int = 600
+
+
+SPLITS = {
+    "ncf-ml-1m": ("ncf", "ml-1m.train.rating.gz", "ml-1m.test.rating.gz"),
+    "ultragcn-ml-1m": ("lightgcn", "train.txt.gz", "test.txt.gz"),
+    "kgat-amazon-book": ("lightgcn", "train.txt.gz", "test.txt.gz"),
+    "s3rec-beauty": ("sequence", "Beauty.txt.gz", None),
+}
+PUBLISHED_NCF = {"hit_rate@10": 0.7294, "ndcg@10": 0.4523}
+PUBLISHED_NEUMF = {"hit_rate@10": 0.7093, "ndcg@10": 0.4349}
+PUBLISHED_ULTRAGCN = {"recall@20": 0.2787, "ndcg@20": 0.2642}
+PARTS: dict[str, tuple[Figure, ...]] = {
+    "correctness": (
+        Figure("ncf-ml-1m", "popularity", {"hit_rate@10": 0.4538, "ndcg@10": 0.2543}, {}, 0.0001, 30),
+        Figure("ncf-ml-1m", "ease", {"hit_rate@10": 0.7182, "ndcg@10": 0.4511}, {"reg": 1000}, 0.001, 30),
+        Figure("ultragcn-ml-1m", "ease", {"recall@20": 0.2753, "ndcg@20": 0.2647}, {"reg": 400}, 0.001, 30),
+    ),
+    "ials": (
+        Figure("ncf-ml-1m", "ials", PUBLISHED_NCF, cpu_seconds=60),
+        Figure(
+            "ncf-ml-1m", "ials", PUBLISHED_NCF,
+            {"epochs": 8, "unobserved_weight": 0.3, "recency_exponent": 0.0}, cpu_seconds=20,
+        ),
+    ),
+    "linear": (
+        Figure("ultragcn-ml-1m", "ease", PUBLISHED_ULTRAGCN, cpu_seconds=60),
+        Figure("ultragcn-ml-1m", "spectral", PUBLISHED_ULTRAGCN, cpu_seconds=60),
+        Figure("ultragcn-ml-1m", "ials", PUBLISHED_ULTRAGCN, cpu_seconds=60),
+        Figure("kgat-amazon-book", "ease", {}, {"reg": 30, "user_exponent": 0.5}, cpu_seconds=60),
+        Figure("kgat-amazon-book", "spectral", {}, {"components": 64}, cpu_seconds=60),
+    ),
+    "collaborative": (
+        Figure("ultragcn-ml-1m", "lightgcn", PUBLISHED_ULTRAGCN, {"layers": 1}, cpu_seconds=900),
+        Figure("ncf-ml-1m", "mf", PUBLISHED_NCF, {"recency_exponent": 0.75}, cpu_seconds=300),
+        Figure("ncf-ml-1m", "neumf", PUBLISHED_NEUMF, {"recency_exponent": 0.75}, cpu_seconds=300),
+        Figure(
+            "ncf-ml-1m", "mf", PUBLISHED_NCF,
+            {"recency_exponent": 0.0, "embedding_size": 128, "reg": 0.03}, cpu_seconds=300,
+        ),
+        Figure("ncf-ml-1m", "neumf", PUBLISHED_NEUMF, {"recency_exponent": 0.0}, cpu_seconds=300),
+    ),
+    "best": tuple(Figure(split, "best", {}, budget_s=300) for split in SPLITS),
+}  # fmt: skip
+
+
+def command(figure: Figure, folder: Path, out: Path) -> list[str]:
+    form, train, test = SPLITS[figure.split]
+    words = ["-m", "training.benchmark", "--train", str(folder / figure.split / train)]
+    words += ["--test", str(folder / figure.split / test)] if test else []
+    words += ["--format", form, "--model", figure.model, "--budget-s", str(figure.budget_s)]
+    words += ["--config", json.dumps(figure.config)] if figure.config else []
+    return [*words, "--out", str(out)]
+
+
+def measured(part: str, figure: Figure, folder: Path) -> dict[str, Any]:
+    """Run a figure and return its row.
+
+    Raises:
+        SystemExit: the command failed.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        out = Path(scratch) / "result.json"
+        done = subprocess.run([sys.executable, *command(figure, folder, out)], cwd=HOME, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(done.stderr)
+        result = json.loads(out.read_text())
+    values = result["metrics"]
+    shown = [name for name in ("hit_rate@10", "ndcg@10", "recall@20", "ndcg@20") if name in values]
+    met = all(
+        abs(values[name] - wanted) <= figure.tolerance if figure.tolerance is not None else values[name] >= wanted
+        for name, wanted in figure.target.items()
+    ) and (figure.cpu_seconds is None or result["cpu_seconds"] <= figure.cpu_seconds)
+    bounds = [f"{name} {wanted}" for name, wanted in figure.target.items()]
+    bounds += [f"± {figure.tolerance}"] if figure.tolerance is not None else []
+    bounds += [f"≤ {figure.cpu_seconds} CPU s"] if figure.cpu_seconds is not None else []
+    settings = " ".join(f"{key}={value}" for key, value in result["hyper_parameters"].items())
+    return {
+        "part": part,
+        "measure": f"{figure.split}: {figure.model}" + (f" chose {result['model']}" if figure.model == "best" else ""),
+        "target": (", ".join(bounds) or "none") + (": met" if met and bounds else ": MISSED" if bounds else ""),
+        "measured": ", ".join(f"{name} {values[name]:.4f}" for name in shown)
+        + f"; {result['cpu_seconds']:.1f} CPU s (fit {result['fit_cpu_seconds']:.1f}),"
+        + f" {result['peak_rss_bytes'] / 2**30:.2f} GiB; seed {result['seed']}, {settings};"
+        + f" {datetime.now(UTC).date().isoformat()}",
+        "command": f"python {shlex.join(command(figure, Path('FOLDER'), Path('result.json')))}",
+    }
+
+
+def rows_of_other_parts(parts: list[str]) -> Iterator[dict[str, Any]]:
+    path = FOLDER / f"{NAME}.json"
+    if path.is_file():
+        yield from (row for row in json.loads(path.read_text())["rows"] if row.get("part") not in parts)
+
+
+def main() -> None:
+    folder, parts = Path(sys.argv[1]), sys.argv[2:] or list(PARTS)
+    if unknown := set(parts) - set(PARTS):
+        raise SystemExit(f"No such part: {', '.join(sorted(unknown))}. Choose among {', '.join(PARTS)}")
+    for part in parts:
+        rows = list(rows_of_other_parts([part]))
+        for figure in PARTS[part]:
+            rows.append(measured(part, figure, folder))
+            publish(NAME, "Models on public splits", rows, NOTES)
+            print(json.dumps(rows[-1]), flush=True)
+
+
+if __name__ == "__main__":
+    main()

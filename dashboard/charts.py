@@ -1,0 +1,114 @@
+"""Charts: one look for all pages. Everybody can tell their colours apart, and no chart leans on colour alone."""
+
+import altair as alt
+import pandas as pd
+
+BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"
+PALETTE = [BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION]
+"""Okabe and Ito (2008), without black and yellow, which vanish on one of the two grounds."""
+
+GREY = "#8a8f8c"
+
+
+def lines(rows: pd.DataFrame, day: str, values: dict[str, str]) -> alt.Chart:
+    """One panel a value (column → what it is called) over the days, each with its own scale."""
+    panels = [
+        alt.Chart(rows, height=150)
+        .mark_line(point={"size": 18, "color": colour}, color=colour, strokeWidth=2)
+        .encode(
+            x=alt.X(f"{day}:T", title=None),
+            y=alt.Y(f"{column}:Q", title=name, axis=alt.Axis(tickCount=4, tickMinStep=1)),
+            tooltip=[alt.Tooltip(f"{day}:T", title="day"), alt.Tooltip(f"{column}:Q", title=name, format=",.4~g")],
+        )
+        for (column, name), colour in zip(values.items(), PALETTE, strict=False)
+    ]
+    return alt.vconcat(*panels, spacing=18)
+
+
+def bars(
+    rows: pd.DataFrame, value: str, name: str, text_format: str = ".3~g", highlight: str | None = None
+) -> alt.Chart:
+    """Horizontal bars, the largest on top, the values written beside them."""
+    base = alt.Chart(rows).encode(
+        y=alt.Y(f"{name}:N", sort="-x", title=None, axis=alt.Axis(labelLimit=220)),
+        x=alt.X(f"{value}:Q", title=None, axis=alt.Axis(tickCount=5)),
+    )
+    colour = alt.condition(alt.datum[name] == highlight, alt.value(GREY), alt.value(BLUE))
+    labels = base.mark_text(align="left", dx=5).encode(
+        text=alt.Text(f"{value}:Q", format=text_format), color=alt.value(GREY)
+    )
+    return (base.mark_bar(cornerRadiusEnd=3, height={"band": 0.62}).encode(color=colour) + labels).properties(
+        height=alt.Step(34)
+    )
+
+
+def frontier(rows: pd.DataFrame, quality: str, cost: str) -> alt.Chart:
+    """Each model by what it achieves and what an answer costs: up and left is better."""
+    base = alt.Chart(rows, height=320).encode(
+        x=alt.X(f"{cost}:Q", scale=alt.Scale(type="log", nice=True), title=f"{cost} (log)", axis=alt.Axis(tickCount=4)),
+        y=alt.Y(f"{quality}:Q", title=quality, scale=alt.Scale(zero=False, padding=24)),
+        tooltip=["model", alt.Tooltip(f"{quality}:Q", format=".4f"), alt.Tooltip(f"{cost}:Q", format=".3f")],
+    )
+    return base.mark_point(size=130, filled=True, color=BLUE) + base.mark_text(dy=-14, color=GREY).encode(
+        text="model:N"
+    )
+
+
+def history(rows: pd.DataFrame, metric: str) -> alt.Chart:
+    """Each model's metric from data cut to data cut; shapes tell the models apart as colours do."""
+    return (
+        alt.Chart(rows, height=280)
+        .mark_line(point={"size": 60, "filled": True})
+        .encode(
+            x=alt.X("as_of:T", title="data before"),
+            y=alt.Y("value:Q", title=metric, scale=alt.Scale(zero=False)),
+            color=alt.Color("model:N", scale=alt.Scale(range=PALETTE), legend=alt.Legend(orient="top", title=None)),
+            strokeDash=alt.StrokeDash("model:N", legend=None),
+            tooltip=["model", "as_of", alt.Tooltip("value:Q", format=".4f"), "cut_id"],
+        )
+    )
+
+
+def funnel(rows: pd.DataFrame) -> alt.Chart:
+    """How many users of each variant came how far."""
+    base = alt.Chart(rows).encode(
+        y=alt.Y("step:N", sort=None, title=None),
+        x=alt.X("users:Q", title="users", axis=alt.Axis(tickCount=4, format="d")),
+        tooltip=["variant", "step", "users"],
+    )
+    drawn = base.mark_bar(cornerRadiusEnd=3, color=BLUE) + base.mark_text(align="left", dx=5, color=GREY).encode(
+        text=alt.Text("users:Q", format=",")
+    )
+    return drawn.properties(height=110).facet(
+        row=alt.Row("variant:N", title=None, header=alt.Header(labelAngle=0, labelAlign="left"))
+    )
+
+
+def retention(rows: pd.DataFrame, as_share: bool) -> alt.Chart:
+    """Cohorts by age; a cell of a small cohort or of a month that has not ended is faint."""
+    value, title, form = ("retention", "still active", ".0%") if as_share else ("active_users", "active users", ",")
+    return (
+        alt.Chart(rows, height=alt.Step(17))
+        .mark_rect(stroke="#0000", strokeWidth=1)
+        .encode(
+            x=alt.X(
+                "age_months:O", title="months since the first event", axis=alt.Axis(labelAngle=0, labelOverlap=True)
+            ),
+            y=alt.Y("cohort_month:O", title=None, timeUnit="utcyearmonth", sort="descending"),
+            color=alt.Color(
+                f"{value}:Q",
+                title=title,
+                scale=alt.Scale(scheme="viridis"),
+                legend=alt.Legend(orient="top", format=form),
+            ),
+            opacity=alt.condition("datum.is_small_cohort || !datum.is_complete", alt.value(0.35), alt.value(1)),
+            tooltip=[
+                alt.Tooltip("cohort_month:T", timeUnit="utcyearmonth", title="cohort"),
+                alt.Tooltip("age_months:O", title="age"),
+                alt.Tooltip("active_users:Q", title="active"),
+                alt.Tooltip("cohort_users:Q", title="of"),
+                alt.Tooltip("retention:Q", format=".1%"),
+                alt.Tooltip("is_complete:N", title="month has ended"),
+            ],
+        )
+    )

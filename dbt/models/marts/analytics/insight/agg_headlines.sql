@@ -1,0 +1,120 @@
+with
+
+interactions as (
+
+    select * from {{ ref('fct_interactions') }}
+
+),
+
+users as (
+
+    select * from {{ ref('dim_users') }}
+
+),
+
+impressions as (
+
+    select * from {{ ref('fct_impressions') }}
+
+),
+
+-- The 28 days up to a domain's latest day with any event are its present, the 28 before them its past.
+latest_days as (
+
+    select
+        domain,
+        max(occurred_date) as latest_date
+
+    from interactions
+    group by domain
+
+),
+
+interactions_of_periods as (
+
+    select
+        interactions.domain,
+        latest_days.latest_date,
+        latest_days.latest_date - interactions.occurred_date < 28 as is_present,
+        interactions.user_id,
+        {{ utc_date('users.first_interaction_at') }} = interactions.occurred_date as is_first_day
+
+    from interactions
+    inner join latest_days using (domain)
+    inner join users using (user_id)
+    where latest_days.latest_date - interactions.occurred_date < 56
+
+),
+
+engagement as (
+
+    select
+        domain,
+        latest_date,
+        count(*) filter (where is_present) as interactions,
+        count(*) filter (where not is_present) as interactions_before,
+        count(distinct user_id) filter (where is_present) as active_users,
+        count(distinct user_id) filter (where not is_present) as active_users_before,
+        count(distinct user_id) filter (where is_present and is_first_day) as new_users,
+        count(distinct user_id) filter (where not is_present and is_first_day) as new_users_before
+
+    from interactions_of_periods
+    group by domain, latest_date
+
+),
+
+latest_shown_days as (
+
+    select
+        domain,
+        max({{ utc_date('shown_at') }}) as latest_date
+
+    from impressions
+    group by domain
+
+),
+
+click_through as (
+
+    select
+        impressions.domain,
+        latest_shown_days.latest_date,
+        avg(impressions.is_clicked::integer) filter (
+            where latest_shown_days.latest_date - {{ utc_date('impressions.shown_at') }} < 28
+        ) as click_through_rate,
+        avg(impressions.is_clicked::integer) filter (
+            where latest_shown_days.latest_date - {{ utc_date('impressions.shown_at') }} >= 28
+        ) as click_through_rate_before
+
+    from impressions
+    inner join latest_shown_days using (domain)
+    where latest_shown_days.latest_date - {{ utc_date('impressions.shown_at') }} < 56
+    group by impressions.domain, latest_shown_days.latest_date
+
+),
+
+headlines as (
+
+    select domain, latest_date, 'interactions' as headline, interactions as value, interactions_before as value_before
+    from engagement
+    union all
+    select domain, latest_date, 'active_users', active_users, active_users_before
+    from engagement
+    union all
+    select domain, latest_date, 'new_users', new_users, new_users_before
+    from engagement
+    union all
+    select domain, latest_date, 'click_through_rate', click_through_rate, click_through_rate_before
+    from click_through
+
+)
+
+select
+    domain,
+    headline,
+    latest_date,
+    value::double precision as value,
+    value_before::double precision as value_before,
+    (value / nullif(value_before, 0) - 1)::double precision as change
+
+from headlines
