@@ -21,8 +21,22 @@ TINY = {
     "slist": {"prior_rows": 0.0, "reg": 1.0},
     "two_tower": {"embedding_size": 16, "epochs": 1, "min_steps": 80, "batch_size": 20, "learning_rate": 0.02},
     "keras_two_tower": {"embedding_size": 4, "epochs": 1, "min_steps": 80, "batch_size": 20, "learning_rate": 0.02},
-    "sasrec": {"embedding_size": 16, "epochs": 1, "min_steps": 60, "learning_rate": 0.02, "dropout": 0.2, "layers": 1},
-    "hstu": {"embedding_size": 16, "epochs": 1, "min_steps": 60, "learning_rate": 0.02, "dropout": 0.2, "layers": 1},
+    "sasrec": {
+        "embedding_size": 16,
+        "epochs": 1,
+        "min_steps": 60,
+        "learning_rate": 0.02,
+        "dropout": 0.1,
+        "input_dropout": 0.1,
+    },
+    "hstu": {
+        "embedding_size": 16,
+        "epochs": 1,
+        "min_steps": 60,
+        "learning_rate": 0.02,
+        "dropout": 0.1,
+        "input_dropout": 0.1,
+    },
     "text_encoder": {"embedding_size": 4, "popularity_weight": 0.01},
 }
 RANDOM = {"ials", "two_tower", "keras_two_tower", "sasrec", "hstu"}

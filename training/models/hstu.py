@@ -19,11 +19,12 @@ from training.next_item import Dropout, NextItemConfig, NextItemModel, visible_a
 FRAMEWORK = "pytorch"
 FEATURES: tuple[str, ...] = ()
 NEEDS_ORDER = True
+TRIALS: tuple[dict, ...] = ({},)
+estimate_seconds = next_item.estimate_seconds
 
 
 class Config(NextItemConfig):
-    heads: int = 2
-    layers: int = 2
+    """As in training/next_item.py."""
 
 
 class Block(nn.Module):
@@ -54,7 +55,7 @@ class Trunk(nn.Module):
     def __init__(self, config: Config):
         super().__init__()
         self.longest = config.max_history
-        self.dropout = Dropout(config.dropout)
+        self.dropout = Dropout(config.input_dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.last = nn.LayerNorm(config.embedding_size)
 

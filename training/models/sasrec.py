@@ -18,11 +18,12 @@ from training.next_item import Dropout, NextItemConfig, NextItemModel, visible_a
 FRAMEWORK = "pytorch"
 FEATURES: tuple[str, ...] = ()
 NEEDS_ORDER = True
+TRIALS: tuple[dict, ...] = ({},)
+estimate_seconds = next_item.estimate_seconds
 
 
 class Config(NextItemConfig):
-    heads: int = 2
-    layers: int = 1
+    """As in training/next_item.py."""
 
 
 class Block(nn.Module):
@@ -53,7 +54,7 @@ class Trunk(nn.Module):
         super().__init__()
         self.position = nn.Embedding(config.max_history, config.embedding_size)
         nn.init.normal_(self.position.weight, std=0.02)
-        self.dropout = Dropout(config.dropout)
+        self.dropout = Dropout(config.input_dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.last = nn.LayerNorm(config.embedding_size)
 
