@@ -137,6 +137,10 @@ class Network(nn.Module):
         self.trunk, self.scale = trunk, config.temperature**-0.5
         nn.init.normal_(self.item.weight, std=0.02)
         nn.init.zeros_(self.bias.weight)
+        for layer in trunk.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.xavier_uniform_(layer.weight)
+                nn.init.zeros_(layer.bias)
 
     def users(self, items: Tensor, place: Tensor) -> Tensor:
         """Return the user's vector after each place of rows of items. (B, L) → (B, L, D)"""
