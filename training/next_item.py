@@ -45,14 +45,14 @@ class NextItemConfig(ModelConfig):
     """The user's latest items that the model reads; also the length of a row in training."""
     heads: int = 2
     layers: int = 1
-    dropout: float = 0.5
+    dropout: float = 0.3
     """Of what each block adds."""
-    input_dropout: float = 0.3
+    input_dropout: float = 0.2
     """Of the item vectors that come in."""
-    temperature: float = 0.05
+    temperature: float = 0.06
     negatives: int = 1000
     """Items drawn evenly a step as possible answers beside the batch's own; as many as there are items or more: all."""
-    epochs: int = 20
+    epochs: int = 15
     min_steps: int = 100
     batch_size: int = 20
     """In rows of `max_history` places."""

@@ -3,6 +3,12 @@
 Kang and McAuley 2018, "Self-Attentive Sequential Recommendation": learned positions, blocks of self-attention and a
 point-wise network, the output scored against the table of item vectors that the input comes from. Trained otherwise
 than in the paper, where the loss is a binary one against one random item a place: see training/next_item.py.
+
+Chosen on the validation items of S3-Rec's Beauty (recall@10 / ndcg@10, 15 epochs, rate .006 where none is said). Inner
+product instead of cosine, all dropouts .5, rate .01: .0874 / .0492. Cosine, temperature .05, rate .01: .0933 / .0537; one
+of the next two items as target: .0860 / .0471; temperature .07: .0957 / .0547. What had been wrong was the dropout:
+.3 of the input (temperature .05) .0990 / .0594; .2 of the input (.07) .1024 / .0620, and .3 in the block (.06)
+.1050 / .0646.
 """
 
 import math
