@@ -18,6 +18,7 @@ replaced when it is measured anew; the others stay.
 
 import argparse
 import json
+import logging
 import math
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -104,6 +105,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=math.inf, help="wall seconds that the fit may take")
     parser.add_argument("--cache", type=Path, help="folder of checkpoints, so that a run that was killed goes on")
     arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     with TemporaryDirectory() as scratch:
         file = arguments.file
         if arguments.data == "ml-1m":

@@ -5,7 +5,7 @@ Recommendations". A block is three steps: one projection to gate, value, query a
 weights are SiLU(q · k + a bias by relative position) over the row's length, so that they need not sum to one and tell
 how much of something there was, not only its share; and the normalised sum, gated element by element, projected back.
 There is no second network. The paper's bias by time between events is left out: the bundle's encoder is asked with
-items in their order and no instants.
+items in their order and no instants. Settings are those that SASRec's validation chose.
 """
 
 import torch.nn.functional as F
