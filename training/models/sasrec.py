@@ -4,11 +4,11 @@ Kang and McAuley 2018, "Self-Attentive Sequential Recommendation": learned posit
 point-wise network, the output scored against the table of item vectors that the input comes from. Trained otherwise
 than in the paper, where the loss is a binary one against one random item a place: see training/next_item.py.
 
-Chosen on the validation items of S3-Rec's Beauty, recall@10 / ndcg@10, 15 epochs at learning rate .006, if nothing else
-is said. Inner product instead of cosine, all dropout .5, rate .01: .0874 / .0492. Cosine over .05, all dropout .5, rate
-.01: .0933 / .0537; over .07, rate .006: .0957 / .0547; over .05, one of the next two items as target: .0860 / .0471. What
-had been wrong was the dropout: of the input .3, over .05 .0990 / .0594; .2, over .07 .1024 / .0620. Then of the block
-.3, over .06 .1050 / .0646 (the choice), .1 .1016 / .0638.
+Chosen on the validation items of S3-Rec's Beauty, recall@10 / ndcg@10, 15 epochs at learning rate .006, unless
+said. Inner product instead of cosine, all dropout .5, rate .01: .0874 / .0492. Cosine over .05, all dropout .5, rate
+.01: .0933 / .0537; over .07, .006: .0957 / .0547; over .05, one of the next two items as target: .0860 / .0471.
+What had been wrong was the dropout: of the input .3, over .05 .0990 / .0594; .2, over .07 .1024 / .0620. Then of the
+block .3, over .06 .1050 / .0646 (the choice), .1 .1016 / .0638.
 """
 
 import math
