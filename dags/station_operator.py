@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 from contextlib import suppress
@@ -41,9 +42,9 @@ def runbook(task_id: str) -> str | None:
 class StationOperator(BaseOperator):
     """Run `python <arguments>` of one environment from the repository's root.
 
-    The last line of JSON that the command prints becomes the task's result (XCom), with `command_seconds` added. A
-    command that fails makes the task red with the command's own sentence; a fault of the data is not retried, a fault
-    of a service is.
+    The last line of JSON that the command prints becomes the task's result (XCom), with `command_seconds` and
+    `command_cpu_seconds` (of the command and all that it waited for) added. A command that fails makes the task red
+    with the command's own sentence; a fault of the data is not retried, a fault of a service is.
 
     Args:
         arguments: templated; an argument that renders to nothing is left out. No shell is involved.
@@ -86,7 +87,12 @@ class StationOperator(BaseOperator):
             raise AirflowException("the command succeeded but printed no line of JSON")
         for outlet in self.outlets:
             context["outlet_events"][outlet].extra = self._interval()
-        return {**json.loads(result), "command_seconds": round(perf_counter() - started, 3)}
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)  # this process runs nothing else
+        return {
+            **json.loads(result),
+            "command_seconds": round(perf_counter() - started, 3),
+            "command_cpu_seconds": round(used.ru_utime + used.ru_stime, 3),
+        }
 
     def _interval(self) -> dict[str, str]:
         """The stretch of data that this task worked on, for the DAGs that its assets wake."""

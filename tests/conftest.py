@@ -19,11 +19,13 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import prometheus_client  # noqa: F401 - before Feast, whose import makes it share its counters between processes
 import psycopg
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from infra.local import applications, broker, stores
 from infra.local.service import NotHealthyYet, Service, poll
@@ -34,6 +36,27 @@ from recsys.warehouse import apply_schema
 World = Callable[..., Settings]
 SHARED_COUNTERS = ("PROMETHEUS_MULTIPROC_DIR", "PROMETHEUS_MULTIPROCESS_DIR")
 POSTGRES_TEST_OPTIONS = {"fsync": "off", "synchronous_commit": "off", "shared_buffers": "128MB"}
+
+
+LONGEST_FIRST = ("etl", "training", "streaming", "serving", "infra")
+
+
+class FolderScheduling(LoadScopeScheduling):
+    """A folder's tests go to one worker, whose services they share."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return nodeid.split("::", 1)[0].rsplit("/", 1)[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FolderScheduling:
+    """Divide the tests among the workers of `pytest -n 2`, which is what `make test` runs."""
+    return FolderScheduling(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the folders that last longest, so that no worker is left alone with one."""
+    rank = {folder: place for place, folder in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: rank.get(item.path.parent.name, len(rank)))
 
 
 def pytest_collection_finish() -> None:
