@@ -1,4 +1,4 @@
-"""Train on a public split, tune on a part of its training file alone, judge once on its test file. See docs/benchmark.md.
+"""Train on a public split, tune on a part of its training file alone, judge once on its test file (docs/benchmark.md).
 
 python -m training.benchmark --train FILE [--test FILE] --format lightgcn|ncf|sequence --model NAME|best
     [--budget-s 600] [--seed 1] [--threads 1] [--per-user FILE.parquet] --out result.json

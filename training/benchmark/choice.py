@@ -1,8 +1,8 @@
 """The choice of hyper-parameters, and with `best` of the model, within a budget that is a hard promise.
 
-Every model's first trial comes first, in the order in which strength is to be expected for little; then the trials of the
-leader of the moment. A trial is not begun when, by estimate or by what was measured, it and the fit on all of the
-training part would not end in time; one that overruns is ended. What is kept back for the last fit grows with the leader.
+Every model's first trial comes first, in the order in which strength is to be expected for little; then the trials of
+the leader of the moment. A trial is not begun when, by estimate or by what was measured, it and the fit on all of the
+training part would not end in time; one that overruns is ended. What is kept back for the last fit is the leader's.
 """
 
 import logging
@@ -21,12 +21,12 @@ from training.benchmark.trial import Job, Outcome, cpu_seconds, run
 from training.dataset import TrainingData
 from training.model import Workplace, module_of
 
-CANDIDATES = ("ials", BASELINE_MODEL)
+CANDIDATES = ("spectral", "ease", "ials", "item_knn", BASELINE_MODEL)
 """What `best` chooses among, the cheap and strong first."""
 CANDIDATES_IN_ORDER = (*CANDIDATES[:-1], "slist", BASELINE_MODEL)
 """The same where the order of a user's events is known."""
 MORE_DATA = 1.15
-"""So many times its trial's seconds a model's last fit is expected to take: it learns from all, and the hour may be busy."""
+"""So many times its trial's seconds a model's last fit is expected to take: it learns from all, and asks the test."""
 LAST_SECONDS = 1.0
 """Kept back for writing the result."""
 log = logging.getLogger(__name__)

@@ -1,9 +1,9 @@
 """Public splits in their published formats, read as they lie; `.gz` directly.
 
     lightgcn   a line a user: the user, then the user's items; TRAIN and TEST alike. The items are a set.
-    ncf        a line an interaction: user, item, rating, time, tab-separated; `.train.rating`, `.test.rating`, and beside
-               the latter `.test.negative`: `(user,item)`, then the items that the test item is ranked among.
-    sequence   one file, a line a user: the user, then the user's items in the order of time. The last item is the test.
+    ncf        a line an interaction: user, item, rating, time, tab-separated; `.train.rating`, `.test.rating`, and
+               beside the latter `.test.negative`: `(user,item)`, then the items that the test item is ranked among.
+    sequence   one file, a line a user: the user, then the user's items in order of time. The last item is the test.
 
 Ids are any integers or strings. Where all ids of a file are integers they keep their numeric order, else that of their
 letters; a code is a place in that order.

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from recsys import metrics
+from recsys import beyond_accuracy, metrics
 from recsys.errors import UnusableInput
 from recsys.retriever import top_k
 from training.dataset import TrainingData
@@ -198,8 +198,13 @@ def measure(listed: np.ndarray, hits: np.ndarray, n_relevant: np.ndarray, data: 
             ("mrr", metrics.mrr_at_k),
         )
     }
+    counts, n_users = np.bincount(data.items, minlength=data.n_items), len(np.unique(data.users))
+    popular = np.tile(np.argsort(-counts, kind="stable")[:20], (len(listed), 1))  # what everybody would be shown
+    per_user["novelty@20"] = beyond_accuracy.novelty_at_k(listed, counts, n_users, 20)
+    per_user["serendipity@20"] = beyond_accuracy.serendipity_at_k(listed, hits, n_relevant, popular, 20)
     overall = {name: float(np.nanmean(values)) for name, values in per_user.items()}
     overall |= {f"coverage@{k}": metrics.coverage_at_k(listed, data.n_items, k) for k in (10, 20)}
+    overall["gini@20"] = beyond_accuracy.gini_at_k(listed, data.n_items, 20)
     return Judged(overall, per_user)
 
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from threadpoolctl import threadpool_limits
 
 from recsys.errors import RecsysError
-from training.benchmark.choice import CANDIDATES, CANDIDATES_IN_ORDER, Budget, Verdict, choose
+from training.benchmark.choice import CANDIDATES, CANDIDATES_IN_ORDER, Budget, choose
 from training.benchmark.formats import read
 from training.benchmark.protocol import DECIDING, Split
 from training.benchmark.trial import cpu_seconds, peak_rss_bytes
@@ -56,7 +56,7 @@ def _described(split: Split) -> dict[str, Any]:
     sampled = split.asked.candidates is not None
     protocol = {
         "lightgcn": "full ranking over the items that the user has not used in training",
-        "ncf": "leave-one-out, the test item among the negatives of the split: SAMPLED metrics, not those of a full ranking",
+        "ncf": "leave-one-out, the test item among the split's negatives: SAMPLED metrics, not those of a full ranking",
         "sequence": "leave-one-out in the order of time, full ranking over the items that the user has not used before",
     }
     return {

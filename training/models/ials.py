@@ -21,6 +21,12 @@ from training.model import ModelConfig, Parts, Workplace, popularity
 
 FRAMEWORK = "numpy"
 FEATURES: tuple[str, ...] = ()
+TRIALS = (
+    {"embedding_size": 64, "epochs": 8, "unobserved_weight": 0.3, "reg": 0.003},
+    {"embedding_size": 128, "epochs": 8, "unobserved_weight": 0.3, "reg": 0.003},
+    {"embedding_size": 64, "epochs": 8, "unobserved_weight": 1.0, "reg": 0.003},
+    {"embedding_size": 64, "epochs": 8, "unobserved_weight": 0.1, "reg": 0.003},
+)
 BLOCK_FLOATS = 4_000_000
 """Largest gathered block (users × history × factors): 16 MB."""
 
@@ -42,16 +48,15 @@ class IALS:
     config: Config
 
     def score(self, histories: list[np.ndarray], user_features: np.ndarray | None = None) -> np.ndarray:
-        vectors, config = self.item_vectors.astype(np.float64), self.config
-        gram = config.unobserved_weight * vectors.T @ vectors  # (D, D)
-        users = []
-        for history in histories:
-            weights = (1.0 + np.arange(len(history))[::-1]) ** -config.recency_exponent  # (L,)
-            frequency = weights.sum() + config.unobserved_weight * len(vectors)
-            ridge = config.reg * frequency**config.reg_exponent * np.eye(vectors.shape[1])
-            seen = vectors[history]  # (L, D)
-            users.append(np.linalg.solve(seen.T @ (seen * weights[:, None]) + gram + ridge, weights @ seen))
-        return (np.stack(users) @ vectors.T).astype(np.float32)  # (B, I)
+        lengths = [len(history) for history in histories]
+        weights = [(1.0 + np.arange(length)[::-1]) ** -self.config.recency_exponent for length in lengths]
+        users = np.zeros((len(histories), self.item_vectors.shape[1]), np.float32)  # (B, D)
+        rows = np.repeat(np.arange(len(histories)), lengths)
+        of_users = Rows(
+            rows, np.concatenate(histories), np.concatenate(weights).astype(np.float32), len(users), users.shape[1]
+        )
+        solve_side(users, self.item_vectors, of_users, self.config)
+        return users @ self.item_vectors.T  # (B, I)
 
     def parts(self) -> Parts:
         arrays = {
@@ -83,6 +88,8 @@ def fit(data: TrainingData, config: Config, seed: int, workplace: Workplace) -> 
     for _ in range(config.epochs):
         solve_side(user_vectors, item_vectors, of_users, config)
         solve_side(item_vectors, user_vectors, of_items, config)
+    if not data.is_ordered:
+        config = config.model_copy(update={"recency_exponent": 0.0})
     return IALS(item_vectors, popularity(data), config)
 
 
