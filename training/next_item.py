@@ -62,6 +62,15 @@ class NextItemConfig(ModelConfig):
     reg: float = 0.0
 
 
+TRIALS: tuple[dict, ...] = (
+    {},
+    {"max_history": 200, "batch_size": 8, "layers": 2, "dropout": 0.2, "learning_rate": 0.003},
+    {"epochs": 30},
+    {"dropout": 0.5, "input_dropout": 0.3},
+)
+"""For the benchmark: what short histories want, what long ones want, more of the same, less of it learnt by heart."""
+
+
 class Dropout(nn.Module):
     """Dropout to the nearest 256th, one random byte a value: a sixth of the time of PyTorch's own on a processor."""
 

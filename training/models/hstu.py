@@ -19,7 +19,7 @@ from training.next_item import Dropout, NextItemConfig, NextItemModel, visible_a
 FRAMEWORK = "pytorch"
 FEATURES: tuple[str, ...] = ()
 NEEDS_ORDER = True
-TRIALS: tuple[dict, ...] = ({},)
+TRIALS = next_item.TRIALS
 estimate_seconds = next_item.estimate_seconds
 
 
