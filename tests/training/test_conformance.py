@@ -16,14 +16,16 @@ from recsys.retriever import Retriever
 from tests.worlds import checkerboard as world
 from training.model import Workplace, module_of, write_model
 
+SEQUENTIAL = {"embedding_size": 16, "epochs": 1, "min_steps": 60, "learning_rate": 0.02}
+SEQUENTIAL |= {"dropout": 0.1, "input_dropout": 0.1}
 TINY = {
     "popularity": {},
     "ials": {"embedding_size": 2, "epochs": 8},
     "slist": {"prior_rows": 0.0, "reg": 1.0},
     "two_tower": {"embedding_size": 16, "epochs": 1, "min_steps": 80, "batch_size": 20, "learning_rate": 0.02},
     "keras_two_tower": {"embedding_size": 4, "epochs": 1, "min_steps": 80, "batch_size": 20, "learning_rate": 0.02},
-    "sasrec": {"embedding_size": 16, "epochs": 1, "min_steps": 60, "learning_rate": 0.02, "dropout": 0.2, "layers": 1},
-    "hstu": {"embedding_size": 16, "epochs": 1, "min_steps": 60, "learning_rate": 0.02, "dropout": 0.2, "layers": 1},
+    "sasrec": SEQUENTIAL,
+    "hstu": SEQUENTIAL,
     "text_encoder": {"embedding_size": 4, "popularity_weight": 0.01},
     "ease": {"reg": 1.0},
     "item_knn": {},

@@ -147,6 +147,22 @@ def test_the_learning_rate_rises_and_falls():
     assert rates[-1] == 0.01
 
 
+def test_what_a_fit_is_expected_to_take_grows_with_its_work():
+    data = data_of([30] * 40)
+    base = {"epochs": 10, "min_steps": 1, "batch_size": 1}
+    seconds = [
+        sasrec.estimate_seconds(data, sasrec.Config(**{**base, **more}))
+        for more in ({}, {"epochs": 20}, {"layers": 2}, {"negatives": 10}, {"embedding_size": 128})
+    ]
+    assert seconds[1] == pytest.approx(2 * seconds[0])
+    assert seconds[3] < seconds[0] < min(seconds[2], seconds[4])
+
+
+def test_the_benchmarks_trials_are_settings():
+    assert sasrec.TRIALS[0] == {}
+    assert len({sasrec.Config(**trial).model_dump_json() for trial in sasrec.TRIALS}) == len(sasrec.TRIALS) > 1
+
+
 def test_a_training_ends_with_its_time(tmp_path, caplog):
     data, config = world.training_data(), sasrec.Config(**{**TINY, "epochs": 10**6})
     network = Network(data.n_items, sasrec.Trunk(config), config)

@@ -5,7 +5,7 @@ Recommendations". A block is three steps: one projection to gate, value, query a
 weights are SiLU(q · k + a bias by relative position) over the row's length, so that they need not sum to one and tell
 how much of something there was, not only its share; and the normalised sum, gated element by element, projected back.
 There is no second network. The paper's bias by time between events is left out: the bundle's encoder is asked with
-items in their order and no instants.
+items in their order and no instants. Settings are those that SASRec's validation chose.
 """
 
 import torch.nn.functional as F
@@ -19,11 +19,12 @@ from training.next_item import Dropout, NextItemConfig, NextItemModel, visible_a
 FRAMEWORK = "pytorch"
 FEATURES: tuple[str, ...] = ()
 NEEDS_ORDER = True
+TRIALS = next_item.TRIALS
+estimate_seconds = next_item.estimate_seconds
 
 
 class Config(NextItemConfig):
-    heads: int = 2
-    layers: int = 2
+    """As in training/next_item.py."""
 
 
 class Block(nn.Module):
@@ -54,7 +55,7 @@ class Trunk(nn.Module):
     def __init__(self, config: Config):
         super().__init__()
         self.longest = config.max_history
-        self.dropout = Dropout(config.dropout)
+        self.dropout = Dropout(config.input_dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.last = nn.LayerNorm(config.embedding_size)
 
