@@ -22,6 +22,9 @@ from training.checkpoint import Checkpoint
 from training.dataset import TrainingData
 from training.model import ModelConfig, Workplace, check_finite
 
+TIME_COUNTS_FROM = 0.2
+"""Share of the allowed time before which the rate follows the steps alone: who has time enough gets the same weights in
+any hour."""
 log = logging.getLogger(__name__)
 
 
@@ -190,7 +193,8 @@ def train(
         torch.manual_seed(int(rng.integers(2**63)))
         losses = []
         for users, items in batches(matrix, steps, config, rng):
-            done = max((epoch + len(losses) / steps) / epochs, (time.perf_counter() - started) / workplace.seconds)
+            done, spent = (epoch + len(losses) / steps) / epochs, (time.perf_counter() - started) / workplace.seconds
+            done = max(done, spent) if spent > TIME_COUNTS_FROM else done
             if done >= 1:
                 log.warning("%s stops in epoch %d of %d: its time is over", name, epoch + 1, epochs)
                 checkpoint.remove()
