@@ -4,7 +4,7 @@ PYTHON ?= python3.11
 DATA_DIR ?=
 RUN := .venv/platform/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down status clean clean-all test soak lint bench benchmark compose-check docs
+.PHONY: help setup demo up down status clean clean-all test soak lint eda bench benchmark compose-check docs
 # Without the bytecode cache every process would compile the libraries anew.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -47,6 +47,9 @@ lint: ## style and layers only
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	.venv/platform/bin/lint-imports
+
+eda: ## write an HTML page a domain about what the marts hold, into var/reports/eda
+	@$(RUN) -m monitoring explore
 
 bench: up ## measure the warm pipeline on DATA_DIR, into docs/results/
 	@[ -d "$(DATA_DIR)" ] || { echo "Say on which data: make bench DATA_DIR=/path/to/ml-1m" >&2; exit 1; }

@@ -1,12 +1,15 @@
-"""`python -m etl land|load --as-of D [--since S] --domains movies[,books]`."""
+"""`python -m etl land|load --as-of D [--since S] --domains movies[,books]`, and the two ways to get raw files:
+`python -m etl download SOURCE --to DIR` and `python -m etl synthesize --to DIR`."""
 
 import argparse
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import psycopg
 
+from etl.catalogue import PROVIDERS
 from etl.discovery import discover
 from recsys import artifacts, receipts, station
 from recsys.interval import Interval, add_arguments, from_arguments
@@ -98,12 +101,47 @@ def load(settings: Settings, interval: Interval) -> Mapping[str, Any]:
     return {**detail, "unchanged": False}
 
 
+def fetch(arguments: argparse.Namespace) -> Mapping[str, Any]:
+    import httpx
+    from rich.console import Console
+
+    from etl.download import TIMEOUT_SECONDS, download
+
+    with httpx.Client(follow_redirects=True, timeout=TIMEOUT_SECONDS) as client:
+        return download(arguments.source, arguments.release, arguments.to, client, Console(stderr=True))
+
+
+def make_up(arguments: argparse.Namespace, seed: int) -> Mapping[str, Any]:
+    from etl.synthetic.files import synthesize
+    from etl.synthetic.population import World
+
+    seed = seed if arguments.seed is None else arguments.seed
+    world = World(seed=seed, events=arguments.events, days=arguments.days, drift_day=2 * arguments.days // 3)
+    truths = synthesize(world, arguments.to)
+    return {"folder": str(arguments.to), "label": truths["label"], **truths["drawn"]}
+
+
 def main() -> Mapping[str, Any]:
     parser = argparse.ArgumentParser(prog="python -m etl", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     add_arguments(commands.add_parser("land", help="raw files to Parquet: cast, judge, replace the partition"))
     add_arguments(commands.add_parser("load", help="that Parquet to Postgres: replace the partition"))
+    fetched = commands.add_parser("download", help="raw files from the provider's own site; prints the licence")
+    fetched.add_argument("source", choices=sorted(PROVIDERS))
+    fetched.add_argument(
+        "--release", action="append", default=[], help="which one, may come again; an unknown lists all"
+    )
+    made_up = commands.add_parser("synthesize", help="made-up interactions of all domains, with planted truths")
+    made_up.add_argument("--events", type=int, default=100_000, help="how many, apart from clicks on impressions")
+    made_up.add_argument("--days", type=int, default=180, help="from 1 January 2025 on; the drift is at two thirds")
+    made_up.add_argument("--seed", type=int, default=None, help="default: RECSYS_SEED")
+    for command in (fetched, made_up):
+        command.add_argument("--to", type=Path, required=True, help="folder to write into, below RECSYS_DATA_DIR")
     arguments = parser.parse_args()
+    if arguments.command == "download":
+        return fetch(arguments)
+    if arguments.command == "synthesize":
+        return make_up(arguments, load_settings().seed)
     settings, interval = load_settings(), from_arguments(arguments)
     if arguments.command == "land":
         return land(settings, interval, datetime.now(UTC))

@@ -6,11 +6,13 @@ is kept beside it, so that the quarantine shows what the source said.
 
 import re
 from collections.abc import Sequence
+from datetime import datetime
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from etl.files import RawFiles
+from etl import zstd
+from etl.files import BYTE_ORDER_MARK, RawFiles
 from recsys.columns import (
     ATTRIBUTES,
     CATEGORIES,
@@ -27,6 +29,8 @@ from recsys.columns import (
 )
 
 RECORD, UNREADABLE, REASON, OCCURRED_MS = "record", "unreadable", "reason", "occurred_ms"
+OWN_ID = "own_id"
+KIND, VALUE, WEIGHT = "kind", "value", "weight"
 
 BROKEN_ROW = "broken_row"
 UNDECODABLE_TEXT = "undecodable_text"
@@ -37,6 +41,11 @@ INVALID_ID = "invalid_id"
 NOT_A_NUMBER = "not_a_number"
 RATING_OUT_OF_RANGE = "rating_out_of_range"
 OCCURRED_AT_UNPARSABLE = "occurred_at_unparsable"
+OCCURRED_AT_TOO_EARLY = "occurred_at_too_early"
+PYTHON_LITERAL = "python_literal"
+UNKNOWN_CODE = "unknown_code"
+EMPTY_VALUE = "empty_value"
+WEIGHT_OUT_OF_RANGE = "weight_out_of_range"
 EMPTY_TITLE = "empty_title"
 TITLE_TOO_LONG = "title_too_long"
 PRICE_OUT_OF_RANGE = "price_out_of_range"
@@ -46,7 +55,11 @@ MAX_RECORD_BYTES = 1_000_000
 MAX_ID_CHARACTERS = 200  # an id with its namespace stays below recsys.schemas.Identifier's 256
 MAX_TITLE_CHARACTERS = 1_000
 MAX_EPOCH_SECONDS = 10**15  # in milliseconds it still fits a bigint
+MAX_PRICE = 10_000_000
+MAX_CSV_COLUMNS = 20_000  # the parser gives up at 20 480
 NUL, UNIT = "\0", "\x1f"
+ASCTIME = r"^\w{3} (\w{3}) (\d{2}) (\d{2}:\d{2}:\d{2}) ([+-]\d{4}) (\d{4})\z"
+PYTHON_LITERAL_START = r"^\s*\{\s*u?'"
 
 
 def lines(spark: SparkSession, files: RawFiles, latin_1: bool = False) -> DataFrame:
@@ -55,6 +68,7 @@ def lines(spark: SparkSession, files: RawFiles, latin_1: bool = False) -> DataFr
     With `latin_1`, a line that is not valid UTF-8 is Latin-1: redistributions of such a file are often re-coded.
     """
     value = F.col("value")
+    value = F.when(value.startswith(BYTE_ORDER_MARK), F.expr("substring(value, 2)")).otherwise(value)
     is_utf_8 = F.is_valid_utf8(value)
     record = F.when(is_utf_8, value).otherwise(F.decode(value.cast("binary"), "ISO-8859-1")) if latin_1 else value
     unreadable = [(F.octet_length(value) > MAX_RECORD_BYTES, RECORD_TOO_LONG)]
@@ -62,7 +76,7 @@ def lines(spark: SparkSession, files: RawFiles, latin_1: bool = False) -> DataFr
         unreadable.append((~is_utf_8, UNDECODABLE_TEXT))
     if files.header_lines:
         unreadable.insert(0, (value.isin(*set(files.header_lines)), HEADER_AGAIN))
-    text = spark.read.text([str(path) for path in files.paths])
+    text = spark.read.text([str(zstd.readable(spark, path)) for path in files.paths])
     return text.filter(F.trim(value) != "").select(record.alias(RECORD), first_reason(unreadable).alias(UNREADABLE))
 
 
@@ -81,22 +95,36 @@ def csv(frame: DataFrame, names: Sequence[str]) -> DataFrame:
     places = [f"c{place}" for place in range(len(names))]
     schema = ", ".join(f"{place} string" for place in (*places, "broken"))
     options = {"columnNameOfCorruptRecord": "broken", "quote": '"', "escape": '"', "mode": "PERMISSIVE"}
-    frame = frame.withColumn("fields", F.from_csv(RECORD, schema, options))
+    commas = F.length(RECORD) - F.length(F.translate(RECORD, ",", ""))
+    has_many = (F.octet_length(RECORD) > MAX_CSV_COLUMNS) & (commas > MAX_CSV_COLUMNS)  # few lines are worth counting
+    parsed = F.when(F.col(UNREADABLE).isNull() & ~has_many, F.from_csv(RECORD, schema, options))
+    frame = frame.withColumn("fields", parsed)
     fields = [F.col(f"fields.{place}").alias(name) for place, name in zip(places, names, strict=True)]
-    return _readable(frame, F.col("fields.broken").isNotNull(), fields)
+    return _readable(frame, F.col("fields").isNull() | F.col("fields.broken").isNotNull(), fields)
 
 
-def json(frame: DataFrame, names: Sequence[str]) -> DataFrame:
-    """Return the named members of lines that each hold one JSON object, all as text; an absent one is null."""
+def json(frame: DataFrame, names: Sequence[str], python_literals: bool = False) -> DataFrame:
+    """Return the named members of lines that each hold one JSON object, all as text; an absent one is null.
+
+    With `python_literals`, a line may also be a dictionary as Python prints it: single quotes, `\\'` inside them. What
+    is in such a line and not in JSON (None, True, u'…', \\x41) makes it unreadable, as `python_literal`.
+    """
     schema = ", ".join(f"`{name}` string" for name in (*names, "broken"))
     options = {"columnNameOfCorruptRecord": "broken", "mode": "PERMISSIVE"}
-    frame = frame.withColumn("fields", F.from_json(RECORD, schema, options))
+    parsed = F.from_json(RECORD, schema, options)
+    is_python = F.rlike(RECORD, F.lit(PYTHON_LITERAL_START)) if python_literals else F.lit(False)
+    if python_literals:
+        escaped = F.from_json(RECORD, schema, {**options, "allowBackslashEscapingAnyCharacter": "true"})
+        parsed = F.when(is_python & ~F.contains(RECORD, F.lit("\\x")), escaped).when(~is_python, parsed)
+    frame = frame.withColumn("fields", parsed)
     broken = F.col("fields").isNull() | F.col("fields.broken").isNotNull() | ~F.ltrim(RECORD).startswith("{")
-    return _readable(frame, broken, [F.col(f"fields.`{name}`").alias(name) for name in names])
+    why = F.when(is_python, F.lit(PYTHON_LITERAL)).otherwise(F.lit(BROKEN_ROW))
+    return _readable(frame, broken, [F.col(f"fields.`{name}`").alias(name) for name in names], why)
 
 
-def _readable(frame: DataFrame, broken: Column, fields: list[Column]) -> DataFrame:
-    unreadable = F.coalesce(F.col(UNREADABLE), F.when(broken, F.lit(BROKEN_ROW))).alias(UNREADABLE)
+def _readable(frame: DataFrame, broken: Column, fields: list[Column], why: Column | None = None) -> DataFrame:
+    why = F.lit(BROKEN_ROW) if why is None else why
+    unreadable = F.coalesce(F.col(UNREADABLE), F.when(broken, why)).alias(UNREADABLE)
     return frame.select(*fields, RECORD, unreadable)
 
 
@@ -112,16 +140,15 @@ def words(column: Column | str) -> Column:
 
 
 def text_id(namespace: str, column: str, pattern: str) -> Column:
-    """Return `<namespace>:<external id>`; null where the id is not of the provider's pattern."""
+    """Return `<namespace>:<external id>`; null where the id is not wholly of the provider's pattern."""
     value = F.trim(column)
-    is_valid = (F.length(value) <= MAX_ID_CHARACTERS) & value.rlike(pattern)
+    is_valid = (F.length(value) <= MAX_ID_CHARACTERS) & value.rlike(rf"\A(?:{pattern})\z")
     return F.when(is_valid, F.concat(F.lit(f"{namespace}:"), value))
 
 
 def numeric_id(namespace: str, column: str) -> Column:
     """Return `<namespace>:<number>`, without leading zeros; null where the id is no whole number."""
-    value = F.col(column).try_cast("bigint")
-    return F.when(value >= 0, F.concat(F.lit(f"{namespace}:"), value.cast("string")))
+    return F.concat(F.lit(f"{namespace}:"), whole_number(column).cast("string"))
 
 
 def id_rules(column: str, typed: str) -> list[tuple[Column, str]]:
@@ -133,10 +160,23 @@ def id_rules(column: str, typed: str) -> list[tuple[Column, str]]:
 
 
 def number(column: Column | str) -> Column:
-    """Return a decimal text as a double; null where it is none: `nan`, `inf`, and Java's `4d` are none."""
+    """Return a decimal text as a double; null where it is none: `nan`, `inf`, and Java's `4d` and `0x1p1` are none."""
     text = F.trim(column)
-    ends_in_digit = F.substring(text, -1, 1).between("0", "9")
-    return F.when(ends_in_digit, text.try_cast("double"))
+    is_hexadecimal = F.contains(F.upper(F.substring(text, 1, 3)), F.lit("X"))
+    return F.when(_is_digit(text, -1) & ~is_hexadecimal, text.try_cast("double"))
+
+
+def whole_number(column: str) -> Column:
+    """Return decimal digits in text as a number; null where there is anything else.
+
+    What a cast would forgive stands at the ends: a sign, or control characters down to NUL.
+    """
+    text = F.trim(column)
+    return F.when(_is_digit(text, 1) & _is_digit(text, -1), text.try_cast("bigint"))
+
+
+def _is_digit(text: Column, place: int) -> Column:
+    return F.substring(text, place, 1).between("0", "9")
 
 
 def rating_rules(low: float, high: float) -> list[tuple[Column, str]]:
@@ -147,13 +187,37 @@ def rating_rules(low: float, high: float) -> list[tuple[Column, str]]:
 
 def epoch_ms(column: str) -> Column:
     """Return Unix seconds in text as milliseconds; null where they are no whole number of seconds since 1970."""
-    value = F.col(column).try_cast("bigint")
-    return F.when(value.between(0, MAX_EPOCH_SECONDS), value * 1000)
+    value = whole_number(column)
+    return F.when(value <= MAX_EPOCH_SECONDS, value * 1000)
 
 
-def instant_rules() -> list[tuple[Column, str]]:
-    """Return the rule of an instant, already in the column `occurred_ms`."""
-    return [(F.col(OCCURRED_MS).isNull(), OCCURRED_AT_UNPARSABLE)]
+def milliseconds(column: str) -> Column:
+    """Return Unix milliseconds in text as a number; null where they are no whole number of them since 1970."""
+    value = whole_number(column)
+    return F.when(value <= MAX_EPOCH_SECONDS * 1000, value)
+
+
+def asctime_ms(column: str) -> Column:
+    """Return `Wed Mar 22 11:37:04 -0700 2017` as Unix milliseconds; null where the text is no such instant."""
+    text = F.trim(column)
+    ordered = F.regexp_replace(text, ASCTIME, "$5 $1 $2 $3 $4")
+    instant = F.try_to_timestamp(ordered, F.lit("yyyy MMM dd HH:mm:ss Z"))
+    return F.when(F.rlike(text, F.lit(ASCTIME)), F.unix_millis(instant))
+
+
+def instant_rules(earliest: datetime | None = None) -> list[tuple[Column, str]]:
+    """Return the rules of an instant, already in the column `occurred_ms`: it is known, and not before the provider
+    was there; a wrong unit of time shows as one or the other, or as an instant in the future."""
+    value = F.col(OCCURRED_MS)
+    rules = [(value.isNull(), OCCURRED_AT_UNPARSABLE)]
+    if earliest is not None:
+        rules.append((value < int(earliest.timestamp()) * 1000, OCCURRED_AT_TOO_EARLY))
+    return rules
+
+
+def price_rules(column: str) -> list[tuple[Column, str]]:
+    """Return the rule of a price that is a number or null."""
+    return [(~F.col(column).between(0, MAX_PRICE), PRICE_OUT_OF_RANGE)]
 
 
 def title_rules(column: str) -> list[tuple[Column, str]]:
@@ -167,15 +231,17 @@ def reason(rules: Sequence[tuple[Column, str]]) -> Column:
     return F.coalesce(F.col(UNREADABLE), first_reason(rules)).alias(REASON)
 
 
-def interaction(event_type: str) -> list[Column]:
+def interaction(event_type: str | Column, own_id: Column | None = None) -> list[Column]:
     """Return the unified columns of an interaction, in order.
 
     user_id, item_id and occurred_ms must be in the frame; rating and context (JSON text) must be there too, as literals
-    where the source has none.
+    where the source has none. `own_id` is the provider's number of the event, which tells apart what one user does
+    with one item at one instant; without it, such events are one.
     """
     return [
         *(F.col(name) for name in (USER_ID, ITEM_ID, RATING, OCCURRED_MS, CONTEXT, RECORD)),
         F.lit(event_type).alias(EVENT_TYPE),
+        (F.lit(None).cast("string") if own_id is None else own_id).alias(OWN_ID),
     ]
 
 
@@ -206,10 +272,56 @@ def item(
         of(categories, empty).alias(CATEGORIES),
         of(creators, empty).alias(CREATORS),
         of(price, F.lit(None).cast("double")).alias(PRICE),
-        of(published_year, F.lit(None)).cast("int").alias(PUBLISHED_YEAR),
+        of(published_year, F.lit(None)).try_cast("int").alias(PUBLISHED_YEAR),
         of(attributes, F.lit("{}")).alias(ATTRIBUTES),
         F.col(RECORD),
     ]
+
+
+def detail(
+    kind: str,
+    value: Column | str,
+    weight: Column | str | None = None,
+    user_id: Column | str | None = None,
+    occurred_ms: Column | str | None = None,
+) -> list[Column]:
+    """Return the columns of a detail, in order: what a file beside the items says of one of them.
+
+    item_id must be in the frame. `weight` orders the values of one kind; `user_id` is who said it; a value without
+    `occurred_ms` has always been true.
+    """
+
+    def of(column: Column | str | None, kind: str) -> Column:
+        return F.lit(None).cast(kind) if column is None else F.col(column) if isinstance(column, str) else column
+
+    return [
+        F.col(ITEM_ID),
+        F.lit(kind).alias(KIND),
+        of(value, "string").alias(VALUE),
+        of(weight, "double").alias(WEIGHT),
+        of(user_id, "string").alias(USER_ID),
+        of(occurred_ms, "bigint").alias(OCCURRED_MS),
+        F.col(RECORD),
+    ]
+
+
+def strongest(details: DataFrame, kind: str, most: int, name: str) -> DataFrame:
+    """Return item_id and, as the array `name`, its values of this kind: those of most weight first, at most `most`."""
+    of_kind = details.filter(F.col(KIND) == kind).groupBy(ITEM_ID, VALUE).agg(F.sum(WEIGHT).alias(WEIGHT))
+    by_weight = F.array_sort(F.collect_list(F.struct((-F.col(WEIGHT)).alias("order"), F.col(VALUE).alias(VALUE))))
+    values = F.transform(F.slice(by_weight, 1, most), lambda one: one[VALUE])
+    return of_kind.groupBy(ITEM_ID).agg(values.alias(name))
+
+
+def named_by(frame: DataFrame, dictionary: DataFrame, code: str, name: str) -> DataFrame:
+    """Return the rows with the column `name` that a dictionary gives to their `code`; null where it has none.
+
+    The dictionary has these two columns, as text. Of two entries for a code the first in the alphabet counts, so rows
+    are neither lost nor doubled.
+    """
+    entries = dictionary.filter(F.col(UNREADABLE).isNull()).groupBy(F.trim(code).alias("entry"))
+    entries = entries.agg(F.min(words(name)).alias(name))
+    return frame.join(entries, F.trim(frame[code]) == entries["entry"], "left").drop("entry")
 
 
 def user(attributes: Column) -> list[Column]:

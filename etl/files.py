@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from etl import zstd
 from recsys.errors import UnusableInput
 from recsys.receipts import file_fingerprint, fingerprint
 
@@ -20,9 +21,11 @@ if TYPE_CHECKING:
 
 MAX_DEPTH = 4
 PROBE_BYTES = 1 << 16
-COMPRESSIONS = {".gz": gzip.open, ".bz2": bz2.open}
+MAX_NUL_SHARE = 0.01  # text in a two-byte encoding has about one NUL in two bytes
+COMPRESSIONS = {".gz": gzip.open, ".bz2": bz2.open, ".zst": zstd.open_binary}
+BYTE_ORDER_MARK = "\ufeff"
 
-Table = Literal["interactions", "items", "users"]
+Table = Literal["interactions", "items", "users", "details"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,8 @@ class RawFiles:
 
     `source` is the data set's name: it names the partition, and the users' id space where the set numbers its own.
     `header` holds the columns that the first line of every file names; empty where the layout has no such line.
+    `lookups` are dictionaries that the rows need to be understood, such as the names behind numbers: files of the same
+    provider, read like these but not counted as rows.
     """
 
     source: str
@@ -39,24 +44,47 @@ class RawFiles:
     paths: tuple[Path, ...]
     header: tuple[str, ...] = ()
     header_lines: tuple[str, ...] = ()
+    lookups: tuple[RawFiles, ...] = ()
 
     def joined(self, other: RawFiles) -> RawFiles:
         """Return both files as one entry."""
-        return replace(self, paths=self.paths + other.paths, header_lines=self.header_lines + other.header_lines)
+        return replace(
+            self,
+            paths=self.paths + other.paths,
+            header_lines=self.header_lines + other.header_lines,
+            lookups=tuple(merged([*self.lookups, *other.lookups])),
+        )
+
+    def lookup(self, layout: str) -> RawFiles | None:
+        """Return the dictionary of this layout, or None."""
+        return next((files for files in self.lookups if files.layout == layout), None)
+
+    @property
+    def bytes(self) -> int:
+        """Size on disk, dictionaries included."""
+        return sum(path.stat().st_size for path in self.paths) + sum(files.bytes for files in self.lookups)
 
     @property
     def fingerprint(self) -> str:
         """Digest of the content, not of the place."""
         digests = sorted(file_fingerprint(path) for path in self.paths)
-        return fingerprint(self.source, self.table, self.layout, digests)
+        return fingerprint(
+            self.source, self.table, self.layout, digests, *(files.fingerprint for files in self.lookups)
+        )
 
 
 class Source(Protocol):
     """One provider's official formats; a module of `etl.sources`.
 
     `cast` returns, beside `record` (the source's line) and `reason` (why the row is refused, or null), for the table
-    interactions: user_id, item_id, rating, occurred_ms, event_type, context; for items and users the columns of their
-    raw table without domain, source and landed_partition.
+    interactions: user_id, item_id, rating, occurred_ms, event_type, own_id, context; for items and users the columns of
+    their raw table without domain, source and landed_partition; for details those of `etl.casts.detail`.
+
+    A module may define three more functions, each from landed or cast rows to rows:
+
+        resolve(interactions) → interactions     what only the whole source knows, e.g. the author of a parent comment
+        describe(items, details) → items         items with what the landed details say of them
+        items_of(interactions) → items           items of a source that has no file of them
     """
 
     DOMAIN: str
@@ -106,7 +134,7 @@ def checked(files: RawFiles, required: tuple[str, ...] = ()) -> RawFiles:
         lines = _first_lines(path)
         if required:
             header_lines.append(lines[0])
-            names = tuple(name.strip().strip('"') for name in lines[0].removeprefix("\ufeff").split(","))
+            names = tuple(name.strip().strip('"') for name in lines[0].split(","))
             headers.add(names)
             if missing := [name for name in required if name not in names]:
                 raise UnusableInput("raw file", path, f"Its header lacks {', '.join(missing)}; fetch the official file")
@@ -118,15 +146,19 @@ def checked(files: RawFiles, required: tuple[str, ...] = ()) -> RawFiles:
 
 
 def _first_lines(path: Path) -> list[str]:
-    """Return the first non-blank lines that start in the first `PROBE_BYTES`; the last may be cut."""
+    """Return the first non-blank lines that start in the first `PROBE_BYTES`, without a byte order mark; the last line
+    may be cut."""
+    if path.suffix == ".zst" and zstd.has_wide_window(path):
+        return [""]  # not looked into before Spark unpacks it
     try:
         with COMPRESSIONS.get(path.suffix, open)(path, "rb") as file:
             head = file.read(PROBE_BYTES)
     except (OSError, EOFError, zlib.error) as error:
         raise UnusableInput("raw file", path, f"It cannot be read ({error}); fetch it again") from error
-    if b"\0" in head:
+    if head.count(0) > len(head) * MAX_NUL_SHARE:
         raise UnusableInput("raw file", path, "It is not text in UTF-8 or Latin-1; put the official file there")
-    lines = [line for line in re.split(r"\r\n|\n|\r", head.decode(errors="replace")) if line.strip()]
+    text = head.decode(errors="replace").removeprefix(BYTE_ORDER_MARK)
+    lines = [line for line in re.split(r"\r\n|\n|\r", text) if line.strip()]
     if not lines:
         raise UnusableInput("raw file", path, "It is empty; put the official file there, or take this one away")
     return lines

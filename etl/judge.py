@@ -12,7 +12,7 @@ from datetime import datetime
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from etl.casts import OCCURRED_MS, REASON, RECORD
+from etl.casts import KIND, OCCURRED_MS, OWN_ID, REASON, RECORD, VALUE
 from recsys.columns import (
     CONTEXT,
     DOMAIN,
@@ -32,8 +32,18 @@ VERDICT, LANDED, REFUSED, OUTSIDE = "verdict", "landed", "refused", "outside"
 COPY = "copy"
 IN_THE_FUTURE = "occurred_at_in_the_future"
 DUPLICATE_EVENT = "duplicate_event"
-DUPLICATES = {"interactions": DUPLICATE_EVENT, "items": "duplicate_item", "users": "duplicate_user"}
-KEYS = {"interactions": (USER_ID, OCCURRED_MS, ITEM_ID, EVENT_TYPE), "items": (ITEM_ID,), "users": (USER_ID,)}
+DUPLICATES = {
+    "interactions": DUPLICATE_EVENT,
+    "items": "duplicate_item",
+    "users": "duplicate_user",
+    "details": "duplicate_detail",
+}
+KEYS = {
+    "interactions": (USER_ID, OCCURRED_MS, ITEM_ID, EVENT_TYPE, OWN_ID),
+    "items": (ITEM_ID,),
+    "users": (USER_ID,),
+    "details": (ITEM_ID, KIND, VALUE, USER_ID, OCCURRED_MS),
+}
 MAX_RECORD_SHOWN = 10_000  # bytes
 
 
@@ -55,22 +65,40 @@ def _ms(instant: datetime) -> int:
 def judge_interactions(cast: DataFrame, interval: Interval, clock: Clock) -> DataFrame:
     """Add the verdict to cast interactions; `reason` is null for all but refused rows."""
     instant = F.col(OCCURRED_MS)
-    is_future = F.coalesce(instant > clock.horizon_ms, F.lit(False))
     inside = instant < _ms(interval.end)
     if interval.start is not None:
         inside &= instant >= _ms(interval.start)
-    belongs = F.when(instant.isNull() | is_future, F.lit(interval.start is None)).otherwise(inside)
-    reason = F.coalesce(REASON, F.when(is_future, F.lit(IN_THE_FUTURE)))
-    return _verdict(cast, belongs, reason)
+    belongs = F.when(instant.isNull() | _is_future(clock), F.lit(interval.start is None)).otherwise(inside)
+    return _verdict(cast, belongs, _reason(clock))
+
+
+def judge_details(cast: DataFrame, interval: Interval, clock: Clock, named: DataFrame | None) -> DataFrame:
+    """Add the verdict to cast details: those that were said before the interval's end, of all items or of the named."""
+    said = F.coalesce(F.col(OCCURRED_MS) < _ms(interval.end), F.lit(True)) | _is_future(clock)
+    marked, of_item = _marked(cast, ITEM_ID, named)
+    return _verdict(marked, said & of_item, _reason(clock)).drop("is_named")
+
+
+def _is_future(clock: Clock) -> Column:
+    return F.coalesce(F.col(OCCURRED_MS) > clock.horizon_ms, F.lit(False))
+
+
+def _reason(clock: Clock) -> Column:
+    return F.coalesce(REASON, F.when(_is_future(clock), F.lit(IN_THE_FUTURE)))
 
 
 def judge_entities(cast: DataFrame, table: str, named: DataFrame | None) -> DataFrame:
     """Add the verdict to cast items or users; `named` holds the keys that landed interactions name, None for all."""
+    marked, is_named = _marked(cast, KEYS[table][0], named)
+    return _verdict(marked, is_named, F.col(REASON)).drop("is_named")
+
+
+def _marked(cast: DataFrame, key: str, named: DataFrame | None) -> tuple[DataFrame, Column]:
+    """Return the rows and whether each one's key is among the named ones; all are, where there is no such list."""
     if named is None:
-        return _verdict(cast, F.lit(True), F.col(REASON))
-    (key,) = KEYS[table]
-    marked = cast.join(F.broadcast(named.select(key).distinct().withColumn("is_named", F.lit(True))), key, "left")
-    return _verdict(marked, F.coalesce("is_named", F.lit(False)), F.col(REASON)).drop("is_named")
+        return cast, F.lit(True)
+    names = named.select(key).distinct().withColumn("is_named", F.lit(True))
+    return cast.join(F.broadcast(names), key, "left"), F.coalesce("is_named", F.lit(False))
 
 
 def _verdict(frame: DataFrame, belongs: Column, reason: Column) -> DataFrame:
@@ -95,7 +123,8 @@ def copies(judged: DataFrame, table: str) -> DataFrame:
 
 def landed_interactions(rows: DataFrame, table: str, source: str, domain: str, partition: str) -> DataFrame:
     """Return rows in the columns of `raw.interactions`."""
-    event = (F.lit(source), F.col(USER_ID), F.col(ITEM_ID), F.col(EVENT_TYPE), F.col(OCCURRED_MS).cast("string"))
+    # An event without an id of its own has none in its digest either: concat_ws leaves nulls out.
+    event = (F.lit(source), USER_ID, ITEM_ID, EVENT_TYPE, F.col(OCCURRED_MS).cast("string"), OWN_ID)
     return rows.select(
         F.md5(F.concat_ws("|", *event)).alias(EVENT_ID),
         USER_ID,
@@ -111,8 +140,8 @@ def landed_interactions(rows: DataFrame, table: str, source: str, domain: str, p
 
 
 def landed_entities(rows: DataFrame, table: str, source: str, domain: str, partition: str) -> DataFrame:
-    """Return rows in the columns of `raw.items` or `raw.users`."""
-    (key,) = KEYS[table]
+    """Return rows in the columns of `raw.items`, `raw.users` or the lake's details."""
+    key = KEYS[table][0]
     fields = [name for name in rows.columns if name not in (key, RECORD, REASON, VERDICT, COPY)]
     places = [F.lit(source).alias(SOURCE), F.lit(partition).alias(LANDED_PARTITION)]
     return rows.select(key, F.lit(domain).alias(DOMAIN), *fields, *places)

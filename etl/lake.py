@@ -21,7 +21,7 @@ from recsys.errors import RecsysError
 from recsys.interval import Interval
 from recsys.settings import Settings
 
-TABLES = ("interactions", "items", "users", "quarantine")
+TABLES = ("interactions", "items", "users", "details", "quarantine")
 
 
 def lake_folder(settings: Settings) -> Path:

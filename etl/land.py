@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from functools import reduce
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import unquote
 
 from py4j.protocol import Py4JJavaError
@@ -19,7 +19,7 @@ from pyspark.sql import functions as F
 
 from etl import casts, judge
 from etl.discovery import Found
-from etl.files import RawFiles, Source
+from etl.files import RawFiles, Source, Table
 from etl.lake import Draft, count_reasons, count_rows, has_duplicates
 from etl.spark import session
 from recsys.errors import CheckFailed, UnusableInput
@@ -66,7 +66,7 @@ def land(settings: Settings, draft: Draft, clock: judge.Clock, found: Sequence[F
         UnusableInput: a file turns out unreadable half-way, or no interaction lies in a whole history.
         CheckFailed: the counts do not add up.
     """
-    input_bytes = sum(path.stat().st_size for _, files in found for path in files.paths)
+    input_bytes = sum(files.bytes for _, files in found)
     counts: list[Counts] = []
     with session(settings, input_bytes) as spark:
         for (domain, name), pairs in groupby(found, key=lambda pair: (pair[0].DOMAIN, pair[1].source)):
@@ -97,24 +97,31 @@ class _Landing:
 
     def run(self, pairs: list[Found]) -> list[Counts]:
         module = pairs[0][0]
-        tables = {table: [f for _, f in pairs if f.table == table] for table in ("interactions", "items", "users")}
+        tables = {table: [f for _, f in pairs if f.table == table] for table in get_args(Table)}
         cast = {table: _cast(self.spark, module, files) for table, files in tables.items() if files}
         headers = {table: [line for raw in files for line in raw.header_lines] for table, files in tables.items()}
 
+        if resolve := getattr(module, "resolve", None):
+            cast["interactions"] = resolve(cast["interactions"])
         judged = judge.judge_interactions(cast["interactions"], self.interval, self.clock)
         counts = [self._write("interactions", judged, headers["interactions"])]
-        named = None if self.interval.since is None else self._landed_interactions()
+        named = None if self.interval.since is None else self._landed("interactions")
+        if "details" in cast:
+            judged = judge.judge_details(cast["details"], self.interval, self.clock, named)
+            counts.append(self._write("details", judged, headers["details"]))
+            if "items" in cast:
+                cast["items"] = module.describe(cast["items"], self._landed("details"))
         for table in ("items", "users"):
             if table in cast:
                 judged = judge.judge_entities(cast[table], table, named)
                 counts.append(self._write(table, judged, headers[table]))
         if derive := getattr(module, "items_of", None):
-            judged = judge.judge_entities(derive(self._landed_interactions()), "items", None)
+            judged = judge.judge_entities(derive(self._landed("interactions")), "items", None)
             counts.append(self._write("items", judged, []))
         return counts
 
-    def _landed_interactions(self) -> DataFrame:
-        return self.spark.read.parquet(str(self.draft.partition("interactions", self.domain, self.source)))
+    def _landed(self, table: str) -> DataFrame:
+        return self.spark.read.parquet(str(self.draft.partition(table, self.domain, self.source)))
 
     def _write(self, table: str, judged: DataFrame, headers: list[str]) -> Counts:
         """Write the landed and, in a further pass that clean files do not need, the refused rows of one table."""

@@ -13,6 +13,7 @@ import adbc_driver_postgresql.dbapi as adbc
 import pyarrow.dataset as ds
 
 from etl.lake import parquet_files, partition_folder
+from etl.sources.synthetic import NAME as SYNTHETIC
 from recsys import artifacts
 from recsys.errors import CheckFailed, MissingArtifact
 from recsys.interval import Interval
@@ -23,7 +24,13 @@ STATION = "etl"
 BATCH_ROWS = 1 << 16
 WARN_REFUSED_SHARE = 0.01
 FAIL_REFUSED_SHARE = 0.20
-HARMLESS = {"duplicate_event", "duplicate_item", "duplicate_user", "author_deleted"}  # no sign of broken input
+HARMLESS = {
+    "duplicate_event",
+    "duplicate_item",
+    "duplicate_user",
+    "duplicate_detail",
+    "author_deleted",
+}  # no sign of broken input
 
 ENTITIES = ("interactions", "items", "users")
 TARGETS = {
@@ -46,6 +53,10 @@ def judge_landing(interval: Interval, counts: Sequence[Mapping[str, Any]]) -> li
         accounted = count["rows_landed"] + count["rows_quarantined"] + count["rows_outside_interval"]
         verdict = "pass" if accounted == count["rows_read"] else "fail"
         outcomes.append(_outcome(interval, "rows_conserved", subject, accounted, count["rows_read"], verdict))
+        if count["source"] == SYNTHETIC and count["table"] == "interactions":
+            # Tables without a source of their own are told apart by this: what is built on it is made up.
+            made_up = count["rows_landed"]
+            outcomes.append(_outcome(interval, "made_up_rows", subject, made_up, "none beside an experiment", "warn"))
         harmless = sum(rows for reason, rows in count["quarantine"].items() if reason in HARMLESS)
         here = count["rows_landed"] + count["rows_quarantined"]
         for name, rows, worst in (

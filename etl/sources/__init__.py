@@ -4,6 +4,6 @@ Spark is imported inside `read` and `cast`: looking for files, which an unchange
 """
 
 from etl.files import Source
-from etl.sources import amazon, goodbooks, movielens, reddit
+from etl.sources import amazon, goodbooks, goodreads, movielens, reddit, synthetic
 
-SOURCES: tuple[Source, ...] = (movielens, amazon, goodbooks, reddit)
+SOURCES: tuple[Source, ...] = (movielens, amazon, goodbooks, goodreads, reddit, *synthetic.EVERY_DOMAIN)

@@ -61,21 +61,28 @@ class Landed:
         """All rows of a table in this lake, in a fixed order."""
         files = [file for folder in sorted((self.lake / table).glob("*/*/*")) for file in parquet_files(folder)]
         tables = [pq.read_table(file, partitioning=None) for file in files]
-        return sorted(pa.concat_tables(tables).to_pylist(), key=repr) if tables else []
+        return sorted(pa.concat_tables(tables, promote_options="permissive").to_pylist(), key=repr) if tables else []
 
 
 Land = Callable[..., Landed]
 
 
-@pytest.fixture
-def land_in_process(spark, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def shared_session(spark) -> Iterator[None]:
     """Every landing in this process takes the session of the tests instead of one of its own."""
 
     @contextmanager
     def shared(*_: object) -> Iterator[object]:
         yield spark
 
-    monkeypatch.setattr(landing, "session", shared)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(landing, "session", shared)
+        yield
+
+
+@pytest.fixture
+def land_in_process(shared_session) -> None:
+    """The same, for one test."""
 
 
 @pytest.fixture

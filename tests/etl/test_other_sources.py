@@ -27,7 +27,7 @@ def test_amazon_reviews_and_products_are_one_space_over_all_files(land, tmp_path
     write(tmp_path / "a" / "Gift_Cards_5.json.gz", [*lines_of(REVIEW, {**REVIEW, "asin": "B02"}), *broken])
     write(tmp_path / "b" / "reviews_Toys_5.json", lines_of({**REVIEW, "asin": "B03", "verified": None}))
     described = {"asin": "B01", "title": "A <b>card</b>", "brand": "Ama", "description": ["One.", "Two."]}
-    priced = {**described, "category": ["Gifts", "Gifts"], "price": "$1,012.99"}
+    priced = {**described, "category": ["Gifts", "Gifts", "</span></span>"], "price": "$1,012.99"}
     older = "{'asin': 'B02', 'title': 'Old', 'categories': [['Toys', 'Dolls'], ['Toys']], 'price': 3.5}"
     strange = lines_of({"asin": "B03", "title": "T", "price": "-1"}, {"asin": "B04", "title": ""}, priced)
     write(tmp_path / "a" / "meta_Gift_Cards.json", [*lines_of(priced), older, *strange])
@@ -91,7 +91,12 @@ def test_reddit_comments_become_interactions_with_subreddits(land, tmp_path):
         ("reddit:ann", "reddit:de", None),
         ("reddit:ann", "reddit:reddit.com", None),
     }
-    assert json.loads(events[0]["context"]) == {"comment_id": "c1", "parent_id": "t3_1", "link_id": "t3_1"}
+    assert json.loads(events[0]["context"]) == {
+        "action": "comment",
+        "comment_id": "c1",
+        "parent_id": "t3_1",
+        "link_id": "t3_1",
+    }
     assert [(row["item_id"], row["title"]) for row in landed.rows("items")] == [
         ("reddit:de", "r/de"),
         ("reddit:reddit.com", "r/reddit.com"),
@@ -99,6 +104,6 @@ def test_reddit_comments_become_interactions_with_subreddits(land, tmp_path):
 
 
 def test_a_dump_in_a_compression_that_is_not_read_is_named(land, tmp_path):
-    write(tmp_path / "RC_2020-01.zst", ["{}"])
-    with pytest.raises(UnusableInput, match=r"RC_2020-01\.zst"):
+    write(tmp_path / "RC_2020-01.xz", ["{}"])
+    with pytest.raises(UnusableInput, match=r"RC_2020-01\.xz"):
         land(tmp_path, "social")
