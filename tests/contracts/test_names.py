@@ -122,4 +122,4 @@ print(json.dumps({"views": views, "services": services, "push": push}))
 def test_every_model_name_has_one_file():
     files = {path.stem for path in (HOME / "training").rglob("*.py")}
 
-    assert set(artifacts.MODEL_NAMES) <= files
+    assert set(artifacts.MODEL_ZOO) <= files

@@ -213,3 +213,16 @@ def test_what_is_not_allowed_or_seen_is_not_shown(tmp_path, popularity):
 def test_similar_items_of_a_model_without_vectors_are_the_popular_ones(tmp_path, popularity):
     write_bundle(tmp_path, manifest("popularity"), catalogue(), {"popularity": popularity})
     assert Retriever(tmp_path).similar_items(1, 3)[0].tolist() == [3, 6, 7]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_best_of_many_columns_are_those_of_a_full_sort(seed):
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(0, 40, (6, 1501)).astype(np.float32)  # many ties, and a last column outside the groups
+    scores[:, -1] = 40
+    scores[0, 3:] = -np.inf
+    items, values = top_k(scores, 9)
+    for row, line in enumerate(scores):
+        expected = [column for column in np.argsort(-line, kind="stable")[:9].tolist() if line[column] > -np.inf]
+        assert items[row][items[row] >= 0].tolist() == expected
+        assert values[row][: len(expected)].tolist() == line[expected].tolist()

@@ -21,12 +21,13 @@ from training.benchmark.trial import Job, Outcome, cpu_seconds, run
 from training.dataset import TrainingData
 from training.model import Workplace, module_of
 
-CANDIDATES = ("spectral", "ease", "ials", "item_knn", BASELINE_MODEL)
-"""What `best` chooses among, the cheap and strong first."""
-CANDIDATES_IN_ORDER = (*CANDIDATES[:-1], "slist", BASELINE_MODEL)
+CANDIDATES = (BASELINE_MODEL, "spectral", "ease", "ials", "item_knn")
+"""What `best` chooses among: the baseline, which always fits, then the cheap and strong first."""
+CANDIDATES_IN_ORDER = (BASELINE_MODEL, "slist", *CANDIDATES[1:])
 """The same where the order of a user's events is known."""
-MORE_DATA = 1.15
-"""So many times its trial's seconds a model's last fit is expected to take: it learns from all, and asks the test."""
+MORE_DATA = 1.5
+"""So many times its trial's seconds are kept back for a model's last fit: it learns from all, is asked the whole test,
+and the machine may be busier by then."""
 LAST_SECONDS = 1.0
 """Kept back for writing the result."""
 log = logging.getLogger(__name__)
@@ -111,18 +112,19 @@ def choose(
         ),
         key=lambda entry: -entry[0],
     )
-    queue = [(contender, config, outcome) for _, contender, config, outcome in ranking]
-    queue += [
-        (contender, contender.waiting[0], None) for contender in contenders if contender.waiting and not contender.tried
-    ]
-    for contender, config, outcome in queue:
+    queue = [(contender, config, outcome.wall_seconds) for _, contender, config, outcome in ranking]
+    if not queue:  # nothing was tried: untuned is better than nothing
+        queue = [(one, one.waiting[0], one.estimate(one.waiting[0], split.train)) for one in contenders if one.waiting]
+    cheapest = min((expected for _, _, expected in queue[1:]), default=0.0)  # who answers if the others overrun
+    for place, (contender, config, expected) in enumerate(queue, 1):
         left = budget.left()
-        expected = outcome.wall_seconds * MORE_DATA if outcome else contender.estimate(config, split.train)
-        if expected > left and not (outcome is None and len(queue) == 1):
+        if expected > left and len(queue) > 1:
             notes.append(f"{contender.name} {config}: its last fit would take {expected:.1f} of {left:.1f} s")
             continue
-        place = Workplace(budget.threads, cache, left)
-        final = run(Job(contender.name, config, split.train, split.asked, seed, place), left, memory_bytes)
+        is_risk = place < len(queue) and expected > cheapest
+        allowed = left - MORE_DATA * cheapest if is_risk and left > MORE_DATA * cheapest + expected else left
+        workplace = Workplace(budget.threads, cache, allowed)
+        final = run(Job(contender.name, config, split.train, split.asked, seed, workplace), allowed, memory_bytes)
         if not final.failed:
             return Verdict(contender.name, final, rows, notes)
         notes.append(f"{contender.name} {config}: last fit: {final.failed}")
@@ -190,7 +192,7 @@ def _tune(
 
 def _allowed(contenders: list[Contender], split: Split, asked: Asked, budget: Budget, metric: str) -> float:
     """Return the seconds that the next trial may take, so that the last fit, its own or the leader's, still ends in
-    time: a trial and its last fit, which is judged on more users, take twice as long and a little more."""
+    time. What may turn out the leader needs its own last fit after its trial, and the baseline one if that overruns."""
     left = budget.left()
     done = [(o.metrics[metric], o.wall_seconds) for one in contenders for _, o in one.tried if not o.failed]
     kept_back = max(done)[1] * MORE_DATA if done else 0.0
