@@ -68,7 +68,9 @@ EXPERIMENT = "recsys"
 # The slowest to train first: so many train at a time that a slow last one would keep all waiting.
 MODEL_NAMES = ("two_tower", "keras_two_tower", "text_encoder", "ials", "slist", "popularity")
 """Trained by the pipeline unless its parameter `models` says otherwise."""
-MODEL_ZOO = (*MODEL_NAMES, "ease", "item_knn", "spectral", "sasrec", "hstu")
+MODEL_ZOO = (
+    *MODEL_NAMES, "ease", "item_knn", "spectral", "sasrec", "hstu", "lightgcn", "mf", "mult_vae", "neumf",
+)  # fmt: skip
 """All models that there are: for the pipeline's parameter and the benchmark."""
 BASELINE_MODEL = "popularity"
 MODELS_WITH_USER_FEATURES = ("keras_two_tower",)  # they read the feature service `retrieval_v1`

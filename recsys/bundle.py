@@ -6,8 +6,8 @@ model that was measured is, byte for byte, the model that answers.
     manifest.json   what it is: see `Manifest`
     items.json      the catalogue, column-wise: item_id, domain, title, categories (list of lists), published_year
     *.npy           arrays; `popularity` (I,) float32 is always there
-    encoder.onnx    kind `onnx` only: history (B, L) int64 and mask (B, L) float32 [and user_features (B, F) float32]
-                    → user_vector (B, D) float32
+    encoder.onnx    kinds `onnx` and `scorer`: history (B, L) int64 and mask (B, L) float32 [and user_features (B, F)
+                    float32] → user_vector (B, D) float32 or scores (B, I) float32
 
 Items stand in ascending order of item_id, so the order of indices is the order of ids: ties are broken by index.
 """
@@ -25,12 +25,14 @@ FORMAT_VERSION = 1
 MANIFEST, ITEMS, ENCODER = "manifest.json", "items.json", "encoder.onnx"
 POPULARITY = "popularity"
 
-Kind = Literal["popularity", "ials", "mean", "onnx", "linear"]
+Kind = Literal["popularity", "ials", "mean", "onnx", "linear", "scorer"]
 """popularity: the same list for all. ials: `item_vectors` (I, D) and `gram` (D, D), user solved in closed form.
 mean: user is the recency-weighted mean of `item_vectors`. onnx: user encoded by encoder.onnx. These three score
 user · item. linear: the recency-weighted sum of the history's rows of item-item weights, kept as compressed sparse rows
-in `weight_start` (I + 1,) int64, `weight_item` (n,) int32 and `weight_value` (n,): see `SparseRows`. All but the first
-add `item_bias` (I,) where the bundle has one."""
+in `weight_start` (I + 1,) int64, `weight_item` (n,) int32 and `weight_value` (n,): see `SparseRows`. scorer: for what
+is no dot product; encoder.onnx gives the scores, and `item_vectors` say which items are alike. All but the first add
+`item_bias` (I,) where the bundle has one."""
+WITH_ENCODER = ("onnx", "scorer")
 INDEX_ARRAYS = {"weight_start": np.int64, "weight_item": np.int32}
 """Arrays of whole numbers; all others are float32."""
 NOT_BY_ITEM = {"gram", "weight_start", "weight_item", "weight_value"}
@@ -54,7 +56,7 @@ class Manifest(BaseModel):
     recency_exponent: float = Field(
         0.0,
         ge=0,
-        description="all kinds but `onnx`: the item `a` places back in history weighs (1 + a)^-exponent",
+        description="kinds without an encoder: the item `a` places back in history weighs (1 + a)^-exponent",
     )
     unobserved_weight: float = Field(0.0, ge=0, description="kind `ials`: α0 of Rendle et al. 2021")
     reg: float = Field(0.0, ge=0, description="kind `ials`: λ of the user's solve")
@@ -130,14 +132,14 @@ def write_bundle(
     Raises:
         ValueError: ids are not strictly ascending, an array has a non-finite value or not one row an item where
             it must, the popularity is missing, the weights of kind `linear` are no matrix, or an encoder is there
-            without kind `onnx` or the other way round.
+            without a kind of `WITH_ENCODER` or the other way round.
     """
     n_items = len(catalogue.item_id)
     if any(a >= b for a, b in zip(catalogue.item_id, catalogue.item_id[1:], strict=False)) or not n_items:
         raise ValueError("item ids must be strictly ascending and not empty")
     if any(len(column) != n_items for column in catalogue.model_dump().values()):
         raise ValueError("the catalogue's columns differ in length")
-    if POPULARITY not in arrays or (manifest.kind == "onnx") != (encoder is not None):
+    if POPULARITY not in arrays or (manifest.kind in WITH_ENCODER) != (encoder is not None):
         raise ValueError(
             f"a bundle of kind {manifest.kind} with arrays {sorted(arrays)}, encoder: {encoder is not None}"
         )

@@ -14,6 +14,9 @@ from recsys.errors import UnusableInput
 
 GROUP_SIZE = 32
 """Items whose maximum is taken together when the best of a row are looked for."""
+GIVES_SCORES = ("linear", "scorer")
+BLOCK_PAIRS = 1_000_000
+"""Pairs of user and item that a `scorer` sees at once: it may hold layers of some dozen numbers a pair."""
 
 
 class Retriever:
@@ -41,7 +44,9 @@ class Retriever:
         self.index = {item_id: i for i, item_id in enumerate(self.catalogue.item_id)}
         if self.manifest.kind == "linear":
             self.item_vectors = _item_weights(folder, arrays, len(self.index))  # (I, I): an item's row is its vector
-        self._session = _onnx_session(folder / bundle.ENCODER, threads) if self.manifest.kind == "onnx" else None
+        self._session = (
+            _onnx_session(folder / bundle.ENCODER, threads) if self.manifest.kind in bundle.WITH_ENCODER else None
+        )
 
     @property
     def n_items(self) -> int:
@@ -52,7 +57,7 @@ class Retriever:
         return np.array([self.index[item] for item in item_ids if item in self.index], dtype=np.int64)
 
     def encode(self, histories: Sequence[np.ndarray], user_features: np.ndarray | None = None) -> np.ndarray:
-        """Return the users' vectors; for kind `linear` that is each item's score before the bias. (B, D)
+        """Return the users' vectors; for kinds `linear` and `scorer` the items' scores before the bias. (B, D)
 
         Args:
             histories: item indices of each user, oldest first; must not be empty. An item that stands there twice
@@ -67,7 +72,14 @@ class Retriever:
         if self.manifest.kind == "linear":
             summed = [self.item_vectors.weighted_sum(history, self._weights(len(history))) for history in recent]
             return np.stack(summed).astype(np.float32)  # (B, I)
-        return self._run_encoder(recent, user_features)
+        if self.manifest.kind == "onnx":
+            return self._run_encoder(recent, user_features, "user_vector")
+        block = max(1, BLOCK_PAIRS // self.n_items)
+        parts = [slice(start, start + block) for start in range(0, len(recent), block)]
+        features = [None if user_features is None else user_features[part] for part in parts]
+        return np.concatenate(
+            [self._run_encoder(recent[part], known, "scores") for part, known in zip(parts, features, strict=True)]
+        )  # (B, I)
 
     def score(self, histories: Sequence[np.ndarray], user_features: np.ndarray | None = None) -> np.ndarray:
         """Return each user's score of each item; a user with an empty history gets the popularity. float32 (B, I)"""
@@ -76,7 +88,7 @@ class Retriever:
             return np.tile(self.popularity, (len(histories), 1))  # (B, I)
         features = None if user_features is None else user_features[known]
         users = self.encode([histories[row] for row in known], features)  # (B', D)
-        scored = users if self.manifest.kind == "linear" else users @ self.item_vectors.T  # (B', I)
+        scored = users if self.manifest.kind in GIVES_SCORES else users @ self.item_vectors.T  # (B', I)
         if self.item_bias is not None:
             scored += self.item_bias
         if len(known) == len(histories):
@@ -144,7 +156,9 @@ class Retriever:
         weights = self._weights(len(history))
         return weights @ self.item_vectors[history] / weights.sum()
 
-    def _run_encoder(self, histories: Sequence[np.ndarray], user_features: np.ndarray | None) -> np.ndarray:
+    def _run_encoder(
+        self, histories: Sequence[np.ndarray], user_features: np.ndarray | None, output: str
+    ) -> np.ndarray:
         longest = max(len(history) for history in histories)
         padded = np.zeros((len(histories), longest), np.int64)  # (B, L)
         mask = np.zeros((len(histories), longest), np.float32)
@@ -154,7 +168,7 @@ class Retriever:
         inputs = {"history": padded, "mask": mask}
         if self.manifest.user_features:
             inputs["user_features"] = self._standardised(user_features, len(histories))
-        return self._session.run(["user_vector"], inputs)[0]
+        return self._session.run([output], inputs)[0]
 
     def _standardised(self, user_features: np.ndarray | None, rows: int) -> np.ndarray:
         width = len(self.manifest.user_features)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from recsys.bundle import Manifest, read_manifest
+from recsys.bundle import WITH_ENCODER, Manifest, read_manifest
 from recsys.errors import UnusableInput
 from recsys.retriever import Retriever
 from recsys.schemas import Identifier
@@ -77,7 +77,7 @@ def load(folder: Path, threads: int = 1) -> ServedModel:
         UnusableInput: the folder is no complete, consistent bundle.
     """
     folder = folder.resolve()  # a deployment that replaces the link during the load must not mix two models
-    onnx_errors = _onnx_errors() if read_manifest(folder).kind == "onnx" else ()
+    onnx_errors = _onnx_errors() if read_manifest(folder).kind in WITH_ENCODER else ()
     try:
         retriever = Retriever(folder, threads)
         _check_shapes(retriever)

@@ -49,7 +49,7 @@ def test_contributions_and_bias_are_the_score(models, kind, history):
     np.testing.assert_allclose(given_.sum(axis=0) + retriever.item_bias[shown], scores[shown], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["onnx", "popularity"])
+@pytest.mark.parametrize("kind", ["onnx", "scorer", "popularity"])
 def test_what_does_not_decompose_is_not_explained_by_items(models, kind):
     assert contributions(models[kind].retriever, np.array([0, 1]), np.array([2])) is None
 

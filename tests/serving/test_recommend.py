@@ -59,7 +59,7 @@ def test_a_block_answers_as_its_queries_one_by_one(models, queries):
         np.testing.assert_allclose(a.scores, b.scores, rtol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["ials", "mean", "onnx", "linear"])
+@pytest.mark.parametrize("kind", ["ials", "mean", "onnx", "linear", "scorer"])
 @pytest.mark.parametrize("liked", [EVEN, ODD], ids=["even", "odd"])
 def test_even_users_get_even_items_in_order_of_id(models, kind, liked):
     rung, items = names(models[kind], Query(k=4, history=liked[:2]))

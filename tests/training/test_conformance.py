@@ -9,6 +9,7 @@ import pytest
 import torch  # noqa: F401  before TensorFlow: the other way round this process ends in a segmentation fault
 from pydantic import ValidationError
 
+from recsys import retriever
 from recsys.artifacts import BASELINE_MODEL, MODEL_ZOO, USER_FEATURES
 from recsys.errors import CheckFailed, RecsysError
 from recsys.retriever import Retriever
@@ -29,10 +30,16 @@ TINY = {
     "ease": {"reg": 1.0},
     "item_knn": {},
     "spectral": {"components": 2},
+    "lightgcn": {"embedding_size": 4, "min_steps": 30, "reg": 0.01},
+    "mf": {"embedding_size": 4, "min_steps": 30, "reg": 0.01},
+    "neumf": {"embedding_size": 4, "layers": (4, 4), "min_steps": 40, "reg": 0.01, "fold_in_reg": 0.01},
+    "mult_vae": {"embedding_size": 4, "hidden_size": 16, "min_steps": 60, "learning_rate": 0.02},
 }
-RANDOM = {"ials", "two_tower", "keras_two_tower", "sasrec", "hstu"}
+COLLABORATIVE = ("lightgcn", "mf", "mult_vae", "neumf")
+RANDOM = {"ials", "two_tower", "keras_two_tower", "sasrec", "hstu", *COLLABORATIVE}
 PERSONAL = tuple(name for name in MODEL_ZOO if name != BASELINE_MODEL)
-GRADIENT = ("two_tower", "keras_two_tower", "sasrec", "hstu")
+NEXT_EVENT = ("two_tower", "keras_two_tower", "sasrec", "hstu")
+GRADIENT = (*NEXT_EVENT, *COLLABORATIVE)
 
 
 class Fitted:
@@ -213,7 +220,7 @@ def test_one_user_or_one_item_is_answered_or_refused_in_a_sentence(tmp_path, cac
         instants=data.instants[: len(users)],
     )
     pairs = len(set(zip(users, items, strict=True)))
-    if name in GRADIENT and pairs == len(set(users)):  # nobody has a next event
+    if name in NEXT_EVENT and pairs == len(set(users)):  # nobody has a next event
         with pytest.raises(RecsysError, match="No user has two events"):
             Fitted(name, tmp_path, cache, data=tiny, min_steps=2)
         return
@@ -228,6 +235,15 @@ def test_a_training_that_diverges_stops_with_a_sentence(tmp_path, cache, name):
     with pytest.raises(CheckFailed, match="diverged"):
         Fitted(name, tmp_path, cache, learning_rate=1e30)
     assert not (tmp_path / "bundle").exists()
+
+
+def test_a_scorer_answers_in_blocks_as_at_once(fitted, monkeypatch):
+    histories = [*world.histories()[:5], np.array([], int), np.array([3])]
+    served = fitted("neumf").retriever
+    assert served.manifest.kind == "scorer"
+    at_once = served.score(histories)
+    monkeypatch.setattr(retriever, "BLOCK_PAIRS", 2 * world.ITEMS)
+    np.testing.assert_allclose(served.score(histories), at_once, atol=1e-5)
 
 
 def test_weights_that_are_no_numbers_are_never_written(tmp_path, cache):

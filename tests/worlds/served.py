@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from onnx import TensorProto, checker, helper
 
-from recsys.bundle import Catalogue, Kind, Manifest, write_bundle
+from recsys.bundle import WITH_ENCODER, Catalogue, Kind, Manifest, write_bundle
 
 BOOKS = [f"goodbooks:{n:02}" for n in range(4)]
 FILMS = [f"movielens:{n:02}" for n in range(12)]
@@ -19,7 +19,7 @@ ITEMS = BOOKS + FILMS
 EVEN = [item for item in ITEMS if int(item[-2:]) % 2 == 0]
 ODD = [item for item in ITEMS if int(item[-2:]) % 2 == 1]
 POPULAR = ITEMS[::-1]
-KINDS: tuple[Kind, ...] = ("popularity", "ials", "mean", "onnx", "linear")
+KINDS: tuple[Kind, ...] = ("popularity", "ials", "mean", "onnx", "linear", "scorer")
 
 
 def write_world(folder: Path, kind: Kind = "mean", version: str | None = "1", backwards: bool = False) -> Path:
@@ -45,7 +45,7 @@ def write_world(folder: Path, kind: Kind = "mean", version: str | None = "1", ba
             kind=kind,
             cut_id="cut-even",
             as_of="2020-01-01T00:00:00Z",
-            recency_exponent=0.0 if kind in {"popularity", "onnx"} else 1.0,
+            recency_exponent=0.0 if kind in {"popularity", *WITH_ENCODER} else 1.0,
             unobserved_weight=0.1 if kind == "ials" else 0.0,
             reg=0.01 if kind == "ials" else 0.0,
         ),
@@ -57,7 +57,7 @@ def write_world(folder: Path, kind: Kind = "mean", version: str | None = "1", ba
             published_year=[None] * len(ITEMS),
         ),
         arrays,
-        _mean_of_vectors(arrays["item_vectors"]) if kind == "onnx" else None,
+        _encoder(vectors, kind) if kind in WITH_ENCODER else None,
     )
     if version is not None:
         deployment = {"model_version": version, "run_id": "run", "registered_model": "recommender"}
@@ -75,23 +75,27 @@ def _alike_as_rows(vectors: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def _mean_of_vectors(vectors: np.ndarray) -> bytes:
-    """Return an encoder whose user is the sum of the history's vectors, by ONNX's own operators."""
+def _encoder(vectors: np.ndarray, kind: Kind) -> bytes:
+    """Return an encoder whose user is the sum of the history's vectors, by ONNX's own operators; for kind `scorer` with
+    the product with all vectors behind it."""
+    output, width = ("user_vector", vectors.shape[1]) if kind == "onnx" else ("scores", len(vectors))
     graph = helper.make_graph(
         [
             helper.make_node("Gather", ["vectors", "history"], ["gathered"]),  # (B, L, D)
             helper.make_node("Unsqueeze", ["mask", "last"], ["weights"]),  # (B, L, 1)
             helper.make_node("Mul", ["gathered", "weights"], ["weighted"]),
             helper.make_node("ReduceSum", ["weighted", "middle"], ["user_vector"], keepdims=0),  # (B, D)
+            *([helper.make_node("MatMul", ["user_vector", "across"], ["scores"])] if kind == "scorer" else []),
         ],
         "encoder",
         [
             helper.make_tensor_value_info("history", TensorProto.INT64, ["B", "L"]),
             helper.make_tensor_value_info("mask", TensorProto.FLOAT, ["B", "L"]),
         ],
-        [helper.make_tensor_value_info("user_vector", TensorProto.FLOAT, ["B", vectors.shape[1]])],
+        [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["B", width])],
         [
             helper.make_tensor("vectors", TensorProto.FLOAT, vectors.shape, vectors.ravel()),
+            helper.make_tensor("across", TensorProto.FLOAT, vectors.T.shape, vectors.T.ravel()),
             helper.make_tensor("last", TensorProto.INT64, [1], [2]),
             helper.make_tensor("middle", TensorProto.INT64, [1], [1]),
         ],
