@@ -1,15 +1,16 @@
 """How many replicas: one pure policy, and each cloud's own configuration from it.
 
 The policy is what all four autoscalers can carry out: for each measure the replicas that would bring it back to its
-target, of these the largest, bounded in how fast it may grow and shrink. (Kubernetes' HPA is exactly this; target tracking and
-step rules are cases of it.) It looks at what is asked of the service, not at how busy it is: processor use stops at 100 %, so
-in a flash crowd it cannot say how much is missing, and time spent waiting does not show in it at all.
+target, of these the largest, bounded in how fast it may grow and shrink. (Kubernetes' HPA is exactly this; target
+tracking and step rules are cases of it.) It looks at what is asked of the service, not at how busy it is: processor
+use stops at 100 %, so in a flash crowd it cannot say how much is missing, and time spent waiting does not show in it
+at all.
 
     work/s        requests/s, an answer from the cache counted as `hit_cost` of a computed one
     p95           of the answers against an aim below the promise; never more than a doubling at a time
 
-Sources: Kubernetes "Horizontal Pod Autoscaling" (algorithm details, behavior), Application Auto Scaling "Target tracking" and
-"Step scaling", Azure Monitor "Autoscale settings", Vertex AI "Scale inference nodes".
+Sources: Kubernetes "Horizontal Pod Autoscaling" (algorithm details, behavior), Application Auto Scaling "Target
+tracking" and "Step scaling", Azure Monitor "Autoscale settings", Vertex AI "Scale inference nodes".
 """
 
 import math
@@ -26,7 +27,7 @@ class ScalingPolicy(BaseModel):
     min_replicas: int = Field(2, ge=1)
     max_replicas: int = Field(20, ge=1)
     capacity: float = Field(400.0, gt=0, description="computed answers/s at which one replica is full; measure it")
-    utilisation: float = Field(0.65, gt=0, lt=1, description="share of the capacity to run at")
+    utilisation: float = Field(0.75, gt=0, lt=1, description="share of the capacity to run at")
     hit_cost: float = Field(0.2, ge=0, le=1, description="what an answer from the cache costs of a computed one")
     planned_hit_ratio: float = Field(0.3, ge=0, lt=1, description="for autoscalers that cannot see the hit ratio")
     p95_ms: float = Field(100.0, gt=0, description="promised")
@@ -88,7 +89,7 @@ def replicas_wanted(
 
 
 def sagemaker(policy: ScalingPolicy, endpoint: str, variant: str) -> dict[str, Any]:
-    """Return Application Auto Scaling's requests for one variant: the target, target tracking, a step on p95, its alarm."""
+    """Return Application Auto Scaling's requests for one variant: target tracking, and a step on p95 with its alarm."""
     resource = {
         "ServiceNamespace": "sagemaker",
         "ResourceId": f"endpoint/{endpoint}/variant/{variant}",
@@ -151,6 +152,7 @@ def hpa(policy: ScalingPolicy, name: str) -> dict[str, Any]:
 
     `recsys_work_per_second` and `recsys_p95_milliseconds` come through the custom metrics API (infra/k8s/README.md).
     """
+
     def pods(metric: str, value: str) -> dict[str, Any]:
         return {
             "type": "Pods",
@@ -178,9 +180,7 @@ def hpa(policy: ScalingPolicy, name: str) -> dict[str, Any]:
             "behavior": {
                 "scaleUp": {
                     "stabilizationWindowSeconds": 0,
-                    "policies": [
-                        {"type": "Percent", "value": round((policy.growth - 1) * 100), "periodSeconds": 15}
-                    ],
+                    "policies": [{"type": "Percent", "value": round((policy.growth - 1) * 100), "periodSeconds": 15}],
                 },
                 "scaleDown": {
                     "stabilizationWindowSeconds": policy.shrink_after_s,
@@ -192,7 +192,7 @@ def hpa(policy: ScalingPolicy, name: str) -> dict[str, Any]:
 
 
 def vertex(policy: ScalingPolicy) -> dict[str, Any]:
-    """Return the autoscaling part of Vertex AI's DedicatedResources: Vertex offers processor use and a request count."""
+    """Return the autoscaling part of Vertex AI's DedicatedResources; Vertex has no measure of latency."""
     return {
         "minReplicaCount": policy.min_replicas,
         "maxReplicaCount": policy.max_replicas,
@@ -208,7 +208,10 @@ def vertex(policy: ScalingPolicy) -> dict[str, Any]:
 
 def azure(policy: ScalingPolicy, deployment_id: str) -> dict[str, Any]:
     """Return the profile of an Azure Monitor autoscale setting for one managed online deployment."""
-    def rule(metric: str, operator: str, threshold: float, direction: str, percent: int, minutes: int) -> dict[str, Any]:
+
+    def rule(
+        metric: str, operator: str, threshold: float, direction: str, percent: int, minutes: int
+    ) -> dict[str, Any]:
         return {
             "metricTrigger": {
                 "metricName": metric,

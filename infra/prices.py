@@ -1,10 +1,11 @@
 """What things cost standing there: list prices, dated, on demand, without discounts, free tiers, taxes or traffic.
 
-`LIST`: the vendor's published list price on `READ`, as the maintainers know it; the project has no way to the vendors' pages
-while it is built, so look it up again before money depends on it. `ESTIMATE`: put together from others, said how.
-Sources: "Amazon SageMaker AI pricing" (us-east-1), "Amazon EC2 on-demand pricing", "Amazon EKS pricing", "Amazon ECR pricing";
-"Google Compute Engine VM instance pricing", "Vertex AI pricing", "Google Kubernetes Engine pricing" (us-central1);
-"Azure Linux Virtual Machines pricing", "Azure Machine Learning pricing", "Azure Container Registry pricing" (East US).
+`LIST`: the vendor's published list price on `READ`, as the maintainers know it; the project has no way to the vendors'
+pages while it is built, so look it up again before money depends on it. `ESTIMATE`: put together from others, said how.
+Sources: "Amazon SageMaker AI pricing" (us-east-1), "Amazon EC2 on-demand pricing", "Amazon EKS pricing", "Amazon ECR
+pricing"; "Google Compute Engine VM instance pricing", "Vertex AI pricing", "Google Kubernetes Engine pricing"
+(us-central1); "Azure Linux Virtual Machines pricing", "Azure Machine Learning pricing", "Azure Container Registry
+pricing" (East US).
 """
 
 from datetime import date
@@ -46,7 +47,9 @@ PRICES: dict[str, Price] = {
     "azure Standard_D2s_v3": Price(0.096, 2, 8, "LIST"),
     "azure Standard_F2s_v2": Price(0.0846, 2, 4, "LIST"),
     # A pod of this size on a cluster that is there anyway: its share of a c5.large
-    "k8s 1 core, 1 GiB": Price(0.0425, 1, 1, "ESTIMATE", "half an EC2 c5.large: cores decide; the cluster is not counted"),
+    "k8s 1 core, 1 GiB": Price(
+        0.0425, 1, 1, "ESTIMATE", "half an EC2 c5.large: cores decide; the cluster is not counted"
+    ),
     "local": Price(0.0, 0, 0, "LIST", "this machine"),
 }
 

@@ -2,8 +2,9 @@
 
     ledger        <var_dir>/clouds/<target>.jsonl: one JSON a line, {"verb", "kind", "name", "state": begun|done|failed}
 
-A process that dies between a cloud's create and the line `done` leaves a line `begun`. The next run reads the actual state,
-finds the resource there and goes on; teardown removes what a line names even if the cloud's own list does not show it yet.
+A process that dies between a cloud's create and the line `done` leaves a line `begun`. The next run reads the actual
+state, finds the resource there and goes on; teardown removes what a line names even if the cloud's own list does not
+show it yet.
 """
 
 import json

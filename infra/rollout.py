@@ -87,7 +87,7 @@ def normal(answer: Mapping[str, Any]) -> bytes:
 
 
 TRIES_A_REQUEST = 200
-"""A release with a hundredth of the traffic is missed by all of them once in seven or eight times; with a tenth, never."""
+"""A release with a tenth of the traffic is missed by all of them less than once in a thousand million times."""
 
 
 def _answer_of(target: Target, release: Release, request: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,10 +1,10 @@
 """Traffic against autoscalers: a fluid model of replicas behind a load balancer, replayed over four traces.
 
-What is modelled, a step being `STEP_S` seconds: work arrives; ready replicas do at most their capacity, the rest waits; the p95
-of a step is the waiting time of the backlog plus that of a queue at this use (an M/M/1 replica's quantile). Decisions see
-measures that are `LAG_S` old, and a replica that is asked for answers after `START_S`. Both autoscalers get the same lag, the same
-bounds and the same rules of growth and shrinking; they differ in what they look at. No noise is drawn: the traces are
-formulas, so a figure is the same on every machine.
+What is modelled, a step being `STEP_S` seconds: work arrives; ready replicas do at most their capacity, the rest
+waits; the p95 of a step is the waiting time of the backlog plus that of a queue at this use (an M/M/1 replica's
+quantile). Decisions see measures that are `LAG_S` old, and a replica that is asked for answers after `START_S`. Both
+autoscalers get the same lag, the same bounds and the same rules of growth and shrinking; they differ in what they look
+at. No noise is drawn: the traces are formulas, so a figure is the same on every machine.
 """
 
 import math
@@ -29,7 +29,7 @@ class Moment(NamedTuple):
     requests_per_second: float
     hit_ratio: float
     slowness: float
-    """Waiting time of an answer that is not processor time, as a multiple of its processor time; it takes up capacity."""
+    """Waiting in an answer that is not processor time, as a multiple of its processor time; it takes up capacity."""
 
 
 class Outcome(NamedTuple):
@@ -112,9 +112,7 @@ Autoscaler = Callable[[Seen], int]
 
 def by_policy(policy: ScalingPolicy) -> Autoscaler:
     """Return the autoscaler of the policy."""
-    return lambda seen: replicas_wanted(
-        policy, seen.replicas, seen.requests_per_second, seen.p95_ms, seen.hit_ratio
-    )
+    return lambda seen: replicas_wanted(policy, seen.replicas, seen.requests_per_second, seen.p95_ms, seen.hit_ratio)
 
 
 def by_cpu(policy: ScalingPolicy, target: float) -> Autoscaler:
@@ -151,9 +149,7 @@ def replay(trace: Trace, policy: ScalingPolicy, autoscaler: Autoscaler) -> Outco
         missed += asked if p95 > policy.p95_ms else 0.0
         count = ready + sum(number for _, number in starting)
         hours += count * STEP_S / 3600
-        seen.append(
-            Seen(count, moment.requests_per_second, p95, moment.hit_ratio, done / policy.capacity)
-        )
+        seen.append(Seen(count, moment.requests_per_second, p95, moment.hit_ratio, done / policy.capacity))
         wanted = autoscaler(seen[0]._replace(replicas=count))
         recommended.append(wanted)
         if wanted > count:

@@ -1,8 +1,8 @@
-"""Where the serving container can run, behind one protocol: this machine, Kubernetes, and three clouds.
+"""Where the serving container can run, behind one protocol (docs/clouds.md says which are there).
 
 A target's desired state is a list of `Resource`s, computed from releases and their shares of the traffic without asking
-anybody. Its `Plane` reads and changes the actual state. `infra.reconcile` turns the difference into a plan and carries it
-out; nothing else changes a cloud. So a second deploy plans nothing, and a plan can be shown before it is paid for.
+anybody. Its `Plane` reads and changes the actual state. `infra.reconcile` turns the difference into a plan and carries
+it out; nothing else changes a cloud. So a second deploy plans nothing, and a plan can be shown before it is paid for.
 """
 
 import hashlib
@@ -16,7 +16,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from infra.autoscaling import ScalingPolicy
 from recsys.errors import RecsysError
 
-TARGETS = ("local", "k8s", "aws", "gcp", "azure")
 Shares = Mapping[str, int]
 """Release name → percent of the traffic; sums to 100. A release that is left out is retired."""
 
@@ -65,7 +64,9 @@ class Resource(Frozen):
     kind: str
     name: str
     spec: dict[str, Any] = Field(description="in the plane's normal form: equal to what `Plane.read` returns")
-    monthly_usd: float = Field(0.0, ge=0, description="what it costs standing there for 730 hours; 0: nothing by itself")
+    monthly_usd: float = Field(
+        0.0, ge=0, description="what it costs standing there for 730 hours; 0: nothing by itself"
+    )
     priced_by: str | None = Field(None, description="row of infra/prices.py behind monthly_usd")
 
     @property
@@ -108,7 +109,7 @@ class Plan(Frozen):
 
 
 class Plane(Protocol):
-    """A target's control plane, in the terms of `Resource`. Faults arrive as `Transient`, `NotReady` or `CloudFault`."""
+    """A target's control plane, in terms of `Resource`. Faults arrive as `Transient`, `NotReady` or `CloudFault`."""
 
     def read(self, key: Key) -> dict[str, Any] | None:
         """Return the actual spec, None when there is none."""

@@ -7,8 +7,8 @@
     scaling_note          recsys                 the scaling policy, as a tag of the endpoint: what to ask of a newcomer
     scaling               recsys/<release>       Application Auto Scaling of one variant
 
-A shift of traffic changes the endpoint's weights alone; a new release makes a new configuration beside the old one, which
-serves until SageMaker has the new variant in service.
+A shift of traffic changes the endpoint's weights alone; a new release makes a new configuration beside the old one,
+which serves until SageMaker has the new variant in service.
 """
 
 from typing import Any

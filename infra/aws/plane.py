@@ -1,4 +1,4 @@
-"""SageMaker by its SDK (version 3), Application Auto Scaling and CloudWatch by boto3; loaded when first needed (seconds).
+"""SageMaker by its SDK (version 3), Application Auto Scaling and CloudWatch by boto3; loaded when first needed.
 
 The SDK finds region, credentials and, in a rehearsal, the emulator's address in the environment, as AWS defines it.
 """
@@ -299,7 +299,13 @@ class AwsPlane:
 @contextmanager
 def translated(key: Key) -> Iterator[None]:
     """Turn AWS's errors into ours; `Absent` and FileExistsError are part of the answer."""
-    from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, NoCredentialsError, PartialCredentialsError
+    from botocore.exceptions import (
+        BotoCoreError,
+        ClientError,
+        HTTPClientError,
+        NoCredentialsError,
+        PartialCredentialsError,
+    )
 
     try:
         yield

@@ -1,7 +1,8 @@
-"""SageMaker over HTTP on this machine: moto's server, with what it lacks added, and the real serving processes behind it.
+"""SageMaker over HTTP on this machine: moto's server, what it lacks, and the real serving processes behind it.
 
-Added to moto 5.2: `UpdateEndpoint` and `DeleteModelPackageGroup`; empty blocks and nulls are left out of answers, as AWS does and its SDK expects;
-an invocation goes to the serving process of a variant, drawn by weight in turn; faults on demand.
+Added to moto 5.2: `UpdateEndpoint` and `DeleteModelPackageGroup`; empty blocks and nulls are left out of answers, as
+AWS does and its SDK expects; an invocation goes to the serving process of a variant, drawn by weight in turn; faults
+on demand.
 """
 
 import json
@@ -64,7 +65,9 @@ class Emulator:
         config = self.backend.endpoint_configs.get(asked["EndpointConfigName"])
         if endpoint is None or config is None:
             missing = "endpoint" if endpoint is None else "endpoint configuration"
-            return answer(start_response, 400, {"__type": "ValidationException", "message": f"Could not find {missing}"})
+            return answer(
+                start_response, 400, {"__type": "ValidationException", "message": f"Could not find {missing}"}
+            )
         endpoint.endpoint_config_name = asked["EndpointConfigName"]
         endpoint.production_variants = endpoint._process_production_variants(config.production_variants)
         return answer(start_response, 200, {"EndpointArn": endpoint.arn})
@@ -74,9 +77,10 @@ class Emulator:
         endpoint = self.backend.endpoints[name]
         weights = {v["VariantName"]: v.get("DesiredWeight", 0) for v in endpoint.production_variants}
         place = self.invoked * 37 % 100 * sum(weights.values()) / 100
-        for variant, weight in weights.items():
+        for name, weight in weights.items():
             place -= weight
             if place < 0:
+                variant = name
                 break
         config = self.backend.endpoint_configs[endpoint.endpoint_config_name]
         model = next(v["ModelName"] for v in config.production_variants if v["VariantName"] == variant)

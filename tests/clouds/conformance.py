@@ -14,6 +14,7 @@ def walk(target: Target, first: Release, second: Release, expected: dict[str, di
     Args:
         expected: version → the local answer to REQUEST, where the target's answers are real.
     """
+
     def wanted(release: Release) -> list[dict] | None:
         return [expected[release.version]] if expected else None
 

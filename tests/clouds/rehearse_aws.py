@@ -43,7 +43,9 @@ def serving(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("models")
     python = HOME / ".venv" / "platform" / "bin" / "python"
-    subprocess.run([python, "-c", WORLD, str(folder)], cwd=HOME, check=True, env={**os.environ, "PYTHONPATH": str(HOME)})
+    subprocess.run(
+        [python, "-c", WORLD, str(folder)], cwd=HOME, check=True, env={**os.environ, "PYTHONPATH": str(HOME)}
+    )
     urls, processes = {}, []
     for version in ("1", "2"):
         with socket.socket() as probe:
