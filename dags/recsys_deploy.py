@@ -30,7 +30,7 @@ with DAG(
 
     @task
     def choose_targets(params=None) -> list[dict[str, str]]:
-        """One rollout a target; a dry run plans in its first step and does nothing in the others."""
+        """One rollout a target; in a dry run each of its steps only plans."""
         return [
             {"target": target, "environment": "platform" if target == "local" else "cloud"}
             for target in params["targets"]

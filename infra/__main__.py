@@ -32,7 +32,9 @@ def main() -> Mapping[str, Any]:
 
 
 def _local(settings: Settings, given: Namespace) -> Mapping[str, Any]:
-    if given.step == "canary" and not given.dry_run:
+    if given.dry_run or given.step not in ("canary", "verify", "roll-back"):
+        return {"target": "local", "step": given.step, "unchanged": True, "monthly_usd": 0.0}
+    if given.step == "canary":
         from infra.local.deploy import deploy
 
         return deploy(settings, interval.from_arguments(given))
@@ -40,9 +42,7 @@ def _local(settings: Settings, given: Namespace) -> Mapping[str, Any]:
         from infra.local.smoke import smoke
 
         return smoke(settings)
-    if given.step == "roll-back":
-        raise CheckFailed("local", "the rollout failed", "A version that serving refused was taken back by the deploy")
-    return {"target": "local", "step": given.step, "unchanged": True, "monthly_usd": 0.0}
+    raise CheckFailed("local", "the rollout failed", "A version that serving refused was taken back by the deploy")
 
 
 def _cloud(settings: Settings, given: Namespace) -> Mapping[str, Any]:

@@ -5,6 +5,7 @@ Runs in the cloud environment only (`make rehearse`); its name keeps it out of t
 
 import json
 import os
+import signal
 import subprocess
 import time
 import urllib.parse
@@ -67,7 +68,8 @@ def serving(tmp_path_factory):
     yield urls
     for process in processes:
         process.terminate()
-    assert [process.wait(20) for process in processes] == [0, 0], "SIGTERM has to drain and end well"
+    # uvicorn drains, then ends by the signal that it was asked with; 20 s are what SageMaker would wait
+    assert {process.wait(20) for process in processes} <= {0, -signal.SIGTERM}
 
 
 @pytest.fixture(scope="session")
@@ -126,6 +128,7 @@ def aws(emulator, tmp_path):
 
 def test_the_whole_way_with_real_answers(aws, local):
     walk(aws, OLD, NEW, local)
+    assert aws.plane.owned() == []
 
 
 def test_the_answer_is_the_local_one_to_the_byte(aws, local):
