@@ -16,6 +16,10 @@ from recsys.settings import HOME
 FILES = ("tests/clouds/rehearse_aws.py", "tests/clouds/rehearse_k8s.py")
 COMMAND = "python -m bench.rehearsal"
 
+NOTES = """AWS: SageMaker's SDK 3.27.0 over HTTP against moto 5.2.5 with the additions of `tests/clouds/aws_emulator.py`; two
+real serving processes answer behind the endpoint. No real account was used. Kubernetes: the rendered overlays against the
+JSON schemas of Kubernetes 1.37, strictly; no cluster was used. Vertex AI and Azure ML are not there yet."""
+
 
 def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
@@ -46,9 +50,7 @@ def main() -> int:
         "rehearsal",
         "Rehearsal of the clouds",
         rows,
-        "AWS: SageMaker's SDK 3.27.0 over HTTP against moto 5.2.5 with the additions of `tests/clouds/aws_emulator.py`;\n"
-        "two real serving processes answer behind the endpoint. No real account was used. Kubernetes: the rendered overlays\n"
-        "against the JSON schemas of Kubernetes 1.37, strictly; no cluster was used. Vertex AI and Azure ML are not there yet.",
+        NOTES,
     )
     return done.returncode
 
