@@ -16,9 +16,10 @@ from recsys.settings import HOME
 FILES = ("tests/clouds/rehearse_aws.py", "tests/clouds/rehearse_k8s.py")
 COMMAND = "python -m bench.rehearsal"
 
-NOTES = """AWS: SageMaker's SDK 3.27.0 over HTTP against moto 5.2.5 with the additions of `tests/clouds/aws_emulator.py`;
-two real serving processes answer behind the endpoint. No real account was used. Kubernetes: the rendered overlays against
-the JSON schemas of Kubernetes 1.37, strictly; no cluster was used. Vertex AI and Azure ML are not there yet."""
+NOTES = """AWS: SageMaker's SDK 3.27.0 over HTTP against moto 5.2.5 with the additions of
+`tests/clouds/aws_emulator.py`; two real serving processes answer behind the endpoint. No real account was used.
+Kubernetes: the rendered overlays against the JSON schemas of Kubernetes 1.37, strictly; no cluster was used.
+Vertex AI and Azure ML are not there yet."""
 
 
 def main() -> int:
