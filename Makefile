@@ -3,8 +3,10 @@
 PYTHON ?= python3.11
 DATA_DIR ?=
 RUN := .venv/platform/bin/python
+CLOUD := .venv/cloud/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down status clean clean-all test soak lint eda bench benchmark compose-check docs
+.PHONY: help setup demo up down status clean clean-all test soak setup-cloud rehearse lint eda bench benchmark \
+  compose-check docs
 # Without the bytecode cache every process would compile the libraries anew.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -42,6 +44,12 @@ test: ## set up what the tests need, check the style and the layers, run the tes
 soak: ## the long proofs: every task killed once, on a platform of their own
 	@$(PYTHON) -m infra.local.setup --with-tests
 	$(RUN) -m pytest -m soak
+
+setup-cloud: ## the clouds' SDKs too, in an environment of their own (1 GB)
+	@$(PYTHON) -m infra.local.setup --with-tests --with-clouds
+
+rehearse: setup-cloud ## roll releases out through the clouds' own SDKs, against emulators on this machine
+	$(CLOUD) -m pytest --confcutdir=tests/clouds -p no:cacheprovider tests/clouds/rehearse_aws.py tests/clouds/rehearse_k8s.py
 
 lint: ## style and layers only
 	$(RUN) -m ruff check .

@@ -51,10 +51,10 @@ class StationOperator(BaseOperator):
 
     Args:
         arguments: templated; an argument that renders to nothing is left out. No shell is involved.
-        environment: folder under `.venv/`: platform or serving.
+        environment: folder under `.venv/`: platform, serving or cloud; templated, so that a mapped task can choose.
     """
 
-    template_fields = ("arguments",)
+    template_fields = ("arguments", "environment")
     ui_color = "#e8f1f8"
 
     def __init__(self, *, arguments: list[str], environment: str = "platform", **kwargs):

@@ -81,3 +81,7 @@ EXPERIMENT_SALT = "recommendations-2026-11"
 # the DAGs
 DAG_PIPELINE = "recsys_pipeline"
 DAG_INSIGHT = "recsys_insight"
+DAG_DEPLOY = "recsys_deploy"
+
+# where a release can be rolled out (infra/)
+TARGETS = ("local", "aws")

@@ -57,6 +57,7 @@ class Settings(BaseSettings):
     threads: int = Field(1, ge=1, description="numeric threads of a task (BLAS, OpenMP, torch, TensorFlow)")
     spark_master: str = Field("local[2]", description="Spark master of the batch jobs")
     spark_memory: str = Field("2g", description="heap of the Spark driver")
+    clouds: str = Field("", description="JSON file that says where in which cloud releases go; none: this machine only")
     seed: int = Field(1, description="seed of every training and sampling")
     vertex_http_port: int | None = Field(
         None, validation_alias="AIP_HTTP_PORT", description="set by Vertex AI: the port that the container serves on"

@@ -9,15 +9,14 @@ A version that serving does not take in time is taken back: the link returns to 
 import json
 import shutil
 import tempfile
-import urllib.error
-import urllib.parse
 import urllib.request
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any
 
 from infra.local.service import NotHealthyYet, poll
-from recsys.artifacts import ALIAS_CHAMPION, REGISTERED_MODEL
+from infra.registry import Version, champion
+from recsys.artifacts import REGISTERED_MODEL
 from recsys.bundle import read_manifest
 from recsys.errors import MissingArtifact, ServiceUnavailable
 from recsys.interval import Interval
@@ -30,37 +29,6 @@ DEPLOYMENT = "deployment.json"
 BUNDLE_IN_MODEL = Path("artifacts") / "bundle"
 READY_SECONDS = 60
 KEPT_VERSIONS = 5
-
-
-class Version(NamedTuple):
-    """One version of the registered model."""
-
-    number: str
-    run_id: str
-
-
-def champion(mlflow_url: str) -> Version:
-    """Return the version that the alias names, by the registry's REST API (its client needs seconds to import).
-
-    Raises:
-        MissingArtifact: no version is champion yet.
-        ServiceUnavailable: the registry does not answer.
-    """
-    query = urllib.parse.urlencode({"name": REGISTERED_MODEL, "alias": ALIAS_CHAMPION})
-    try:
-        with urllib.request.urlopen(
-            f"{mlflow_url}/api/2.0/mlflow/registered-models/alias?{query}", timeout=10
-        ) as answer:
-            found = json.load(answer)["model_version"]
-    except urllib.error.HTTPError as error:
-        raise MissingArtifact(
-            f"models:/{REGISTERED_MODEL}@{ALIAS_CHAMPION}",
-            f"{mlflow_url} answers {error.code}",
-            "Train, register and promote first; `make demo` runs all in order",
-        ) from error
-    except OSError as error:
-        raise ServiceUnavailable("MLflow", f"{mlflow_url}: {error}", "Start the platform with `make up`") from error
-    return Version(str(found["version"]), found.get("run_id", ""))
 
 
 def deploy(settings: Settings, interval: Interval) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Sets up everything that the platform needs below `.venv/`, from hash-checked locks; without root, for one user.
 
-    python3.11 -m infra.local.setup [--with-tests]
+    python3.11 -m infra.local.setup [--with-tests] [--with-clouds]
 
 Standard library only: this runs before anything is installed. It says first what this machine lacks, all of it at once.
 Each environment carries a stamp of what decided its content, so a second run costs nothing.
@@ -263,6 +263,7 @@ def in_parallel(progress: Progress, tasks: dict[str, Callable[[], None]]) -> Non
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python3.11 -m infra.local.setup", description=__doc__.splitlines()[0])
     parser.add_argument("--with-tests", action="store_true", help="also what the tests need")
+    parser.add_argument("--with-clouds", action="store_true", help="also the clouds' SDKs, and what rehearses them")
     arguments = parser.parse_args()
 
     lacking = complaints()
@@ -281,6 +282,8 @@ def main() -> int:
     def small_environments() -> None:
         setup.environment("orchestrator", "orchestrator")
         setup.environment("serving", "serving")
+        if arguments.with_clouds:
+            setup.environment("cloud", "cloud", "cloud-test")
 
     try:
         setup.bootstrap()

@@ -1,0 +1,111 @@
+"""One `Target` for every cloud: a blueprint says what there should be, a plane makes it so, the reconciler decides how.
+
+A new cloud is a blueprint (pure, tested without its SDK), a plane (the SDK's calls) and its rows in `infra/prices.py`.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from infra.autoscaling import ScalingPolicy
+from infra.reconcile import Reconciler
+from infra.targets import Plan, Plane, Release, Resource, Shares, check_shares, shares_with
+from recsys.settings import HOME
+
+
+class State(NamedTuple):
+    """What a target serves: the releases, in the order in which they came, their shares, and how they scale."""
+
+    releases: tuple[Release, ...]
+    shares: Mapping[str, int]
+    policy: ScalingPolicy | None
+
+
+NOTHING = State((), {}, None)
+
+
+class Blueprint(Protocol):
+    """What a cloud needs, without asking it."""
+
+    name: str
+    registry: str
+
+    def resources(self, state: State) -> list[Resource]:
+        """Return everything that this state needs, in the order in which it can be created."""
+
+
+class ServingPlane(Plane, Protocol):
+    """A control plane, and the two doors behind it."""
+
+    def state(self) -> State:
+        """Return what is served now, read from the cloud alone."""
+
+    def invoke(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Ask the endpoint through the cloud's contract; return the answer without its envelope."""
+
+    def batch(self, release: Release, source: str, destination: str) -> str:
+        """Start a batch job and return its name."""
+
+
+class BlueprintTarget:
+    """A `Target`, from a blueprint and a plane."""
+
+    def __init__(self, blueprint: Blueprint, plane: ServingPlane, reconciler: Reconciler):
+        self.name = blueprint.name
+        self._blueprint, self._plane, self._reconciler = blueprint, plane, reconciler
+
+    def build(self, release: Release, model: Path) -> list[str]:
+        return [str(HOME / "serving" / "image.sh"), "build", release.image, str(model)]
+
+    def push(self, release: Release) -> list[str]:
+        return ["buildah", "push", release.image, f"docker://{self._blueprint.registry}/{release.image}"]
+
+    def shares(self) -> dict[str, int]:
+        return dict(self._state().shares)
+
+    def plan(self, release: Release, share: int) -> Plan:
+        return self._reconciler.plan(self._blueprint.resources(self._with(self._state(), release, share)))
+
+    def deploy(self, release: Release, share: int) -> Plan:
+        now = self._state()
+        return self._reach(self._with(now, release, share), now)
+
+    def shift_traffic(self, shares: Shares) -> Plan:
+        now = self._state()
+        check_shares(shares, [release.name for release in now.releases])
+        kept = tuple(release for release in now.releases if release.name in shares)
+        return self._reach(now._replace(releases=kept, shares=dict(shares)), now)
+
+    def invoke(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        return self._reconciler.persist(self._plane.invoke, request)
+
+    def batch(self, release: Release, source: str, destination: str) -> str:
+        return self._reconciler.persist(self._plane.batch, release, source, destination)
+
+    def autoscale(self, policy: ScalingPolicy) -> Plan:
+        now = self._state()
+        return self._reach(now._replace(policy=policy), now)
+
+    def cost(self) -> float:
+        return self._monthly(self._blueprint.resources(self._state()))
+
+    def teardown(self) -> Plan:
+        return self._reconciler.apply(self._reconciler.plan([]))
+
+    def _state(self) -> State:
+        return self._reconciler.persist(self._plane.state)
+
+    def _with(self, state: State, release: Release, share: int) -> State:
+        if release.name in state.shares:
+            return state
+        return state._replace(
+            releases=(*state.releases, release), shares=shares_with(state.shares, release.name, share)
+        )
+
+    def _reach(self, wanted: State, now: State) -> Plan:
+        before = self._blueprint.resources(now) if now.releases else []
+        return self._reconciler.reach(self._blueprint.resources(wanted), before)
+
+    @staticmethod
+    def _monthly(resources: Sequence[Resource]) -> float:
+        return round(sum(resource.monthly_usd for resource in resources), 2)
