@@ -239,7 +239,7 @@ def planted(frame: pd.DataFrame, source: str, times: int = 100) -> list[Row]:
 NOTES = """The sequential intervals are an asymptotic confidence sequence, the alarm on the split is a Bayes factor with
 Ville's inequality; docs/experiments.md has the formulas and their sources. Reference values to 1e-9 are tests
 (`tests/experiments`)."""
-DRIFT_NOTES = """Thresholds come from A/A replays by whole users in each check (docs/decisions/0016-drift.md). The
+DRIFT_NOTES = """Thresholds come from A/A replays by whole users in each check (docs/decisions/0013-drift.md). The
 constant thresholds of before took the rows of a user for independent ones. Reference values to 1e-9 are tests
 (`tests/monitoring/test_drift.py`)."""
 

@@ -21,9 +21,9 @@ from training.benchmark.trial import Job, Outcome, cpu_seconds, run
 from training.dataset import TrainingData
 from training.model import Workplace, module_of
 
-CANDIDATES = (BASELINE_MODEL, "spectral", "ease", "ials", "item_knn")
+CANDIDATES = (BASELINE_MODEL, "spectral", "ease", "ials", "item_knn", "lightgcn")
 """What `best` chooses among: the baseline, which always fits, then the cheap and strong first."""
-CANDIDATES_IN_ORDER = (BASELINE_MODEL, "slist", *CANDIDATES[1:])
+CANDIDATES_IN_ORDER = (BASELINE_MODEL, "slist", *CANDIDATES[1:5], "sasrec")
 """The same where the order of a user's events is known."""
 MORE_DATA = 1.5
 """So many times its trial's seconds are kept back for a model's last fit: it learns from all, is asked the whole test,
