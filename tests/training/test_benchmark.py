@@ -106,7 +106,6 @@ def test_the_last_item_of_a_sequence_is_the_test(tmp_path):
 BROKEN = {
     "missing": (lambda t: (t / "no.txt", t / "test.txt"), "lightgcn", "It is not there"),
     "empty test": (lambda t: (t / "train.txt.gz", write(t / "e.txt", ["3", ""])), "lightgcn", "interactions in"),
-    "stranger": (lambda t: (t / "train.txt.gz", write(t / "e.txt", ["77 3"])), "lightgcn", "user 77"),
     "broken id": (
         lambda t: (t / "train.txt.gz", write(t / "e.txt", ["1 3", "2 4x"])), "lightgcn", "line 2 of .*e.txt: 4x",
     ),
@@ -145,6 +144,19 @@ def test_settings_that_are_none_are_refused():
     for text in ("[1]", '{"no_such": 1}', "{"):
         with pytest.raises(RecsysError, match="JSON object of settings of ease"):
             given_settings(text, "ease")
+
+
+def test_whoever_was_not_there_in_training_is_shown_what_is_popular(tmp_path):
+    train, test = lightgcn(tmp_path)
+    split = read(train, write(tmp_path / "more.txt", [*test.read_text().splitlines(), "77 3"]), "lightgcn")
+    assert split.strangers() == 1
+    (stranger,) = [place for place, user in enumerate(split.asked.users) if split.user_ids[user] == "77"]
+    model = module_of("ease").fit(split.train, module_of("ease").Config(), 1, Workplace(1, tmp_path))
+    listed = protocol.rank(model, split.train, split.asked)
+    counts = np.bincount(split.train.items, minlength=split.train.n_items)
+    popular = np.lexsort((np.arange(len(counts)), -counts))
+    np.testing.assert_array_equal(listed[stranger][: len(popular)], popular[: protocol.RANKS])
+    assert len({tuple(one) for one in listed}) > 1
 
 
 # validation and judgement ---------------------------------------------------------------------------------------------

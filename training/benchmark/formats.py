@@ -66,7 +66,7 @@ def _lightgcn(train: Path, test: Path) -> Split:
     data = coder.data(known, is_ordered=False)
     users, items = coder.coded(asked)
     tested, start, listed = rows_of(users, items)
-    return Split("lightgcn", data, Asked(tested, start, listed), coder.user_ids, coder.item_ids).checked(train, test)
+    return Split("lightgcn", data, Asked(tested, start, listed), coder.user_ids, coder.item_ids)
 
 
 def _sequence(path: Path) -> Split:
@@ -81,7 +81,7 @@ def _sequence(path: Path) -> Split:
     asked = Asked(whole.users[last], np.arange(len(last) + 1), whole.items[last])
     if not len(last):
         raise UnusableInput(f"lines of {path}", "none with two items", "The last item of a line is the test")
-    return Split("sequence", data, asked, coder.user_ids, coder.item_ids).checked(path, path)
+    return Split("sequence", data, asked, coder.user_ids, coder.item_ids)
 
 
 def _ncf(train: Path, test: Path) -> Split:
@@ -106,7 +106,7 @@ def _ncf(train: Path, test: Path) -> Split:
     candidates[row, place + 1] = listed
     order = np.argsort(users, kind="stable")
     asked_of = Asked(users[order], np.arange(len(users) + 1), items[order], candidates[order])
-    return Split("ncf", data, asked_of, coder.user_ids, coder.item_ids).checked(train, test)
+    return Split("ncf", data, asked_of, coder.user_ids, coder.item_ids)
 
 
 class Coder:

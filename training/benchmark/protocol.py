@@ -5,7 +5,6 @@ Shapes: B users, I items, K ranks, n relevant items of all users together.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,7 @@ SAMPLED_NEGATIVES = 99
 
 @dataclass(frozen=True)
 class Asked:
-    """Users of the training part, and what each of them did in truth."""
+    """Users, and what each of them did in truth."""
 
     users: np.ndarray
     """Codes, ascending, each once. (B,)"""
@@ -50,20 +49,9 @@ class Split:
     user_ids: list[str]
     item_ids: list[str]
 
-    def checked(self, train: Path, test: Path) -> "Split":
-        """Return it, if everybody who is asked was there in training.
-
-        Raises:
-            UnusableInput: a test user has no training interaction.
-        """
-        strangers = np.setdiff1d(self.asked.users, self.train.users)
-        if len(strangers):
-            raise UnusableInput(
-                f"user {self.user_ids[strangers[0]]} of {test}",
-                f"not in {train}, as {len(strangers)} of {len(self.asked.users)} test users",
-                "A test user needs a training interaction; leave those users out of the test",
-            )
-        return self
+    def strangers(self) -> int:
+        """Return how many of those who are asked have no training interaction; they are shown what is popular."""
+        return len(np.setdiff1d(self.asked.users, self.train.users))
 
 
 @dataclass(frozen=True)
@@ -158,22 +146,33 @@ def places(model: Any, data: TrainingData, asked: Asked) -> np.ndarray:
 
 def scored(model: Any, data: TrainingData, asked: Asked) -> Iterator[tuple[slice, np.ndarray, np.ndarray, np.ndarray]]:
     """Yield, block by block, which of the users they are, their scores (B', I), and row and item of all that they have
-    used, each (m,)."""
-    rows, starts = _by_user(data)
+    used, each (m,). Whoever has used nothing gets the popularity, whatever the model."""
+    rows, starts = _by_user(data, int(max(data.users.max(), asked.users.max(initial=0))) + 1)
+    counts = np.bincount(data.items, minlength=data.n_items).astype(np.float32)  # (I,)
     block = max(1, BLOCK_SCORES // data.n_items)
     for begin in range(0, len(asked.users), block):
         users = asked.users[begin : begin + block]
         histories = [data.items[rows[starts[user] : starts[user + 1]]] for user in users]
-        scores = model.score_users(users) if isinstance(model, HasUsers) else model.score(histories)
+        known = np.array([len(history) > 0 for history in histories])  # (B',)
+        if known.all():
+            scores = _scores(model, users, histories)
+        else:
+            scores = np.tile(counts, (len(users), 1))
+            if known.any():
+                scores[known] = _scores(model, users[known], [history for history in histories if len(history)])
         row = np.repeat(np.arange(len(users)), [len(history) for history in histories])
         yield slice(begin, begin + block), scores, row, np.concatenate(histories)
 
 
-def _by_user(data: TrainingData) -> tuple[np.ndarray, np.ndarray]:
+def _scores(model: Any, users: np.ndarray, histories: list[np.ndarray]) -> np.ndarray:
+    return model.score_users(users) if isinstance(model, HasUsers) else model.score(histories)
+
+
+def _by_user(data: TrainingData, n_users: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows of the events by user and time, the first of each item only, and where each user's begin."""
     pairs = data.users.astype(np.int64) * data.n_items + data.items
     rows = np.sort(np.unique(pairs, return_index=True)[1])
-    return rows, np.searchsorted(data.users[rows], np.arange(data.users.max() + 2))
+    return rows, np.searchsorted(data.users[rows], np.arange(n_users + 1))
 
 
 def hits_of(listed: np.ndarray, asked: Asked) -> np.ndarray:

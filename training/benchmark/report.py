@@ -67,6 +67,7 @@ def _described(split: Split) -> dict[str, Any]:
         "items": split.train.n_items,
         "train_interactions": len(split.train.users),
         "test_users": len(split.asked.users),
+        "test_users_without_training": split.strangers(),
         "test_interactions": len(split.asked.items),
     }
 
