@@ -8,6 +8,7 @@
 The services are the embedded platform's own definitions (infra/local); nothing is imitated.
 """
 
+import importlib
 import itertools
 import os
 import secrets
@@ -15,6 +16,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
@@ -168,6 +170,15 @@ def empty_mlflow(settings: Settings) -> None:
         connection.execute("create temporary table kept as select * from experiments where experiment_id = 0")
         connection.execute("truncate experiments, registered_models cascade")
         connection.execute("insert into experiments select * from kept")
+
+
+@pytest.fixture(scope="session")
+def great_expectations() -> None:
+    """Import it while the main module has a file: it imports Spark Connect, which takes a process whose main module has
+    none, as a worker of pytest-xdist is, for a run of Spark's own doctests and ends it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules["__main__"], "__file__", __file__, raising=False)
+        importlib.import_module("great_expectations")
 
 
 @pytest.fixture(scope="session")

@@ -139,6 +139,7 @@ def test_what_people_look_at_is_countable_by_hand(built):
     assert effect == [(1, 0, 2, pytest.approx(2 / 3))] * 3
 
 
+@pytest.mark.usefixtures("great_expectations")
 def test_the_doors_of_marts_and_features_let_it_through(built):
     marts = judge_door(built, "marts", INTERVAL)
     features = judge_door(built, "features", INTERVAL)

@@ -12,6 +12,8 @@ from recsys.settings import HOME, Settings
 from recsys.warehouse import connect
 from tests.worlds.warehouse import AS_OF, INTERVAL, insert, instant, land
 
+pytestmark = pytest.mark.usefixtures("great_expectations")
+
 
 @pytest.fixture(scope="module")
 def landed(world) -> Settings:
