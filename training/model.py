@@ -31,7 +31,6 @@ from types import ModuleType
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import scipy.sparse
 from pydantic import BaseModel, ConfigDict
 
 from recsys.artifacts import MODEL_ZOO
@@ -128,53 +127,6 @@ def recency_shift(data: TrainingData, smoothing: float = 5.0) -> np.ndarray:
     """
     always, lately = popularity(data, np.inf), popularity(data)
     return np.log((lately * (always.sum() / lately.sum()) + smoothing) / (always + smoothing)).astype(np.float32)
-
-
-def interaction_matrix(data: TrainingData) -> scipy.sparse.csr_array:
-    """Return 1 where a user has used an item. float32 (U, I), a row a code up to the largest"""
-    shape = (int(data.users.max()) + 1, data.n_items)
-    matrix = scipy.sparse.csr_array((np.ones(len(data.users), np.float32), (data.users, data.items)), shape=shape)
-    matrix.sum_duplicates()
-    matrix.data[:] = 1
-    return matrix
-
-
-def history_matrix(histories: list[np.ndarray], n_items: int) -> scipy.sparse.csr_array:
-    """Return histories as rows of ones. float32 (B, I)"""
-    start = np.append(0, np.cumsum([len(history) for history in histories]))
-    items = np.concatenate(histories)
-    return scipy.sparse.csr_array((np.ones(len(items), np.float32), items, start), shape=(len(histories), n_items))
-
-
-def sparse_scores(histories: list[np.ndarray], weights: scipy.sparse.csr_array) -> np.ndarray:
-    """Return the sum of each history's rows of item-item weights. float32 (B, I)"""
-    users, n_items = history_matrix(histories, weights.shape[0]), weights.shape[0]
-    if n_items < 10 * len(histories) and weights.nnz > 0.03 * n_items**2:
-        return users.toarray() @ weights.toarray()  # well-filled matrices multiply faster as dense ones
-    return (users @ weights).toarray()
-
-
-def strongest_of_columns(weights: scipy.sparse.csc_array, most: int) -> scipy.sparse.csc_array:
-    """Return of each column its `most` largest weights by amount, without zeros. (I, b)"""
-    kept = weights.data != 0
-    for column in range(weights.shape[1]):
-        span = slice(weights.indptr[column], weights.indptr[column + 1])
-        if span.stop - span.start > most:
-            amounts = np.abs(weights.data[span])
-            kept[span.start + np.argpartition(-amounts, most)[most:]] = False
-    lengths = np.append(0, np.cumsum(kept))[weights.indptr]
-    return scipy.sparse.csc_array((weights.data[kept], weights.indices[kept], lengths), shape=weights.shape)
-
-
-def linear_parts(weights: scipy.sparse.csr_array, counts: np.ndarray) -> Parts:
-    """Return item-item weights, ascending within each row, as the bundle's kind `linear` holds them."""
-    arrays = {
-        "popularity": counts,
-        "weight_start": weights.indptr.astype(np.int64),
-        "weight_item": weights.indices.astype(np.int32),
-        "weight_value": weights.data.astype(np.float32),
-    }
-    return Parts("linear", arrays, settings={"max_history": 1_000_000})
 
 
 def windows(

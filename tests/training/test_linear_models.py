@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tests.worlds import checkerboard as world
-from training.model import Workplace, interaction_matrix, strongest_of_columns
+from training.item_weights import interaction_matrix, strongest_of_columns
+from training.model import Workplace
 from training.models import ease, item_knn, spectral
 
 

@@ -15,23 +15,13 @@ user exponent ½ and λ 40 .2686, exponent 1 and λ 4 .2670. Of KGAT's Amazon-bo
 seconds), λ 100 .1462, user exponent ½ and λ 10 .1466.
 """
 
-from dataclasses import dataclass
-from pathlib import Path
-
 import numpy as np
 import scipy.linalg
 import scipy.sparse
 
 from training.dataset import TrainingData
-from training.model import (
-    ModelConfig,
-    Parts,
-    Workplace,
-    interaction_matrix,
-    linear_parts,
-    popularity,
-    sparse_scores,
-)
+from training.item_weights import ItemWeights, interaction_matrix
+from training.model import ModelConfig, Workplace, popularity
 
 FRAMEWORK = "numpy"
 FEATURES: tuple[str, ...] = ()
@@ -56,21 +46,6 @@ class Config(ModelConfig):
     """Most weights that an item gives, the largest by amount: what a bundle keeps."""
 
 
-@dataclass(frozen=True)
-class Ease:
-    weights: scipy.sparse.csr_array  # (I, I), row: item of the history, column: item to score
-    counts: np.ndarray  # (I,)
-
-    def score(self, histories: list[np.ndarray], user_features: np.ndarray | None = None) -> np.ndarray:
-        return sparse_scores(histories, self.weights)  # (B, I)
-
-    def parts(self) -> Parts:
-        return linear_parts(self.weights, self.counts)
-
-    def save_native(self, folder: Path) -> None:
-        scipy.sparse.save_npz(folder / "weights.npz", self.weights)
-
-
 def estimate_seconds(data: TrainingData, config: Config) -> float:
     """Measured on one core of 2026: 60 billion operations a second in large matrices, 6 in small ones."""
     used = int((np.bincount(data.items, minlength=data.n_items) > 0).sum())
@@ -80,7 +55,7 @@ def estimate_seconds(data: TrainingData, config: Config) -> float:
     return 2 + pairs / 1e8 + used * config.neighbours**3 / 3 / 6e9 + used * config.neighbours**2 / 2e8
 
 
-def fit(data: TrainingData, config: Config, seed: int, workplace: Workplace) -> Ease:
+def fit(data: TrainingData, config: Config, seed: int, workplace: Workplace) -> ItemWeights:
     """Solve the weights of all used items. Nothing is random."""
     matrix = interaction_matrix(data)  # (U, I)
     per_user = np.maximum(np.diff(matrix.indptr), 1).astype(np.float32)
@@ -94,7 +69,7 @@ def fit(data: TrainingData, config: Config, seed: int, workplace: Workplace) -> 
     rows, columns = used[listed.coords[0]], used[listed.coords[1]]
     whole = scipy.sparse.csr_array((listed.data, (rows, columns)), shape=(data.n_items, data.n_items))
     whole.sort_indices()
-    return Ease(whole, popularity(data))
+    return ItemWeights(whole, popularity(data))
 
 
 def exact(matrix: scipy.sparse.csr_array, reg: float) -> np.ndarray:

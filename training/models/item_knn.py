@@ -10,23 +10,12 @@ With c_ij users of both i and j,
 of each scored item's similarities the `neighbours` largest kept. A user of n items counts n^-user_exponent.
 """
 
-from dataclasses import dataclass
-from pathlib import Path
-
 import numpy as np
 import scipy.sparse
 
 from training.dataset import TrainingData
-from training.model import (
-    ModelConfig,
-    Parts,
-    Workplace,
-    interaction_matrix,
-    linear_parts,
-    popularity,
-    sparse_scores,
-    strongest_of_columns,
-)
+from training.item_weights import ItemWeights, interaction_matrix, strongest_of_columns
+from training.model import ModelConfig, Workplace, popularity
 
 FRAMEWORK = "numpy"
 FEATURES: tuple[str, ...] = ()
@@ -45,27 +34,12 @@ class Config(ModelConfig):
     user_exponent: float = 0.0
 
 
-@dataclass(frozen=True)
-class ItemKnn:
-    weights: scipy.sparse.csr_array  # (I, I), row: item of the history, column: item to score
-    counts: np.ndarray  # (I,)
-
-    def score(self, histories: list[np.ndarray], user_features: np.ndarray | None = None) -> np.ndarray:
-        return sparse_scores(histories, self.weights)  # (B, I)
-
-    def parts(self) -> Parts:
-        return linear_parts(self.weights, self.counts)
-
-    def save_native(self, folder: Path) -> None:
-        scipy.sparse.save_npz(folder / "weights.npz", self.weights)
-
-
 def estimate_seconds(data: TrainingData, config: Config) -> float:
     """The pairs of items that some user has used both, measured on one core of 2026."""
     return 1 + float((np.bincount(data.users).astype(float) ** 2).sum()) / 4e7
 
 
-def fit(data: TrainingData, config: Config, seed: int, workplace: Workplace) -> ItemKnn:
+def fit(data: TrainingData, config: Config, seed: int, workplace: Workplace) -> ItemWeights:
     """Count who used both, block by block of scored items. Nothing is random."""
     matrix = interaction_matrix(data)  # (U, I)
     per_user = np.maximum(np.diff(matrix.indptr), 1).astype(np.float32)
@@ -82,4 +56,4 @@ def fit(data: TrainingData, config: Config, seed: int, workplace: Workplace) -> 
         blocks.append(strongest_of_columns(shared, config.neighbours))
     weights = scipy.sparse.hstack(blocks, format="csr")
     weights.sort_indices()
-    return ItemKnn(weights, popularity(data))
+    return ItemWeights(weights, popularity(data))

@@ -15,24 +15,13 @@ On the validation part of UltraGCN's MovieLens 1M, ndcg@20: with V of 64 .2671, 
 neighbours .2294, 300 neighbours .2504.
 """
 
-from dataclasses import dataclass
-from pathlib import Path
-
 import numpy as np
 import scipy.sparse
 import scipy.sparse.linalg
 
 from training.dataset import TrainingData
-from training.model import (
-    ModelConfig,
-    Parts,
-    Workplace,
-    interaction_matrix,
-    linear_parts,
-    popularity,
-    sparse_scores,
-    strongest_of_columns,
-)
+from training.item_weights import ItemWeights, interaction_matrix, strongest_of_columns
+from training.model import ModelConfig, Workplace, popularity
 
 FRAMEWORK = "numpy"
 FEATURES: tuple[str, ...] = ()
@@ -54,21 +43,6 @@ class Config(ModelConfig):
     neighbours: int = 1000
 
 
-@dataclass(frozen=True)
-class Spectral:
-    weights: scipy.sparse.csr_array  # (I, I), row: item of the history, column: item to score
-    counts: np.ndarray  # (I,)
-
-    def score(self, histories: list[np.ndarray], user_features: np.ndarray | None = None) -> np.ndarray:
-        return sparse_scores(histories, self.weights)  # (B, I)
-
-    def parts(self) -> Parts:
-        return linear_parts(self.weights, self.counts)
-
-    def save_native(self, folder: Path) -> None:
-        scipy.sparse.save_npz(folder / "weights.npz", self.weights)
-
-
 def estimate_seconds(data: TrainingData, config: Config) -> float:
     """Pairs of items that a user has used both, and with V a dense block a scored item; one core of 2026."""
     pairs = float((np.bincount(data.users).astype(float) ** 2).sum())
@@ -76,7 +50,7 @@ def estimate_seconds(data: TrainingData, config: Config) -> float:
     return 1 + pairs / 4e7 + (low_pass if config.components else 0)
 
 
-def fit(data: TrainingData, config: Config, seed: int, workplace: Workplace) -> Spectral:
+def fit(data: TrainingData, config: Config, seed: int, workplace: Workplace) -> ItemWeights:
     """Build the filter, block by block of scored items. Nothing is random."""
     matrix = interaction_matrix(data)  # (U, I)
     per_user = np.maximum(np.diff(matrix.indptr), 1).astype(np.float32)
@@ -97,7 +71,7 @@ def fit(data: TrainingData, config: Config, seed: int, workplace: Workplace) -> 
         blocks.append(strongest_of_columns(shared, config.neighbours))
     weights = scipy.sparse.hstack(blocks, format="csr")
     weights.sort_indices()
-    return Spectral(weights, popularity(data))
+    return ItemWeights(weights, popularity(data))
 
 
 def low_pass(matrix: scipy.sparse.csr_array, components: int) -> np.ndarray:
