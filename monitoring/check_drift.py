@@ -8,10 +8,10 @@ from typing import Any
 import psycopg
 
 from recsys.artifacts import FCT_INTERACTIONS
-from recsys.bundle import MANIFEST, read_arrays, read_catalogue
+from recsys.bundle import read_arrays, read_catalogue
 from recsys.columns import ITEM_ID
 from recsys.interval import Interval
-from recsys.receipts import code_fingerprint, file_fingerprint, fingerprint, latest, recall, record
+from recsys.receipts import code_fingerprint, fingerprint, latest, recall, record
 from recsys.settings import Settings
 from recsys.warehouse import Outcome, connect, write_outcomes
 
@@ -26,18 +26,17 @@ def check_drift(settings: Settings, interval: Interval) -> dict[str, Any]:
     """Judge each watched column, the embeddings of what was used and the quality of the answers, and write what was
     found. Drift is news, not an error: the verdict is `warn`.
 
+    An interval is judged once for each state of its marts, in the space of the model that serves at that time; the
+    deployment that follows in the same run is no reason to judge it again.
+
     Raises:
         CheckFailed: there are no events.
         MissingArtifact: the marts of this interval were not built.
     """
     report = settings.var_dir / "reports" / f"drift-{interval.as_of}.html"
-    manifest = settings.served_model / MANIFEST
     with connect(settings) as connection:
         wanted = fingerprint(
-            code_fingerprint(STATION, "recsys"),
-            latest(connection, "dbt.build", interval.key)[0],
-            settings.seed,
-            file_fingerprint(manifest) if manifest.exists() else None,
+            code_fingerprint(STATION, "recsys"), latest(connection, "dbt.build", interval.key)[0], settings.seed
         )
         done = recall(connection, TASK, interval.key, wanted)
         if done is not None and report.exists():

@@ -1,5 +1,6 @@
 """The drift and freshness checks on the real warehouse: outcome rows, report, receipt, and red on nothing."""
 
+import shutil
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from recsys.errors import CheckFailed, MissingArtifact
 from recsys.interval import Interval
 from recsys.settings import Settings
 from recsys.warehouse import connect
+from tests.worlds.served import write_world
 
 pytestmark = pytest.mark.services
 
@@ -69,7 +71,9 @@ def test_a_steady_world_has_no_drift_and_is_checked_once(settings):
     assert {verdict for *_, verdict in outcomes(settings, "drift").values()} == {"pass"}
     assert outcomes(settings, "drift")["marts.feat_item_popularity.item_mean_rating"][0].startswith("not judged")
 
+    write_world(settings.served_model)  # what the run's own deployment does after the check
     assert check_drift(settings, INTERVAL) == result | {"unchanged": True}
+    shutil.rmtree(settings.served_model)
     Path(result["report"]).unlink()
     assert check_drift(settings, INTERVAL) == result
 
