@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from time import perf_counter
 from uuid import uuid4
 
@@ -32,10 +33,11 @@ SESSION_USER = "session:{}"
 NO_EXPERIMENT = Assignment("none", ALIAS_CHAMPION, propensity=0.0)
 """Of an answer whose unit has no id: it takes no part in any experiment."""
 
-
 TOGETHER = 8
 """Requests that are scored in the loop: they take less than handing them to a thread would."""
 
+Gathered = tuple[str, Wanted, datetime, asyncio.Future[Answer]]
+"""A request that waits for its group: user, what is wanted, instant, and where the answer is awaited."""
 
 ACTIVITY = "user_interactions_30d"
 MEAN_SHARE = 0.05
@@ -61,8 +63,8 @@ class Answering:
         self._splits, self._metrics = splits, metrics
         self._lists, self._list_seconds = lists if list_seconds else None, list_seconds
         self._core_seconds = 0.0  # what the core takes for one list, a moving mean
-        self._gathered: list[tuple[str, Wanted, datetime, asyncio.Future[Answer]]] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._gathered: list[Gathered] = []
+        self._tasks: set[asyncio.Task[list[Answer]]] = set()
 
     @property
     def is_ready(self) -> bool:
@@ -99,22 +101,29 @@ class Answering:
         """Answer what was gathered, in groups that do not keep the loop for long."""
         gathered, self._gathered = self._gathered, []
         for start in range(0, len(gathered), TOGETHER):
-            task = asyncio.create_task(self._answer_group(gathered[start : start + TOGETHER]))
-            self._tasks.add(task)  # the loop alone would let it go
-            task.add_done_callback(self._tasks.discard)
+            self._begin(gathered[start : start + TOGETHER])
 
-    async def _answer_group(self, group: Sequence[tuple[str, Wanted, datetime, asyncio.Future[Answer]]]) -> None:
-        try:
-            answers = await self._answer([(user_id, wanted, instant) for user_id, wanted, instant, _ in group])
-        except Exception as error:  # noqa: BLE001 - whoever waits gets it
-            if len(group) > 1:  # what one request breaks, the others must not pay for
-                await asyncio.gather(*(self._answer_group([one]) for one in group))
-            elif not group[0][-1].done():
-                group[0][-1].set_exception(error)
-            return
-        for (*_, answered), answer in zip(group, answers, strict=True):
-            if not answered.done():  # the client may have gone
-                answered.set_result(answer)
+    def _begin(self, group: Sequence[Gathered]) -> None:
+        task: asyncio.Task[list[Answer]] = asyncio.create_task(self._answer([one[:3] for one in group]))
+        self._tasks.add(task)  # the loop alone would let it go
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(partial(self._end, group))
+
+    def _end(self, group: Sequence[Gathered], task: asyncio.Task[list[Answer]]) -> None:
+        """Hand each its answer; what one request breaks, the others of its group do not pay for."""
+        waiting = [(place, one[-1]) for place, one in enumerate(group) if not one[-1].done()]  # a client may have gone
+        if task.cancelled():
+            for _, answered in waiting:
+                answered.cancel()
+        elif (error := task.exception()) is None:
+            for place, answered in waiting:
+                answered.set_result(task.result()[place])
+        elif len(group) > 1:
+            for one in group:
+                self._begin([one])
+        else:
+            for _, answered in waiting:
+                answered.set_exception(error)
 
     async def answer_all(self, asked: Sequence[tuple[str, Wanted]], instant: datetime) -> list[Answer]:
         """Return the lists for these users, in their order: one round trip to the store, one call of the core.

@@ -7,13 +7,15 @@ import json
 import os
 import signal
 import subprocess
-import time
 import urllib.parse
 import urllib.request
+from functools import partial
+from pathlib import Path
 
 import pytest
 
 from infra import rollout
+from infra.local.service import NotHealthyYet, poll
 from infra.targets import CloudFault, Key, NotReady, Release, Transient
 from recsys.settings import HOME
 from tests.clouds.conformance import POLICY, REQUEST, walk
@@ -29,12 +31,13 @@ for version, backwards in (("1", False), ("2", True)):
 """
 
 
-def ready(url: str) -> bool:
+def answers_ping(url: str, log: Path) -> None:
+    """Raise NotHealthyYet, with the last words of the process, unless it serves."""
     try:
-        with urllib.request.urlopen(f"{url}/ping", timeout=2) as answered:
-            return answered.status == 200
-    except OSError:
-        return False
+        with urllib.request.urlopen(f"{url}/ping", timeout=2):
+            return
+    except OSError as error:
+        raise NotHealthyYet(f"{url}: {error!r}; {log.read_text()[-2000:]}") from error
 
 
 @pytest.fixture(scope="session")
@@ -61,10 +64,8 @@ def serving(tmp_path_factory):
         command = [HOME / ".venv" / "serving" / "bin" / "python", "-m", "serving", "serve"]
         log = (folder / f"{version}.log").open("wb")
         processes.append(subprocess.Popen(command, cwd=HOME, env=environment, stdout=log, stderr=log))
-    deadline = time.monotonic() + 120
-    while not all(ready(url) for url in urls.values()):
-        assert time.monotonic() < deadline, (folder / "1.log").read_text()[-2000:]
-        time.sleep(0.2)
+    for version, url in urls.items():
+        poll(partial(answers_ping, url, folder / f"{version}.log"), 120)
     yield urls
     for process in processes:
         process.terminate()

@@ -331,7 +331,7 @@ def _forever():
     ("raised", "reason"),
     [
         (RecsysError("loss", "nan", "Lower it"), "loss: nan"),
-        (ValueError("odd"), "ValueError: odd"),
+        (ValueError("odd"), "ended with code 1"),
         (SystemExit(7), ""),
     ],
 )

@@ -7,7 +7,6 @@ import math
 import multiprocessing
 import resource
 import sys
-import traceback
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from time import perf_counter
@@ -92,7 +91,7 @@ def _received(connection: Connection, child: multiprocessing.Process) -> Outcome
         return connection.recv()
     except EOFError:
         child.join()
-        return Outcome(failed=f"its process ended with code {child.exitcode}")
+        return Outcome(failed=f"its process ended with code {child.exitcode}; standard error tells more")
 
 
 def _rss(process: psutil.Process) -> int:
@@ -103,15 +102,13 @@ def _rss(process: psutil.Process) -> int:
 
 
 def _work(job: Job, connection: Connection) -> None:
+    """Send what became of the job. A mistake of the model's code ends this process alone, with its traceback."""
     try:
         outcome = do(job)
     except RecsysError as error:
         outcome = Outcome(failed=str(error))
     except MemoryError:
         outcome = Outcome(failed="out of memory")
-    except Exception as error:  # noqa: BLE001 a model's mistake must not end the choice among the others
-        traceback.print_exc()
-        outcome = Outcome(failed=f"{type(error).__name__}: {error}")
     connection.send(outcome)
 
 
