@@ -4,22 +4,20 @@ A training that takes its chance of each epoch from the seed and the epoch's num
 needs no more than its tensors and the number of the next epoch to end with the very weights that it would have had:
 
     checkpoint = Checkpoint.of("sasrec", data, config, seed, workplace)
-    state = checkpoint.load() or {"epoch": 0, ...}
-    for epoch in range(state["epoch"], epochs):
+    for epoch in checkpoint.epochs(network, optimiser, epochs):
         ...
-        if checkpoint.is_due(epoch, epochs):
-            checkpoint.save({"epoch": epoch + 1, ...})
-    checkpoint.remove()
 """
 
 import hashlib
 import logging
 import pickle
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from recsys import receipts
 from training.dataset import TrainingData
@@ -54,6 +52,22 @@ class Checkpoint:
     def is_due(epoch: int, epochs: int) -> bool:
         """Tell whether the state after this epoch (from 0) is one of the at most `SAVES` to keep; never the last."""
         return epoch + 1 < epochs and (epoch + 1) * SAVES // epochs > epoch * SAVES // epochs
+
+    def epochs(self, network: nn.Module, optimiser: torch.optim.Optimizer, epochs: int) -> Iterator[int]:
+        """Yield the numbers of the epochs that are still to be trained, from 0, after both were brought to where an
+        earlier process left them. The state is kept when it is due, and forgotten after the last epoch; a trainer that
+        ends earlier on purpose calls `remove`."""
+        first = 0
+        if state := self.load():
+            network.load_state_dict(state["network"])
+            optimiser.load_state_dict(state["optimiser"])
+            first = state["epoch"]
+        for epoch in range(first, epochs):
+            yield epoch
+            if self.is_due(epoch, epochs):
+                weights = {"network": network.state_dict(), "optimiser": optimiser.state_dict()}
+                self.save({**weights, "epoch": epoch + 1})
+        self.remove()
 
     def load(self) -> dict[str, Any] | None:
         """Return what was saved last, None where nothing was or where it cannot be read. Runs no code from the file."""

@@ -183,12 +183,7 @@ def train(
     epochs = max(config.epochs, math.ceil(config.min_steps / steps))
     optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
     checkpoint = Checkpoint.of(name, data, config, seed, workplace)
-    first = 0
-    if state := checkpoint.load():
-        network.load_state_dict(state["network"])
-        optimiser.load_state_dict(state["optimiser"])
-        first = state["epoch"]
-    for epoch in range(first, epochs):
+    for epoch in checkpoint.epochs(network, optimiser, epochs):
         rng = np.random.default_rng([seed, epoch])
         torch.manual_seed(int(rng.integers(2**63)))
         losses = []
@@ -212,10 +207,6 @@ def train(
             loss.backward()
             optimiser.step()
         log.info("%s epoch %d of %d: loss %.4f", name, epoch + 1, epochs, np.mean(losses))
-        if checkpoint.is_due(epoch, epochs):
-            weights = {"network": network.state_dict(), "optimiser": optimiser.state_dict()}
-            checkpoint.save({**weights, "epoch": epoch + 1})
-    checkpoint.remove()
 
 
 def normalised(matrix: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
