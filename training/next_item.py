@@ -69,11 +69,13 @@ class NextItemConfig(ModelConfig):
 
 TRIALS: tuple[dict, ...] = (
     {},
+    {"input_dropout": 0.3, "dropout": 0.4, "members": 3},
     {"max_history": 200, "batch_size": 8, "layers": 2, "dropout": 0.2, "learning_rate": 0.003},
     {"epochs": 30},
     {"dropout": 0.5, "input_dropout": 0.3},
 )
-"""For the benchmark: what short histories want, what long ones want, more of the same, less of it learnt by heart."""
+"""For the benchmark: what short histories want, three of them together, what long ones want, more of the same, less of
+it learnt by heart."""
 
 
 class Dropout(nn.Module):

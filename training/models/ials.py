@@ -24,11 +24,11 @@ from training.model import ModelConfig, Parts, Workplace, popularity
 FRAMEWORK = "numpy"
 FEATURES: tuple[str, ...] = ()
 TRIALS = (
-    {"embedding_size": 64, "epochs": 8, "unobserved_weight": 0.3, "reg": 0.003},
-    {"embedding_size": 64, "epochs": 8, "unobserved_weight": 0.3, "reg": 0.01},
-    {"embedding_size": 64, "epochs": 8, "unobserved_weight": 0.1, "reg": 0.003},
-    {"embedding_size": 64, "epochs": 8, "unobserved_weight": 0.1, "reg": 0.01},
-    {"embedding_size": 128, "epochs": 8, "unobserved_weight": 0.3, "reg": 0.003},
+    {"embedding_size": 64, "epochs": 8, "unobserved_ratio": 10.0, "reg": 0.01, "fold_in_share": 0.35},
+    {"embedding_size": 128, "epochs": 8, "unobserved_ratio": 5.0, "reg": 0.01, "fold_in_share": 0.35},
+    {"embedding_size": 64, "epochs": 8, "unobserved_ratio": 20.0, "reg": 0.003},
+    {"embedding_size": 128, "epochs": 8, "unobserved_ratio": 20.0, "reg": 0.01, "fold_in_share": 0.35},
+    {"embedding_size": 64, "epochs": 8, "unobserved_ratio": 5.0, "reg": 0.003},
 )
 
 
