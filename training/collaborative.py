@@ -181,7 +181,7 @@ def train(
     started, matrix = time.perf_counter(), interactions.matrix
     steps = math.ceil(matrix.shape[0] / config.batch_size)  # an epoch's
     epochs = max(config.epochs, math.ceil(config.min_steps / steps))
-    optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
+    optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate, fused=True)
     checkpoint = Checkpoint.of(name, data, config, seed, workplace)
     for epoch in checkpoint.epochs(network, optimiser, epochs):
         rng = np.random.default_rng([seed, epoch])

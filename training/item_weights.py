@@ -59,6 +59,19 @@ def sparse_scores(histories: list[np.ndarray], weights: scipy.sparse.csr_array) 
     return (users @ weights).toarray()
 
 
+def strongest(weights: np.ndarray, most: int) -> scipy.sparse.csr_array:
+    """Return a dense matrix in compressed rows, of each row the `most` largest by amount. (R, I)"""
+    amounts = np.abs(weights)
+    if most < weights.shape[1]:
+        bound = weights.shape[1] - most
+        least = np.maximum(np.partition(amounts, bound, axis=1)[:, bound], np.float32(1e-30))
+        row, column = np.nonzero(amounts >= least[:, None])
+    else:
+        row, column = np.nonzero(amounts)
+    start = np.append(0, np.cumsum(np.bincount(row, minlength=len(weights))))
+    return scipy.sparse.csr_array((weights[row, column], column, start), shape=weights.shape)
+
+
 def strongest_of_columns(weights: scipy.sparse.csc_array, most: int) -> scipy.sparse.csc_array:
     """Return of each column its `most` largest weights by amount, without zeros. (I, b)"""
     kept = weights.data != 0

@@ -15,11 +15,12 @@ What callers ask of a fitted model, and where it lies:
 A module may say more, for `python -m training.benchmark` (docs/benchmark.md), which tunes it on a validation part:
 
     TRIALS: tuple[dict, ...]                  overrides of Config in order of expectation; without it, Config() alone
+    STOPS_IN_TIME: bool                       true: its fit ends within `workplace.seconds`, with less training
     NEEDS_ORDER: bool                         true: it cannot learn where `data.is_ordered` is false
     estimate_seconds(data, config) -> float   processor seconds that a fit is expected to take, on one core
 
 Where the last is missing, the first trial is the measurement. `workplace.seconds` says how long a fit may take: one
-that goes on is ended from outside, so a model with epochs stops in time by itself.
+that goes on is ended from outside, so a model with epochs stops in time by itself, and says so.
 """
 
 import importlib

@@ -17,6 +17,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,8 @@ from training.sampled_softmax import Sample, SampledSoftmax
 
 ONNX_OPSET = 18
 SCORED_AT_ONCE = 256
+SEED_STRIDE = 1_000_003
+"""Between the seeds of members, so that neighbouring seeds of a model share none."""
 OPERATIONS_A_SECOND = 25e9
 """Of one core with AVX-512: 27e9 to 32e9 were measured on one that others used as well."""
 log = logging.getLogger(__name__)
@@ -60,15 +63,19 @@ class NextItemConfig(ModelConfig):
     warmup: float = 0.05
     """Share of the steps in which the learning rate rises to its full height; from there it falls as a cosine."""
     reg: float = 0.0
+    members: int = 1
+    """Networks that are trained apart, from different seeds, and whose scores are averaged (see `Members`)."""
 
 
 TRIALS: tuple[dict, ...] = (
     {},
+    {"input_dropout": 0.3, "dropout": 0.4, "members": 3},
     {"max_history": 200, "batch_size": 8, "layers": 2, "dropout": 0.2, "learning_rate": 0.003},
     {"epochs": 30},
     {"dropout": 0.5, "input_dropout": 0.3},
 )
-"""For the benchmark: what short histories want, what long ones want, more of the same, less of it learnt by heart."""
+"""For the benchmark: what short histories want, three of them together, what long ones want, more of the same, less of
+it learnt by heart."""
 
 
 class Dropout(nn.Module):
@@ -93,7 +100,8 @@ def estimate_seconds(data: TrainingData, config: NextItemConfig) -> float:
     candidates = min(data.n_items, config.negatives + places // steps)
     size = config.embedding_size
     products = config.layers * (6 * size**2 + 2 * config.max_history * size) + size * candidates
-    return places * max(config.epochs, config.min_steps / steps) * 6 * products / OPERATIONS_A_SECOND
+    epochs = config.members * max(config.epochs, config.min_steps / steps)
+    return places * epochs * 6 * products / OPERATIONS_A_SECOND
 
 
 def visible_ages(place: Tensor) -> tuple[Tensor, Tensor]:
@@ -160,10 +168,35 @@ class Network(nn.Module):
         return F.normalize(self.item(items), dim=-1) * self.scale
 
 
+class Members(nn.Module):
+    """Several networks as one: the mean of their scores is one product of their vectors, laid end to end.
+
+    Networks that differ in nothing but chance err differently on what they have seen little of: Lakshminarayanan,
+    Pritzel, Blundell 2017, "Simple and Scalable Predictive Uncertainty Estimation using Deep Ensembles".
+    """
+
+    def __init__(self, networks: list[Network]):
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+        self.share = len(networks) ** -0.5
+
+    def users(self, items: Tensor, place: Tensor) -> Tensor:
+        """Return the user's vectors after each place. (B, L) → (B, L, M·D)"""
+        return torch.cat([network.users(items, place) for network in self.networks], -1) * self.share
+
+    def vectors(self, items: Tensor) -> Tensor:
+        """Return what they are multiplied with. (N,) → (N, M·D)"""
+        return torch.cat([network.vectors(items) for network in self.networks], -1) * self.share
+
+    def biases(self) -> Tensor:
+        """Return each item's mean bias. (I,)"""
+        return torch.stack([network.bias.weight[:, 0] for network in self.networks]).mean(0)
+
+
 class Encoder(nn.Module):
     """What the bundle's encoder.onnx does: history and mask, right-aligned → the user's vector."""
 
-    def __init__(self, network: Network):
+    def __init__(self, network: Members):
         super().__init__()
         self.network = network
 
@@ -175,13 +208,13 @@ class Encoder(nn.Module):
 class NextItemModel:
     """A trained sequential model."""
 
-    def __init__(self, network: Network, data: TrainingData, config: NextItemConfig):
+    def __init__(self, network: Members, data: TrainingData, config: NextItemConfig):
         self.network, self.config = network, config
         self.encoder = Encoder(network).eval()
         self.counts = popularity(data)  # (I,)
         with torch.no_grad():
             self.vectors = network.vectors(torch.arange(data.n_items))  # (I, D)
-            self.bias = network.bias.weight[:, 0] + torch.from_numpy(recency_shift(data))  # (I,)
+            self.bias = network.biases() + torch.from_numpy(recency_shift(data))  # (I,)
 
     @torch.no_grad()
     def score(self, histories: list[np.ndarray], user_features: np.ndarray | None = None) -> np.ndarray:
@@ -235,11 +268,15 @@ def fit(
         CheckFailed: the loss is no longer finite, or no user has two events.
     """
     torch.set_num_threads(workplace.threads)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        network = Network(data.n_items, trunk(), config)
-        train(name, network, data, config, seed, workplace)
-    return NextItemModel(network, data, config)
+    started, networks = time.perf_counter(), []
+    for member in range(config.members):
+        left = workplace.seconds - (time.perf_counter() - started)
+        own = replace(workplace, seconds=left / (config.members - member))
+        with torch.random.fork_rng():
+            torch.manual_seed(seed + member * SEED_STRIDE)
+            networks.append(Network(data.n_items, trunk(), config))
+            train(name, networks[-1], data, config, seed + member * SEED_STRIDE, own)
+    return NextItemModel(Members(networks), data, config)
 
 
 def train(

@@ -1,8 +1,10 @@
 """The choice of hyper-parameters, and with `best` of the model, within a budget that is a hard promise.
 
-Every model's first trial comes first, in the order in which strength is to be expected for little; then the trials of
-the leader of the moment. A trial is not begun when, by estimate or by what was measured, it and the fit on all of the
-training part would not end in time; one that overruns is ended. What is kept back for the last fit is the leader's.
+Every model's first trial comes first, the cheapest by estimate at the head, so that a short budget is not spent on one
+that does not end; then the trials of the leader of the moment. A trial is not begun when, by estimate or by what was
+measured, it and the fit on all of the training part would not end in time; one that overruns is ended. A model that
+stops in time by itself is begun with less than it asks for, down to `LEAST_SHARE`. What is kept back for the last fit
+is the leader's.
 """
 
 import logging
@@ -14,20 +16,26 @@ from time import perf_counter
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 from recsys.artifacts import BASELINE_MODEL
 from recsys.errors import CheckFailed, RecsysError
-from training.benchmark.protocol import DECIDING, Asked, Split, hold_out
+from training.benchmark.protocol import DECIDING, Split, hold_out
 from training.benchmark.trial import Job, Outcome, cpu_seconds, run
 from training.dataset import TrainingData
 from training.model import Workplace, module_of
 
 CANDIDATES = (BASELINE_MODEL, "spectral", "ease", "ials", "item_knn", "lightgcn")
-"""What `best` chooses among: the baseline, which always fits, then the cheap and strong first."""
+"""What `best` chooses among, the baseline first: it always fits."""
 CANDIDATES_IN_ORDER = (BASELINE_MODEL, "slist", *CANDIDATES[1:5], "sasrec")
 """The same where the order of a user's events is known."""
 MORE_DATA = 1.5
 """So many times its trial's seconds are kept back for a model's last fit: it learns from all, is asked the whole test,
 and the machine may be busier by then."""
+LEAST_SHARE = 0.3
+"""Of the expected seconds, with which a model that stops in time by itself still learns something."""
+FIT_SHARE = 0.75
+"""Of the allowed seconds: what such a model may train for; the rest is for its start and for judging it."""
 LAST_SECONDS = 1.0
 """Kept back for writing the result."""
 log = logging.getLogger(__name__)
@@ -64,6 +72,11 @@ class Contender:
             return max(outcome.wall_seconds for _, outcome in done)
         rate = max(outcome.wall_seconds / max(estimate(data, self.module.Config(**c)), 1e-3) for c, outcome in done)
         return said * rate
+
+    def least(self, config: dict[str, Any], data: TrainingData) -> float:
+        """Return the wall seconds below which a trial is not worth beginning; NaN where nothing is known."""
+        share = LEAST_SHARE if getattr(self.module, "STOPS_IN_TIME", False) else 1.0
+        return self.estimate(config, data) * share
 
     def best(self, metric: str) -> float:
         return max((outcome.metrics[metric] for _, outcome in self.tried if not outcome.failed), default=-math.inf)
@@ -118,12 +131,13 @@ def choose(
     cheapest = min((expected for _, _, expected in queue[1:]), default=0.0)  # who answers if the others overrun
     for place, (contender, config, expected) in enumerate(queue, 1):
         left = budget.left()
-        if expected > left and len(queue) > 1:
+        least = expected * LEAST_SHARE if getattr(contender.module, "STOPS_IN_TIME", False) else expected
+        if least > left and len(queue) > 1:
             notes.append(f"{contender.name} {config}: its last fit would take {expected:.1f} of {left:.1f} s")
             continue
         is_risk = place < len(queue) and expected > cheapest
         allowed = left - MORE_DATA * cheapest if is_risk and left > MORE_DATA * cheapest + expected else left
-        workplace = Workplace(budget.threads, cache, allowed)
+        workplace = Workplace(budget.threads, cache, FIT_SHARE * allowed)
         final = run(Job(contender.name, config, split.train, split.asked, seed, workplace), allowed, memory_bytes)
         if not final.failed:
             return Verdict(contender.name, final, rows, notes)
@@ -170,10 +184,13 @@ def _tune(
         if not open_ones:
             return rows
         untried = [contender for contender in open_ones if not contender.tried]
-        contender = untried[0] if untried else max(open_ones, key=lambda one: one.best(metric))
-        config, allowed = contender.waiting[0], _allowed(contenders, split, asked, budget, metric)
+        if untried:
+            contender = min(untried, key=lambda one: np.nan_to_num(one.estimate(one.waiting[0], data)))
+        else:
+            contender = max(open_ones, key=lambda one: one.best(metric))
+        config, allowed = contender.waiting[0], _allowed(contenders, budget, metric)
         expected = contender.estimate(config, data)
-        if expected > allowed or allowed <= 0:
+        if contender.least(config, data) > allowed or allowed <= 0:
             notes.append(
                 f"{contender.name} {config}: not begun, {expected:.1f} s expected and {allowed:.1f} s left for it"
             )
@@ -182,7 +199,7 @@ def _tune(
                 contender.waiting.pop(0)
             continue
         contender.waiting.pop(0)
-        place = Workplace(budget.threads, cache, allowed)
+        place = Workplace(budget.threads, cache, FIT_SHARE * allowed)
         outcome = run(Job(contender.name, config, data, asked, seed, place), allowed, memory_bytes)
         contender.tried.append((config, outcome))
         contender.is_out = bool(outcome.failed)
@@ -190,7 +207,7 @@ def _tune(
         log.info("%s %s: %s", contender.name, config, outcome.failed or f"{metric} {outcome.metrics[metric]:.4f}")
 
 
-def _allowed(contenders: list[Contender], split: Split, asked: Asked, budget: Budget, metric: str) -> float:
+def _allowed(contenders: list[Contender], budget: Budget, metric: str) -> float:
     """Return the seconds that the next trial may take, so that the last fit, its own or the leader's, still ends in
     time. What may turn out the leader needs its own last fit after its trial, and the baseline one if that overruns."""
     left = budget.left()

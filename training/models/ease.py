@@ -20,7 +20,7 @@ import scipy.linalg
 import scipy.sparse
 
 from training.dataset import TrainingData
-from training.item_weights import ItemWeights, interaction_matrix
+from training.item_weights import ItemWeights, interaction_matrix, strongest
 from training.model import ModelConfig, Workplace, popularity
 
 FRAMEWORK = "numpy"
@@ -100,14 +100,6 @@ def dense_gram(matrix: scipy.sparse.csr_array, block: int = 1000) -> np.ndarray:
         rows = matrix[start : start + block].toarray()  # (R, I)
         gram += rows.T @ rows
     return gram
-
-
-def strongest(weights: np.ndarray, most: int) -> scipy.sparse.csr_array:
-    """Return the weights in compressed rows, of each row the `most` largest by amount. (I, I)"""
-    if most < len(weights):
-        least = np.partition(np.abs(weights), len(weights) - most, axis=1)[:, len(weights) - most]
-        weights = np.where(np.abs(weights) >= least[:, None], weights, np.float32(0))
-    return scipy.sparse.csr_array(weights)
 
 
 def by_neighbours(matrix: scipy.sparse.csr_array, config: Config) -> scipy.sparse.csr_array:

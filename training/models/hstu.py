@@ -18,6 +18,7 @@ from training.next_item import Dropout, NextItemConfig, NextItemModel, visible_a
 
 FRAMEWORK = "pytorch"
 FEATURES: tuple[str, ...] = ()
+STOPS_IN_TIME = True
 NEEDS_ORDER = True
 TRIALS = next_item.TRIALS
 estimate_seconds = next_item.estimate_seconds

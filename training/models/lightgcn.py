@@ -31,6 +31,7 @@ from training.model import Workplace
 
 FRAMEWORK = "pytorch"
 FEATURES: tuple[str, ...] = ()
+STOPS_IN_TIME = True
 
 
 class Config(FactorConfig):

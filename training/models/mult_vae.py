@@ -29,6 +29,7 @@ from training.model import Parts, Workplace, popularity, recency_shift
 
 FRAMEWORK = "pytorch"
 FEATURES: tuple[str, ...] = ()
+STOPS_IN_TIME = True
 
 
 class Config(CollaborativeConfig):

@@ -32,6 +32,7 @@ from training.model import Parts, Workplace, popularity, recency_shift
 
 FRAMEWORK = "pytorch"
 FEATURES: tuple[str, ...] = ()
+STOPS_IN_TIME = True
 SCORED_PAIRS = 1_000_000
 """Pairs whose hidden layers are held at once."""
 

@@ -20,7 +20,7 @@ import scipy.sparse
 import scipy.sparse.linalg
 
 from training.dataset import TrainingData
-from training.item_weights import ItemWeights, interaction_matrix, strongest_of_columns
+from training.item_weights import ItemWeights, interaction_matrix, strongest, strongest_of_columns
 from training.model import ModelConfig, Workplace, popularity
 
 FRAMEWORK = "numpy"
@@ -58,18 +58,18 @@ def fit(data: TrainingData, config: Config, seed: int, workplace: Workplace) -> 
     matrix.data *= np.repeat(per_user**-config.user_exponent, np.diff(matrix.indptr))
     matrix.data *= per_item[matrix.indices] ** -config.item_exponent  # R̃
     vectors = low_pass(matrix, config.components)  # (I, D)
-    transposed, by_item = matrix.T.tocsr(), matrix.tocsc()
-    blocks = []
+    given = vectors.T / np.sqrt(per_item) * np.float32(config.low_pass_weight)  # (D, I)
+    by_item, blocks = matrix.T.tocsr(), []
     for start in range(0, data.n_items, BLOCK_ITEMS):
         stop = min(start + BLOCK_ITEMS, data.n_items)
-        shared = (transposed @ by_item[:, start:stop]).tocsc()  # (I, b)
+        shared = by_item[start:stop] @ matrix  # (b, I)
         shared.data **= np.float32(config.power)
         if vectors.shape[1]:
-            given = vectors / np.sqrt(per_item)[:, None] * np.float32(config.low_pass_weight)
             taken = vectors[start:stop] * np.sqrt(per_item[start:stop])[:, None]
-            shared = scipy.sparse.csc_array(shared.toarray() + given @ taken.T)
-        blocks.append(strongest_of_columns(shared, config.neighbours))
-    weights = scipy.sparse.hstack(blocks, format="csr")
+            blocks.append(strongest(shared.toarray() + taken @ given, config.neighbours))
+        else:
+            blocks.append(strongest_of_columns(shared.T, config.neighbours).T)
+    weights = scipy.sparse.vstack(blocks, format="csr").T.tocsr()  # a row an item of the history
     weights.sort_indices()
     return ItemWeights(weights, popularity(data))
 
