@@ -73,6 +73,9 @@ MODEL_ZOO = (
 )  # fmt: skip
 """All models that there are: for the pipeline's parameter and the benchmark."""
 BASELINE_MODEL = "popularity"
+RANKER = "ranker"
+"""The registered model of the ranking stage; its folder holds `ranker.onnx` and `ranker.json`."""
+RANKER_MODELS = ("dcn_v2", "wide_deep", "mmoe")
 MODELS_WITH_USER_FEATURES = ("keras_two_tower",)  # they read the feature service `retrieval_v1`
 
 # experiment that splits live traffic (recsys/assignment.py)
