@@ -1,7 +1,7 @@
 """What the Keras rankers have in common: vectors of categories, the training loop, and the way to ONNX.
 
 A ranker is a `keras.Model` from one flat input, (n, X): the mean of each category's vectors and the standardised
-numbers. The vectors are taken out of it, since they are what overfits: they have a decay of their own, and the loop ends
+numbers. The vectors are taken out of it, since they are what overfits: they have a decay of their own. The loop ends
 where the validation's log loss no longer falls and keeps the weights of then. Shapes as in training/ranker.py; D
 dimensions of a category's vector.
 """
@@ -114,14 +114,24 @@ class KerasRanker:
     def __init__(self, network: keras.Model, tables: dict[str, keras.Variable], scaling: Scaling, tail):
         """`tail(graph, inputs) -> output` writes the network into an ONNX graph, (n, F) → logits (n, 1)."""
         self.network, self.tables, self.scaling, self.tail = network, tables, scaling, tail
+        self.slope, self.offset = 1.0, 0.0
+
+    def calibrate(self, validation: Examples) -> None:
+        """Move and stretch the logits so that they say the validation's shares (Platt 1999): a network that fits its
+        training is too sure of itself elsewhere. The order of examples stays."""
+        self.slope, self.offset = platt(self.logits(validation), validation.labels)
 
     def predict(self, examples: Examples) -> np.ndarray:
+        return 1 / (1 + np.exp(-(np.float32(self.slope) * self.logits(examples) + np.float32(self.offset))))
+
+    def logits(self, examples: Examples) -> np.ndarray:
+        """Return what the network says. float32 (n,)"""
         numbers, parts = self.scaling.apply(examples.numbers), []
         for start in range(0, len(examples), SCORED_AT_ONCE):
             rows = slice(start, start + SCORED_AT_ONCE)
             codes = {name: tf.constant(examples.categories[name][rows]) for name in self.tables}
             flat, _ = flatten(self.tables, codes, tf.constant(numbers[rows]))
-            parts.append(tf.sigmoid(self.network(flat, training=False))[:, 0].numpy())
+            parts.append(self.network(flat, training=False)[:, 0].numpy())
         return np.concatenate(parts)
 
     def to_onnx(self, n_user: int) -> bytes:
@@ -129,10 +139,30 @@ class KerasRanker:
             raise RecsysError("ranker", f"reads {', '.join(self.tables)}", "Serving has numbers only; train on those")
         graph = Graph()
         logits = self.tail(graph, standardised(graph, self.scaling, n_user))
-        graph.add("Sigmoid", [logits], "probability")
+        graph.add("Mul", [logits, graph.constant("slope", np.float32(self.slope))], "stretched")
+        graph.add("Add", ["stretched", graph.constant("offset", np.float32(self.offset))], "calibrated")
+        graph.add("Sigmoid", ["calibrated"], "probability")
         graph.constant("flat", np.array([-1]))
         graph.add("Reshape", ["probability", "flat"], "scores")
         return graph.serialized(n_user, len(self.scaling.mean) - n_user)
+
+
+def platt(logits: np.ndarray, labels: np.ndarray, steps: int = 20) -> tuple[float, float]:
+    """Return slope and offset of the logistic regression of labels on logits, by Newton's steps from (1, 0).
+
+    Where the labels are all alike or the logits are, it stays at (1, 0): nothing can be learned.
+    """
+    if labels.min() == labels.max() or np.ptp(logits) < 1e-6:
+        return 1.0, 0.0
+    inputs = np.column_stack([logits, np.ones(len(logits))]).astype(np.float64)  # (n, 2)
+    found = np.array([1.0, 0.0])
+    for _ in range(steps):
+        p = 1 / (1 + np.exp(-np.clip(inputs @ found, -30, 30)))
+        slope = inputs.T @ (p - labels) + 1e-3 * (found - [1.0, 0.0])
+        curve = (inputs * (p * (1 - p))[:, None]).T @ inputs + 1e-3 * np.eye(2)
+        move = np.linalg.solve(curve, slope)
+        found -= move * min(1.0, 1.0 / np.abs(move).max())
+    return float(found[0]), float(found[1])
 
 
 def flatten(tables, codes, numbers):
@@ -198,4 +228,5 @@ def fit(build, tail, train: Examples, validation: Examples, config: KerasRankerC
                 break
     for weight, value in zip(weights, kept, strict=True):
         weight.assign(value)
+    ranker.calibrate(validation)
     return ranker

@@ -4,8 +4,8 @@ Rajput et al. 2023, "Recommender Systems with Generative Retrieval" (TIGER), on 
 al. 2020). An item's id is a few codes from its text (training/semantic_ids.py); the encoder reads the history, the
 decoder spells. Three things differ from the paper, each to fit hours of a GPU into minutes of a processor:
 
-- The encoder gets one place an item, the sum of its codes' vectors, and looks back only. So one pass over a row of events
-  gives the history behind each of them, and the decoder spells the targets of all places side by side, each seeing its
+- The encoder gets one place an item, the sum of its codes' vectors, and looks back only. So one pass over a row
+  gives the history behind each event, and the decoder spells the targets of all places side by side, each seeing its
   own codes and its own history (the masks below).
 - Rows are the unpadded stream of training/next_item.py.
 - A code is a softmax over the codes that lead to real items, in training as in the search: no probability is lost on
@@ -23,7 +23,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import T5Config, T5ForConditionalGeneration
 
@@ -56,16 +55,16 @@ class Config(ModelConfig):
     decoder_layers: int = 2
     heads: int = 4
     max_history: int = 32
-    dropout: float = 0.1
+    dropout: float = 0.15
     input_dropout: float = 0.2
     beams: int = 20
-    epochs: int = 20
+    epochs: int = 24
     min_steps: int = 100
-    batch_size: int = 20
+    batch_size: int = 24
     """In rows of `max_history` places."""
-    learning_rate: float = 0.002
+    learning_rate: float = 0.003
     warmup: float = 0.05
-    reg: float = 0.05
+    reg: float = 0.1
 
 
 class Network(nn.Module):
@@ -81,13 +80,13 @@ class Network(nn.Module):
                 d_ff=config.hidden_size, num_layers=config.layers, num_decoder_layers=config.decoder_layers,
                 num_heads=config.heads, dropout_rate=0.0, pad_token_id=config.levels * config.codes,
                 decoder_start_token_id=config.levels * config.codes, eos_token_id=None, use_cache=False,
-                relative_attention_num_buckets=16, relative_attention_max_distance=64, tie_word_embeddings=True,
+                attn_implementation="eager", relative_attention_num_buckets=16,
+                relative_attention_max_distance=64, tie_word_embeddings=True,
             )
         )  # fmt: skip
-        for place, module in enumerate([*self.t5.encoder.block, *self.t5.decoder.block]):
-            for layer in module.layer:
+        for block in [*self.t5.encoder.block, *self.t5.decoder.block]:
+            for layer in block.layer:
                 layer.dropout = Dropout(config.dropout)
-            log.debug("dropout of block %d", place)
         self.input_dropout = Dropout(config.input_dropout)
         offsets = torch.arange(config.levels) * config.codes
         self.register_buffer("names", torch.from_numpy(trie.codes) + offsets)  # (I, S), as tokens
@@ -183,8 +182,10 @@ class Encoder(nn.Module):
 class Generative:
     """The trained T5."""
 
-    def __init__(self, network: Network, data: TrainingData, config: Config):
+    def __init__(self, network: Network, vectors: np.ndarray, data: TrainingData, config: Config):
+        """`vectors`: what the ids were made of, (I, E)."""
         self.network, self.config, self.counts = network.eval(), config, popularity(data)
+        self.vectors = vectors.astype(np.float32)
         share = (self.counts + 1) / (self.counts + 1).sum()
         self.encoder = Encoder(network, torch.from_numpy(UNREACHED + np.log(share)).float()).eval()
 
@@ -198,8 +199,7 @@ class Generative:
         return scores
 
     def parts(self) -> Parts:
-        vectors = self.network.t5.shared(self.network.names).sum(1).detach().numpy()  # (I, D)
-        arrays = {"popularity": self.counts, "item_vectors": vectors}
+        arrays = {"popularity": self.counts, "item_vectors": self.vectors}
         return Parts("scorer", arrays, to_onnx(self.encoder, "scores"), {"max_history": self.config.max_history})
 
     def save_native(self, folder: Path) -> None:
@@ -218,9 +218,7 @@ def fit(data: TrainingData, config: Config, seed: int, workplace: Workplace) -> 
     return fit_on(vectors, data, config, seed, workplace)
 
 
-def fit_on(
-    vectors: np.ndarray, data: TrainingData, config: Config, seed: int, workplace: Workplace
-) -> Generative:
+def fit_on(vectors: np.ndarray, data: TrainingData, config: Config, seed: int, workplace: Workplace) -> Generative:
     """The same from vectors of the items, (I, E)."""
     torch.set_num_threads(workplace.threads)
     trie = Trie.of(semantic_ids(vectors, config.levels, config.codes, seed), config.codes)
@@ -228,7 +226,7 @@ def fit_on(
         torch.manual_seed(seed)
         network = Network(trie, config)
         train(network, data, config, seed, workplace)
-    return Generative(network, data, config)
+    return Generative(network, vectors, data, config)
 
 
 def train(network: Network, data: TrainingData, config: Config, seed: int, workplace: Workplace) -> None:
