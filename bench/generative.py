@@ -34,11 +34,12 @@ NOTES = """\
 for validation, with the validation item behind it for the test. Semantic ids are residual k-means of the half-whitened
 MiniLM vectors of titles and categories.
 
-**Budget.** The target allows 2 CPU-hours; about 20 CPU-minutes were used in all. Two settings were judged, on validation
-and on the test: 12 epochs at dropout .1, rate .002, batches of 20 rows (validation .0773 / .0421, test .0567 / .0297), and
-the one of the table, which validation chose. A third was stopped after nine epochs. The texts' vectors came from the cache;
-encoding them takes about a further CPU-minute. Recall is above TIGER's, ndcg .0008 below; ActionPiece is missed by .0084 /
-.0048. Not tried: a larger network, ids from vectors that know of co-interactions, more beams, more epochs, RQ-VAE in place of residual k-means."""
+**Budget.** The target allows 2 CPU-hours; about 20 CPU-minutes were used in all. Two settings were judged, on
+validation and on the test: 12 epochs at dropout .1, rate .002, batches of 20 rows (validation .0773 / .0421, test
+.0567 / .0297), and the one of the table, which validation chose. A third was stopped after nine epochs. The texts'
+vectors came from the cache; encoding them takes about a further CPU-minute. Recall is above TIGER's, ndcg .0008
+below; ActionPiece is missed by .0084 / .0048. Not tried: a larger network, ids from vectors that know of co-
+interactions, more beams, more epochs, RQ-VAE in place of residual k-means."""
 
 
 def texts(items: Path, item_ids: list[str]) -> tuple[str, ...]:
