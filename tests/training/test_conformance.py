@@ -33,12 +33,27 @@ TINY = {
     "lightgcn": {"embedding_size": 4, "min_steps": 30, "reg": 0.01},
     "mf": {"embedding_size": 4, "min_steps": 30, "reg": 0.01},
     "neumf": {"embedding_size": 4, "layers": (4, 4), "min_steps": 40, "reg": 0.01, "fold_in_reg": 0.01},
+    "generative": {
+        "levels": 2,
+        "codes": 8,
+        "text_size": 8,
+        "embedding_size": 16,
+        "hidden_size": 16,
+        "heads": 2,
+        "layers": 1,
+        "decoder_layers": 1,
+        "epochs": 1,
+        "min_steps": 60,
+        "learning_rate": 0.02,
+        "beams": 24,
+        "reg": 0.0,
+    },
     "mult_vae": {"embedding_size": 4, "hidden_size": 16, "min_steps": 60, "learning_rate": 0.02},
 }
 COLLABORATIVE = ("lightgcn", "mf", "mult_vae", "neumf")
-RANDOM = {"ials", "two_tower", "keras_two_tower", "sasrec", "hstu", *COLLABORATIVE}
+RANDOM = {"ials", "two_tower", "keras_two_tower", "sasrec", "hstu", "generative", *COLLABORATIVE}
 PERSONAL = tuple(name for name in MODEL_ZOO if name != BASELINE_MODEL)
-NEXT_EVENT = ("two_tower", "keras_two_tower", "sasrec", "hstu")
+NEXT_EVENT = ("two_tower", "keras_two_tower", "sasrec", "hstu", "generative")
 GRADIENT = (*NEXT_EVENT, *COLLABORATIVE)
 
 
