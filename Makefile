@@ -5,7 +5,7 @@ DATA_DIR ?=
 RUN := .venv/platform/bin/python
 CLOUD := .venv/cloud/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down status clean clean-all test soak setup-cloud rehearse lint eda bench benchmark \
+.PHONY: help setup demo up down status rollback lineage clean clean-all test soak setup-cloud rehearse lint eda bench benchmark \
   compose-check docs
 # Without the bytecode cache every process would compile the libraries anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -28,6 +28,12 @@ down: ## stop the platform
 
 status: ## show every service: state, memory, health, address
 	@$(RUN) -m infra.local status
+
+rollback: ## serve the former model again, and make it champion: TO=VERSION WHY='…' are optional
+	@$(RUN) -m infra.local rollback --to "$(TO)" --why "$(WHY)"
+
+lineage: ## from ID=REQUEST|VERSION|CUT|PARTITION back to the raw partitions, and forward again
+	@$(RUN) -m infra.local lineage "$(ID)"
 
 clean: down ## remove what the platform wrote
 	@[ ! -x $(RUN) ] || $(RUN) -m infra.local clean

@@ -241,7 +241,11 @@ Ville's inequality; docs/experiments.md has the formulas and their sources. Refe
 (`tests/experiments`)."""
 DRIFT_NOTES = """Thresholds come from A/A replays by whole users in each check (docs/decisions/0013-drift.md). The
 constant thresholds of before took the rows of a user for independent ones. Reference values to 1e-9 are tests
-(`tests/monitoring/test_drift.py`)."""
+(`tests/monitoring/test_drift.py`). Where the mix of categories is missed, the users are too few: each one's events hang
+together, so that the mixes of two windows of so few users differ as much by chance. A lower threshold would find it
+and break the promise on false alarms. Where Page-Hinkley alarms more often than promised, the current window holds more
+rows of each user than the reference: its replays deal all users alike, which the other checks do not
+(`monitoring/replay.py`). That this is the cause is not proved yet."""
 
 
 def main() -> None:
@@ -255,7 +259,12 @@ def main() -> None:
     if arguments.part != "experiments":
         frame = traffic(arguments.ratings)
         source = f"{len(frame):,} ratings of {frame['user'].nunique():,} users (MovieLens)"
-        publish("drift", "Drift: what is promised and what is kept", drift_on(frame, source), DRIFT_NOTES)
+        publish(
+            "drift" if arguments.ratings is None else "drift_more_users",
+            "Drift: what is promised and what is kept",
+            drift_on(frame, source),
+            DRIFT_NOTES,
+        )
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ def _plan(arguments: Namespace) -> dict[str, Any]:
     from experiments.sequential import Sequence
 
     try:
+        smallest = _smallest(planning, arguments)
         effect = planning.effect_of_proportions(arguments.baseline, arguments.treated)
         single = planning.users_needed(effect, arguments.alpha, arguments.power)
         looks = planning.sequential_users(effect, arguments.look_every, arguments.alpha, arguments.power)
@@ -35,6 +36,7 @@ def _plan(arguments: Namespace) -> dict[str, Any]:
         raise RecsysError("plan", error, "Give two different rates between 0 and 1") from error
     sequence = Sequence.tuned_for(looks, arguments.alpha)
     return {
+        **smallest,
         "single_look_users_per_variant": single,
         "always_valid_users_in_all": looks,
         "always_valid_power": planning.sequential_power(effect, looks, arguments.look_every, sequence),
@@ -42,6 +44,14 @@ def _plan(arguments: Namespace) -> dict[str, Any]:
             effect, round(2 * single), arguments.look_every, sequence
         ),
     }
+
+
+def _smallest(planning: Any, arguments: Namespace) -> dict[str, float]:
+    """Return the smallest treated rate above the baseline that `--users` in each variant show, if they are given."""
+    if arguments.users is None:
+        return {}
+    effect = planning.smallest_effect(arguments.users, arguments.alpha, arguments.power)
+    return {"smallest_treated_found": planning.rate_at(arguments.baseline, effect)}
 
 
 def _parse() -> Namespace:
@@ -55,6 +65,7 @@ def _parse() -> Namespace:
     plan.add_argument("treated", type=float, help="rate that should be found, e.g. 0.11")
     plan.add_argument("--alpha", type=float, default=0.05)
     plan.add_argument("--power", type=float, default=0.8)
+    plan.add_argument("--users", type=int, help="in each variant: tell the smallest difference that they show, too")
     plan.add_argument("--look-every", type=int, default=1000, help="users between two looks")
     check = commands.add_parser("check", help="is the declaration right?")
     check.add_argument("file", type=Path, nargs="?", help="default: the one that the settings name")

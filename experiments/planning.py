@@ -5,7 +5,7 @@ normal test's; of looks along the way it is the probability that the always-vali
 by numerical integration over the looks (Armitage, McPherson and Rowe 1969).
 """
 
-from math import asin, ceil, sqrt
+from math import asin, ceil, pi, sin, sqrt
 
 import numpy as np
 from scipy import optimize, stats
@@ -23,6 +23,18 @@ def effect_of_proportions(baseline: float, treated: float) -> float:
     if not (0 < baseline < 1 and 0 < treated < 1):
         raise ValueError(f"proportions {baseline} and {treated} must lie in (0, 1)")
     return 2 * asin(sqrt(treated)) - 2 * asin(sqrt(baseline))
+
+
+def rate_at(baseline: float, effect: float) -> float:
+    """Return the rate that lies so far above the baseline on the scale of Cohen's h.
+
+    Raises:
+        ValueError: the baseline is no rate, or no rate lies so far above it: so few users show nothing.
+    """
+    angle = 2 * asin(sqrt(baseline)) + effect if 0 < baseline < 1 else pi
+    if not 0 <= angle < pi:
+        raise ValueError(f"no rate lies {effect:.3g} above {baseline} (Cohen's h): take more users")
+    return sin(angle / 2) ** 2
 
 
 def power(effect: float, users: float, alpha: float = 0.05) -> float:
@@ -49,7 +61,13 @@ def users_needed(effect: float, alpha: float = 0.05, wanted_power: float = 0.8) 
 
 def smallest_effect(users: float, alpha: float = 0.05, wanted_power: float = 0.8) -> float:
     """Return the smallest effect, in standard deviations of a user, that one look at so many users in each variant
-    shows with the wanted power."""
+    shows with the wanted power.
+
+    Raises:
+        ValueError: there are no users, or the power is not between alpha and 1.
+    """
+    if users < 1 or not alpha < wanted_power < 1:
+        raise ValueError(f"{users} users, power {wanted_power}: give users, and a power between alpha and 1")
     return float(optimize.brentq(lambda effect: power(effect, users, alpha) - wanted_power, 1e-12, 1e3))
 
 

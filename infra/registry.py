@@ -39,3 +39,24 @@ def champion(mlflow_url: str) -> Version:
     except OSError as error:
         raise ServiceUnavailable("MLflow", f"{mlflow_url}: {error}", "Start the platform with `make up`") from error
     return Version(str(found["version"]), found.get("run_id", ""))
+
+
+def move_champion(mlflow_url: str, number: str) -> None:
+    """Point the alias at a version, by the registry's REST API.
+
+    Raises:
+        ServiceUnavailable: the registry does not answer, or refuses to be written to; the alias stays.
+    """
+    body = json.dumps({"name": REGISTERED_MODEL, "alias": ALIAS_CHAMPION, "version": number}).encode()
+    request = urllib.request.Request(
+        f"{mlflow_url}/api/2.0/mlflow/registered-models/alias", body, {"Content-Type": "application/json"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=10):
+            return
+    except urllib.error.HTTPError as error:
+        raise ServiceUnavailable(
+            "MLflow", f"{mlflow_url} answers {error.code} to a moved alias", "Nothing was changed; is it read-only?"
+        ) from error
+    except OSError as error:
+        raise ServiceUnavailable("MLflow", f"{mlflow_url}: {error}", "Start the platform with `make up`") from error

@@ -1,5 +1,6 @@
-"""Shell of the embedded platform: `python -m infra.local up|down|status|clean|demo|deploy|smoke`."""
+"""Shell of the embedded platform: `python -m infra.local up|down|status|clean|demo|deploy|rollback|lineage|smoke`."""
 
+import getpass
 import logging
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
@@ -21,6 +22,14 @@ def main() -> Mapping[str, Any]:
         from infra.local.deploy import deploy
 
         return deploy(settings, interval.from_arguments(arguments))
+    if arguments.command == "rollback":
+        from infra.local.rollback import rollback
+
+        return rollback(settings, getpass.getuser(), datetime.now(UTC), arguments.to or None, arguments.why)
+    if arguments.command == "lineage":
+        from infra.local.lineage import lineage
+
+        return lineage(settings, arguments.id)
     if arguments.command == "smoke":
         from infra.local.smoke import smoke
 
@@ -63,6 +72,11 @@ def _parse() -> Namespace:
     deploy = commands.add_parser("deploy", help="serve the champion of the registry")
     deploy.add_argument("--target", choices=["local"], default="local")
     interval.add_arguments(deploy)
+    back = commands.add_parser("rollback", help="serve the former version again, and make it champion")
+    back.add_argument("--to", help="version to go back to; default the one that the served version replaced")
+    back.add_argument("--why", default="", help="for the audit")
+    traced = commands.add_parser("lineage", help="back to the raw partitions, and forward again")
+    traced.add_argument("id", help="a request id, a model version, a data cut, or a raw partition")
     commands.add_parser("smoke", help="ask the live API and check its answers")
     return parser.parse_args()
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from statsmodels.stats.multitest import multipletests
 
+from experiments import planning
 from experiments.allocation import thompson_shares
 from experiments.estimates import Effect
 from experiments.heavy_tails import tail_index, tame
@@ -175,3 +176,15 @@ def test_shares_follow_the_probability_of_being_best():
         thompson_shares({"a": 2}, {"a": 1}, seed=1)
     with pytest.raises(ValueError, match="floor"):
         thompson_shares({}, {"a": 1, "b": 1}, seed=1, floor=0.6)
+
+
+def test_the_smallest_rate_that_a_plans_users_show_is_the_planned_one():
+    users = planning.users_needed(planning.effect_of_proportions(0.10, 0.11))
+
+    assert planning.rate_at(0.10, planning.smallest_effect(users)) == pytest.approx(0.11, abs=1e-9)
+
+
+@pytest.mark.parametrize(("baseline", "users"), [(0.0, 100), (1.0, 100), (0.99, 10), (0.5, 0)])
+def test_what_no_rate_can_be_is_refused(baseline, users):
+    with pytest.raises(ValueError, match="users"):
+        planning.rate_at(baseline, planning.smallest_effect(users))

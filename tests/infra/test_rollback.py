@@ -1,0 +1,117 @@
+"""Back to the former version: a real registry, a real serving process, and what must not be promoted by accident."""
+
+import threading
+from datetime import UTC, date, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import httpx
+import pytest
+from mlflow import MlflowClient
+
+from infra.local.applications import serving
+from infra.local.deploy import deploy, deployed
+from infra.local.rollback import LOCK, rollback
+from infra.registry import champion
+from recsys.artifacts import ALIAS_CHAMPION, REGISTERED_MODEL
+from recsys.errors import MissingArtifact, RecsysError, ServiceUnavailable
+from recsys.interval import Interval
+from recsys.warehouse import connect
+from tests.worlds.served import write_world
+
+pytestmark = pytest.mark.services
+AT = datetime(2026, 11, 25, 6, 0, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def settings(world, run_service):
+    settings = world("postgres", "redis", "mlflow")
+    run_service(serving(settings))
+    MlflowClient(settings.mlflow_url).create_registered_model(REGISTERED_MODEL)
+    return settings
+
+
+@pytest.fixture(scope="module")
+def two_served(settings, tmp_path_factory) -> list[str]:
+    """Two versions, deployed one after the other."""
+    client, numbers = MlflowClient(settings.mlflow_url), []
+    with pytest.raises(MissingArtifact, match="served model"):
+        rollback(settings, "ops", AT)
+    for day in (1, 2):
+        folder = write_world(tmp_path_factory.mktemp("registered") / "bundle", version=None)
+        run = client.create_run("0")
+        client.log_artifacts(run.info.run_id, str(folder), "model/artifacts/bundle")
+        version = client.create_model_version(REGISTERED_MODEL, f"{run.info.artifact_uri}/model", run.info.run_id)
+        client.set_registered_model_alias(REGISTERED_MODEL, ALIAS_CHAMPION, version.version)
+        deploy(settings, Interval(("movies",), date(2026, 11, day)))
+        numbers.append(str(version.version))
+        if day == 1:
+            with pytest.raises(MissingArtifact, match="none served before"):
+                rollback(settings, "ops", AT)
+    return numbers
+
+
+def state(settings) -> tuple[str, str]:
+    return champion(settings.mlflow_url).number, deployed(settings.served_model).number
+
+
+def test_what_cannot_be_done_changes_nothing(settings, two_served):
+    before = state(settings)
+    with pytest.raises(MissingArtifact, match="bundle of version 77"):
+        rollback(settings, "ops", AT, to="77")
+    with pytest.raises(RecsysError, match="serves already"):
+        rollback(settings, "ops", AT, to=two_served[1])
+    with connect(settings) as connection:
+        connection.execute(LOCK)
+        with pytest.raises(RecsysError, match="another one is under way"):
+            rollback(settings, "ops", AT)
+    assert state(settings) == before == (two_served[1], two_served[1])
+
+
+def test_a_registry_that_is_read_only_leaves_everything_as_it_is(settings, two_served):
+    class ReadOnly(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = httpx.get(f"{settings.mlflow_url}{self.path}").content
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_POST(self) -> None:
+            self.send_error(403)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    before = state(settings)
+    with ThreadingHTTPServer(("127.0.0.1", 0), ReadOnly) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        read_only = settings.model_copy(update={"mlflow_url": f"http://127.0.0.1:{server.server_port}"})
+        with pytest.raises(ServiceUnavailable, match="403"):
+            rollback(read_only, "ops", AT)
+        server.shutdown()
+    assert state(settings) == before
+
+
+def test_the_former_version_serves_again_without_a_failed_request_and_the_audit_says_who(settings, two_served):
+    statuses, stop = [], threading.Event()
+
+    def ask() -> None:
+        with httpx.Client(base_url=settings.serving_url) as client:
+            while not stop.is_set():
+                statuses.append(client.get("/v1/users/u/recommendations").status_code)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    said = rollback(settings, "ops", AT, why="it is worse")
+    stop.set()
+    asking.join()
+
+    assert state(settings) == (two_served[0], two_served[0])
+    assert statuses
+    assert set(statuses) == {200}
+    with connect(settings) as connection:
+        (detail,) = connection.execute(
+            "select detail from monitoring.outcomes where station = 'infra' and check_name = 'rollback'"
+        ).fetchone()
+    assert detail == {name: value for name, value in said.items() if name != "unchanged"}
+    assert (detail["who"], detail["from"], detail["to"]) == ("ops", two_served[1], two_served[0])
