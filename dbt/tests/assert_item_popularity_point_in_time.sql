@@ -5,6 +5,7 @@ with
 features as (
 
     select * from {{ ref('feat_item_popularity') }}
+    where {{ if_changed('item_id') }}
     order by hashtextextended(item_id, extract(epoch from event_timestamp)::bigint), item_id, event_timestamp
     limit 500
 

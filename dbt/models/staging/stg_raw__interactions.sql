@@ -16,6 +16,8 @@ select
     context,
     occurred_at,
     source,
-    landed_partition
+    landed_partition,
+    landed_tx,
+    arrived_at
 
 from interactions

@@ -1,0 +1,41 @@
+{{
+    config(
+        materialized='incremental',
+        incremental_strategy='replace',
+        incremental_predicates=[
+            "(item_id, active_date) in (select item_id, occurred_date from intermediate.int_interactions_changed)"
+        ],
+        indexes=[{'columns': ['item_id', 'active_date'], 'unique': true}, {'columns': ['active_date']}],
+        post_hook="analyze {{ this }}"
+    )
+}}
+
+with
+
+changed as (
+
+    select * from {{ ref('int_interactions_changed') }}
+
+),
+
+interactions as (
+
+    select * from {{ ref('fct_interactions') }}
+    {% if is_incremental() %}
+        where
+            occurred_date in (select occurred_date from changed)
+            and (item_id, occurred_date) in (select item_id, occurred_date from changed)
+    {% endif %}
+
+)
+
+select
+    item_id,
+    occurred_date as active_date,
+    min(domain) as domain,
+    count(*)::integer as interactions,
+    sum(rating) as rating_sum,
+    count(rating)::integer as rating_count
+
+from interactions
+group by item_id, occurred_date
