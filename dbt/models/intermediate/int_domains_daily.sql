@@ -2,6 +2,7 @@
     config(
         materialized='incremental',
         incremental_strategy='replace',
+        on_schema_change='fail',
         incremental_predicates=["activity_date in (select occurred_date from intermediate.int_interactions_changed)"],
         indexes=[{'columns': ['activity_date', 'domain'], 'unique': true}],
         post_hook="analyze {{ this }}"

@@ -2,6 +2,7 @@
     config(
         materialized='incremental',
         incremental_strategy='replace',
+        on_schema_change='fail',
         incremental_predicates=[
             "(item_id, active_date) in (select item_id, occurred_date from intermediate.int_interactions_changed)"
         ],

@@ -2,6 +2,7 @@
     config(
         materialized='incremental',
         incremental_strategy='replace',
+        on_schema_change='fail',
         incremental_predicates=["user_id in (select user_id from intermediate.int_interactions_changed)"],
         indexes=[{'columns': ['user_id', 'domain'], 'unique': true}],
         post_hook="analyze {{ this }}"

@@ -2,6 +2,7 @@
     config(
         materialized='incremental',
         incremental_strategy='replace',
+        on_schema_change='fail',
         incremental_predicates=["event_id in (select event_id from intermediate.int_interactions_changed)"],
         indexes=[
             {'columns': ['event_id'], 'unique': true},

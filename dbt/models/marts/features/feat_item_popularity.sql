@@ -2,6 +2,7 @@
     config(
         materialized='incremental',
         incremental_strategy='replace',
+        on_schema_change='fail',
         incremental_predicates=[
             "item_id in (select item_id from intermediate.int_interactions_changed)",
             "event_timestamp >= (select as_of::timestamp at time zone 'UTC' from intermediate.builds where state = 'complete')"
