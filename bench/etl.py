@@ -1,5 +1,5 @@
-"""Landing and building at full size: the rate of the landing beside a hand-written DuckDB pipeline, flat memory, and what
-one more day costs.
+"""Landing and building at full size: the rate of the landing beside a DuckDB pipeline written by hand, its memory, and
+what one more day costs.
 
     python -m bench.etl REAL_RATINGS.csv.gz MOVIES.csv.gz --rows 20000000 [--sizes 5000000] [--without-peer]
 
@@ -10,7 +10,6 @@ that it started. Peak memory is that of the step's processes together (RSS), Pos
 
 import argparse
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -23,7 +22,6 @@ from pathlib import Path
 from time import perf_counter
 
 import psutil
-import psycopg
 
 from bench import etl_world
 from bench.memory import MemorySampler
@@ -151,9 +149,10 @@ def main() -> None:
                     assert peer.said["rows"] == rows
                     own = full[:2]
                     table.append(
-                        {"measure": f"{size}: landing and loading, rows a second, beside DuckDB and COPY written by hand",
-                         "target": "≥ 0.7 ×", "measured": f"{rows / total(own):,.0f} / {rows / peer.seconds:,.0f} = "
-                         f"{peer.seconds / total(own):.2f} × (by processor seconds {peer.cpu_seconds / cpu(own):.2f} ×; "
+                        {"measure": f"{size}: landing and loading, rows a second, beside DuckDB and COPY by hand",
+                         "target": "≥ 0.7 ×",
+                         "measured": f"{rows / total(own):,.0f} / {rows / peer.seconds:,.0f} = "
+                         f"{peer.seconds / total(own):.2f} × (by processor {peer.cpu_seconds / cpu(own):.2f} ×; "
                          f"peer's memory {peer.peak_bytes / 2**30:.1f} GiB)", "command": command}
                     )  # fmt: skip
             peak = max(step.peak_bytes for step in full) / 2**30

@@ -65,7 +65,7 @@ def main(folder: Path, out: Path, postgres_url: str) -> dict[str, int]:
     landed, refused = place / "part-0.parquet", out / "quarantine.parquet"
     with duckdb.connect() as engine:
         engine.execute(
-            f"set memory_limit = '{MEMORY}'; set threads = 2; set timezone = 'UTC'; set preserve_insertion_order = false"
+            f"set memory_limit = '{MEMORY}'; set threads = 2; set timezone = 'UTC';set preserve_insertion_order = false"
         )
         engine.execute(JUDGED.replace("$file", f"'{folder / 'ratings.csv'}'"))
         engine.execute(LANDED.replace("$out", str(landed)))

@@ -1,4 +1,4 @@
-"""An incremental build leaves the very rows that a full one makes: late, removed, repeated and replaced events included."""
+"""An incremental build leaves the rows that a full one makes: late, removed and repeated events included."""
 
 import json
 from datetime import UTC, date, datetime, timedelta
@@ -96,7 +96,7 @@ def change(connection: psycopg.Connection, random: Random, day: datetime) -> Non
 
 
 def test_the_incremental_path_gives_the_rows_of_a_full_refresh(settings):
-    """Two builds on top of the first: one within its month, one over a month's end; then all anew, since the code is another."""
+    """Two builds on top of the first: one within its month, one over a month's end; then anew by other code."""
     random, first = Random(2), tables(settings)
     for as_of in (AS_OF + timedelta(days=1), AS_OF + timedelta(days=13)):
         with connect(settings) as connection:
