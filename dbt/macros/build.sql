@@ -37,7 +37,7 @@
 
 {# Whether this build makes every row anew. Overrides the test that dbt's own `is_incremental()` makes. #}
 {% macro should_full_refresh() %}
-    {%- if not execute or flags.FULL_REFRESH or config.get('full_refresh') or build_extent() != 'all' -%}
+    {%- if not execute or flags.WHICH not in ('build', 'run') or flags.FULL_REFRESH or config.get('full_refresh') or build_extent() != 'all' -%}
         {{ return(true) }}
     {%- endif -%}
     {{ return(run_query("select is_full from intermediate.builds where state = 'at work'").rows[0][0]) }}
@@ -113,12 +113,12 @@
 {% endmacro %}
 
 {#
-    on-run-end: the build at work is complete if nothing failed. Events that it left out because they lie at or after
+    on-run-end: the build at work is complete if nothing failed (an exposure is a `no-op`). Events that it left out because they lie at or after
     its end keep the watermark at the transaction that wrote them: the build that takes them in will look there.
 #}
 {% macro end_build(results) %}
     {%- if not execute or flags.WHICH not in ('build', 'run') or build_extent() != 'all' -%}{{ return('') }}{%- endif -%}
-    {%- if results | rejectattr('status', 'in', ['success', 'pass', 'warn']) | list | length -%}{{ return('') }}{%- endif -%}
+    {%- if results | rejectattr('status', 'in', ['success', 'pass', 'warn', 'no-op']) | list | length -%}{{ return('') }}{%- endif -%}
     {%- set last = complete_build() -%}
     {%- do run_query(
         "update intermediate.builds as build set watermark = least(build.watermark, (

@@ -24,7 +24,7 @@ counts as (
     select
         (select count(*) from raw_events) as raw_count,
         (select count(*) from facts) as mart_count,
-        (select count(*) from facts where event_id in (select event_id from raw_events)) as common_count
+        (select count(*) from facts inner join raw_events using (event_id)) as common_count
 
 )
 

@@ -26,6 +26,13 @@ def main() -> Mapping[str, Any]:
 
         return smoke(settings)
 
+    if arguments.command == "warehouse-docs":
+        from infra.local import warehouse_docs
+
+        print(f"The warehouse's pages, until you press Ctrl-C: http://127.0.0.1:{arguments.port}", flush=True)
+        warehouse_docs.serve(settings, arguments.port)
+        return {"served": arguments.port}
+
     from infra.local import platform
 
     today = datetime.now(UTC).date()
@@ -63,6 +70,8 @@ def _parse() -> Namespace:
     deploy = commands.add_parser("deploy", help="serve the champion of the registry")
     deploy.add_argument("--target", choices=["local"], default="local")
     interval.add_arguments(deploy)
+    pages = commands.add_parser("warehouse-docs", help="write dbt's docs and serve them on loopback")
+    pages.add_argument("--port", type=int, default=8089)
     commands.add_parser("smoke", help="ask the live API and check its answers")
     return parser.parse_args()
 

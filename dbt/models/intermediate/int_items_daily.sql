@@ -13,7 +13,7 @@
 
 with
 
-changed as (
+changed as not materialized (
 
     select * from {{ ref('int_interactions_changed') }}
 
@@ -21,11 +21,16 @@ changed as (
 
 interactions as (
 
-    select * from {{ ref('fct_interactions') }}
+    select interactions.* from {{ ref('fct_interactions') }} as interactions
     {% if is_incremental() %}
         where
-            occurred_date in (select occurred_date from changed)
-            and (item_id, occurred_date) in (select item_id, occurred_date from changed)
+            interactions.occurred_date in (select occurred_date from changed)
+            and exists (
+                select from changed
+                where
+                    changed.item_id = interactions.item_id
+                    and changed.occurred_date = interactions.occurred_date
+            )
     {% endif %}
 
 )

@@ -1,3 +1,5 @@
+{{ config(indexes=[{'columns': ['activity_date', 'domain'], 'unique': true}]) }}
+
 with
 
 days as (

@@ -20,7 +20,7 @@ interactions as (
 
 ),
 
-changed as (
+changed as not materialized (
 
     select * from {{ ref('int_interactions_changed') }}
 
@@ -45,10 +45,10 @@ interactions_deduplicated as (
 
     select distinct on (event_id) * from interactions_of_interval
     order by
-        event_id,
-        source = 'stream',
+        event_id asc,
+        source = 'stream' asc,
         landed_partition desc,
-        source
+        source asc
 
 )
 

@@ -13,7 +13,7 @@
 
 with
 
-changed as (
+changed as not materialized (
 
     select * from {{ ref('int_interactions_changed') }}
 
@@ -142,8 +142,8 @@ popularity as (
 {% if is_incremental() %}
     ,
 
-    -- The others: what is known of them has not changed, but two midnights may have come: the end of their latest month,
-    -- if that was not over in the last build, and `as_of`.
+    -- The others: what is known of them has not changed, but two midnights may have come: the end of their latest
+    -- month, if that was not over in the last build, and `as_of`.
     others as (
 
         select

@@ -10,7 +10,7 @@
 
 with
 
-changed as (
+changed as not materialized (
 
     select * from {{ ref('int_interactions_changed') }}
 
