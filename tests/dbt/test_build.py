@@ -15,7 +15,7 @@ import tenacity
 from expectations.__main__ import judge_door
 from infra.local import warehouse_docs
 from recsys import receipts
-from recsys.errors import RecsysError
+from recsys.errors import CheckFailed, RecsysError
 from recsys.settings import HOME, Settings
 from recsys.task import command_environment, run_task, wanted_fingerprint
 from recsys.warehouse import connect
@@ -167,6 +167,31 @@ def test_the_doors_of_marts_and_features_let_it_through(built):
     assert verdicts["marts.half_on_available_items books,movies:fct_interactions.is_available"] == "pass"
     assert verdicts["marts.all_on_available_items books,movies:fct_interactions.is_available"] == "warn"
     assert len(verdicts) == marts["checks"] + features["checks"]
+
+
+@pytest.mark.usefixtures("great_expectations")
+@pytest.mark.parametrize(
+    ("door", "broken", "mended", "check"),
+    [
+        ("marts", "update marts.fct_interactions set rating = 9 where event_id = 'e1'",
+         "update marts.fct_interactions set rating = 4 where event_id = 'e1'", "rating_in_scale"),
+        ("features", "update marts.feat_user_activity set user_interactions_30d = 9 where user_id = 'u:ann'",
+         "update marts.feat_user_activity set user_interactions_30d = 2 - user_interactions_total % 2"
+         " where user_id = 'u:ann'", "total_covers_30_days"),
+    ],
+)  # fmt: skip
+def test_a_broken_row_stops_the_door_and_leaves_no_receipt(built, door, broken, mended, check):
+    task = f"expectations.{door}"
+    with connect(built) as connection:
+        connection.execute(broken)
+        connection.execute("delete from monitoring.receipts where task = %s", (task,))
+    pages = built.var_dir / "expectations" / door / "index.html"
+    with pytest.raises(CheckFailed, match=rf"{door}\.{check} .*{pages}"):
+        judge_door(built, door, INTERVAL)
+    assert pages.is_file()
+    assert rows(built, f"select from monitoring.receipts where task = '{task}'") == []
+    with connect(built) as connection:
+        connection.execute(mended)
 
 
 def test_unchanged_inputs_are_not_built_again(built):
