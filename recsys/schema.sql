@@ -42,14 +42,6 @@ begin
 end
 $$;
 
--- Which transaction wrote a row: what a build of the marts has not seen yet is found by it (dbt/macros/build.sql). Nobody
--- writes the column. The index is one entry per range of pages, and costs a load nothing.
-alter table raw.interactions add column if not exists landed_tx bigint not null
-    default pg_current_xact_id()::text::bigint;
--- When an event reached us, where that is known: the log's clock. Null for files, which tell what was known all along.
-alter table raw.interactions add column if not exists arrived_at timestamptz;
-create index if not exists interactions_landed_tx on raw.interactions using brin (landed_tx) with (pages_per_range = 32);
-
 -- Grain: one row per event that was taken out of raw.interactions since the marts were last built; an empty event_id
 -- says that there were too many to list, and calls for a full build. Written by triggers, emptied by dbt.
 create table if not exists raw.removed_interactions (
@@ -74,10 +66,26 @@ begin
     return null;
 end
 $$;
-create or replace trigger removed_interactions after delete on raw.interactions
-    referencing old table as gone for each statement execute function raw.list_removed_interactions();
-create or replace trigger truncated_interactions after truncate on raw.interactions
-    for each statement execute function raw.list_removed_interactions();
+
+-- `landed_tx` is the transaction that wrote a row: what a build of the marts has not seen yet is found by it
+-- (dbt/macros/build.sql). Nobody writes the column. Its index has one entry per range of pages, and costs a load nothing.
+-- Looked at first, since the statements would wait for everybody who writes.
+do $$
+begin
+    if not exists (
+        select from information_schema.columns
+        where (table_schema, table_name, column_name) = ('raw', 'interactions', 'landed_tx')
+    ) then
+        alter table raw.interactions
+            add column landed_tx bigint not null default pg_current_xact_id()::text::bigint;
+        create index interactions_landed_tx on raw.interactions using brin (landed_tx) with (pages_per_range = 32);
+        create trigger removed_interactions after delete on raw.interactions
+            referencing old table as gone for each statement execute function raw.list_removed_interactions();
+        create trigger truncated_interactions after truncate on raw.interactions
+            for each statement execute function raw.list_removed_interactions();
+    end if;
+end
+$$;
 
 create table if not exists raw.items (
     item_id          text not null,

@@ -70,7 +70,7 @@
         {{ return('') }}
     {%- endif -%}
     {%- set is_full = flags.FULL_REFRESH or not is_same or last[0] > day or later_attempt(day) or not are_built()
-        or too_much_changed(last[3]) -%}
+        or is_another_server(last[3]) or too_much_changed(last[3]) -%}
     {%- do run_query(
         ("delete from intermediate.builds where state = 'complete';" if is_full else "")
         ~ "insert into intermediate.builds values ('at work', '" ~ day ~ "', '" ~ var('domains') ~ "', '" ~ build_code()
@@ -96,6 +96,11 @@
         {%- if adapter.get_relation(node.database, node.schema, node.alias) is none -%}{{ return(false) }}{%- endif -%}
     {%- endfor -%}
     {{ return(true) }}
+{% endmacro %}
+
+{# Whether the transactions are not those of the server that the watermark speaks of: the warehouse was restored. #}
+{% macro is_another_server(since) %}
+    {{ return(run_query("select " ~ since ~ " > pg_snapshot_xmin(pg_current_snapshot())::text::bigint").rows[0][0]) }}
 {% endmacro %}
 
 {# Whether so many events came or went that changing rows in place costs more than making all. #}

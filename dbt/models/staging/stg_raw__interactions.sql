@@ -17,7 +17,6 @@ select
     occurred_at,
     source,
     landed_partition,
-    landed_tx,
-    arrived_at
+    landed_tx
 
 from interactions
