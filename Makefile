@@ -61,6 +61,7 @@ lint: ## style and layers only
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	.venv/platform/bin/lint-imports
+	.venv/platform/bin/sqlfluff lint --disable-progress-bar dbt/models dbt/tests
 
 eda: ## write an HTML page a domain about what the marts hold, into var/reports/eda
 	@$(RUN) -m monitoring explore
@@ -78,5 +79,6 @@ benchmark: ## train and judge on a public split: TRAIN=FILE TEST=FILE FORMAT=lig
 compose-check: ## validate docker-compose.yml without a daemon
 	@$(RUN) -m infra.compose_check
 
-docs: ## write the generated parts of the docs anew
+docs: ## write the generated parts of the docs anew, and serve dbt's pages of the warehouse on loopback (PORT=8089)
 	@$(RUN) -m tests.architecture.settings_table
+	@$(RUN) -m infra.local warehouse-docs --port "$(or $(PORT),8089)"

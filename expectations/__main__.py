@@ -58,7 +58,7 @@ def judge_door(settings: Settings, door: str, interval: Interval) -> dict[str, A
         warehouse.write_outcomes(connection, outcomes)
         if not detail["failed"]:
             receipts.record(connection, task, interval.key, wanted, detail)
-    judge.raise_for_failures(outcomes)
+    judge.raise_for_failures(outcomes, docs)
     return {**detail, "unchanged": False, "docs": str(docs / "index.html")}
 
 

@@ -166,11 +166,12 @@ def _exception(info: Mapping[str, Any]) -> str:
     return "; ".join(dict.fromkeys(messages))
 
 
-def raise_for_failures(outcomes: Iterable[Outcome]) -> None:
+def raise_for_failures(outcomes: Iterable[Outcome], docs: Path) -> None:
     """Raise for outcomes whose verdict is `fail`.
 
     Raises:
-        CheckFailed: naming the first such expectation, its column and what was observed, and how many there are.
+        CheckFailed: naming the first such expectation, its column and what was observed, how many there are, and
+            where the Data Docs lie.
     """
     failed = [outcome for outcome in outcomes if outcome.verdict == "fail"]
     for outcome in failed:
@@ -182,5 +183,5 @@ def raise_for_failures(outcomes: Iterable[Outcome]) -> None:
         raise CheckFailed(
             f"{first.check_name} on {first.subject}",
             f"{first.observed}, expected {first.expected}{others}",
-            "Look at the rows in the Data Docs, mend the source and land it again",
+            f"Look at the rows in the Data Docs ({docs / 'index.html'}), mend the source and land it again",
         )

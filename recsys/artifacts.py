@@ -5,6 +5,7 @@ Stations never import each other; they meet at these artifacts (docs/design.md).
 
 # Postgres schemas
 RAW = "raw"
+INTERMEDIATE = "intermediate"
 MARTS = "marts"
 MONITORING = "monitoring"
 SERVING = "serving"
@@ -16,6 +17,11 @@ RAW_USERS = "raw.users"
 RAW_IMPRESSIONS = "raw.impressions"
 RAW_QUARANTINE = "raw.quarantine"
 ERASED_USERS = "raw.erased_users"
+REMOVED_INTERACTIONS = "raw.removed_interactions"
+
+# intermediate tables with rows of users: written by dbt, and emptied of a user who asks for it
+INTERACTIONS_CHANGED = "intermediate.int_interactions_changed"
+USERS_ACTIVE = "intermediate.int_users_active"
 
 # marts: written by dbt, read by Feast, training, streaming, monitoring and the dashboard
 FCT_INTERACTIONS = "marts.fct_interactions"

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
-from recsys.artifacts import ERASED_USERS, RAW_INTERACTIONS, RAW_USERS
+from recsys.artifacts import ERASED_USERS, RAW_INTERACTIONS, RAW_USERS, REMOVED_INTERACTIONS
 
 FORGET_LOADED = (
     f"""
@@ -22,6 +22,11 @@ FORGET_LOADED = (
     delete from {RAW_USERS} as users using {ERASED_USERS} as erased
     where exists (select 1 from {ERASED_USERS})
       and erased.user_digest = encode(sha256(convert_to(users.user_id, 'UTF8')), 'hex')
+    """,
+    f"""
+    update {REMOVED_INTERACTIONS} as removed set user_id = null from {ERASED_USERS} as erased
+    where exists (select 1 from {ERASED_USERS})
+      and erased.user_digest = encode(sha256(convert_to(removed.user_id, 'UTF8')), 'hex')
     """,
 )
 """Takes erased users out of what was just loaded; costs nothing while nobody was erased."""

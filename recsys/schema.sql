@@ -6,10 +6,11 @@ create schema if not exists serving;
 
 -- Grain: one row per event and landed partition. An event that lands twice in one partition is refused as a
 -- duplicate by etl; one that lands in two partitions is counted once by dbt (event_id is deterministic).
+-- Ids sort by bytes, as in the marts, so that these find their rows by the index.
 create table if not exists raw.interactions (
-    event_id         text not null,
-    user_id          text not null,
-    item_id          text not null,
+    event_id         text collate "C" not null,
+    user_id          text collate "C" not null,
+    item_id          text collate "C" not null,
     rating           double precision,
     occurred_at      timestamptz not null,
     domain           text not null,
@@ -24,6 +25,67 @@ create table if not exists raw.interactions_stream partition of raw.interactions
 create unique index if not exists interactions_stream_event_id on raw.interactions_stream (event_id);
 create table if not exists raw.interactions_files partition of raw.interactions default;
 create index if not exists interactions_user_id on raw.interactions (user_id, occurred_at);
+
+-- An installation from before ids sorted by bytes; dbt puts the view back.
+do $$
+begin
+    if exists (
+        select from information_schema.columns
+        where (table_schema, table_name, column_name) = ('raw', 'interactions', 'user_id') and collation_name is null
+    ) then
+        drop view if exists staging.stg_raw__interactions cascade;
+        alter table raw.interactions
+            alter column event_id type text collate "C",
+            alter column user_id type text collate "C",
+            alter column item_id type text collate "C";
+    end if;
+end
+$$;
+
+-- Grain: one row per event that was taken out of raw.interactions since the marts were last built; an empty event_id
+-- says that there were too many to list, and calls for a full build. Written by triggers, emptied by dbt.
+create table if not exists raw.removed_interactions (
+    event_id    text collate "C",
+    user_id     text collate "C",
+    item_id     text collate "C",
+    occurred_at timestamptz,
+    domain      text,
+    removed_tx  bigint not null default pg_current_xact_id()::text::bigint
+);
+
+create or replace function raw.list_removed_interactions() returns trigger language plpgsql as $$
+begin
+    if tg_op = 'TRUNCATE' then
+        insert into raw.removed_interactions default values;
+    elsif (select count(*) from (select from gone limit 100001) as counted) > 100000 then
+        insert into raw.removed_interactions default values;
+    else
+        insert into raw.removed_interactions (event_id, user_id, item_id, occurred_at, domain)
+        select event_id, user_id, item_id, occurred_at, domain from gone;
+    end if;
+    return null;
+end
+$$;
+
+-- `landed_tx` is the transaction that wrote a row: what a build of the marts has not seen yet is found by it
+-- (dbt/macros/build.sql). Nobody writes the column. Its index has one entry per range of pages, and costs a load nothing.
+-- Looked at first, since the statements would wait for everybody who writes.
+do $$
+begin
+    if not exists (
+        select from information_schema.columns
+        where (table_schema, table_name, column_name) = ('raw', 'interactions', 'landed_tx')
+    ) then
+        alter table raw.interactions
+            add column landed_tx bigint not null default pg_current_xact_id()::text::bigint;
+        create index interactions_landed_tx on raw.interactions using brin (landed_tx) with (pages_per_range = 32);
+        create trigger removed_interactions after delete on raw.interactions
+            referencing old table as gone for each statement execute function raw.list_removed_interactions();
+        create trigger truncated_interactions after truncate on raw.interactions
+            for each statement execute function raw.list_removed_interactions();
+    end if;
+end
+$$;
 
 create table if not exists raw.items (
     item_id          text not null,

@@ -34,6 +34,8 @@ from recsys.settings import HOME, Settings, load_settings
 from recsys.warehouse import connect
 
 KEPT_LINES = 400
+CODE_VARIABLE = "RECSYS_TASK_CODE"
+"""Tells the command the digest of its code: what dbt has built with other code it builds anew."""
 _DECORATION = re.compile(r"\x1b\[[0-9;]*m|^\d\d:\d\d:\d\d\s+")  # colours, and the clock before dbt's lines
 _NAMES_A_CULPRIT = re.compile(r"(\[ERROR\]:|Failure|Error) in (test|model|unit_test|seed|snapshot|hook) ")
 
@@ -107,7 +109,8 @@ def run_task(settings: Settings, task: Task) -> dict[str, Any]:
         return {"task": task.name, "unchanged": True}
 
     started = perf_counter()
-    lines = run_command(task.command, command_environment(settings))
+    environment = {**command_environment(settings), CODE_VARIABLE: receipts.code_fingerprint(*task.code, "recsys")}
+    lines = run_command(task.command, environment)
     seconds = round(perf_counter() - started, 2)
 
     if task.is_online:

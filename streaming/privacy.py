@@ -21,10 +21,13 @@ from recsys.artifacts import (
     FCT_IMPRESSIONS,
     FCT_INTERACTIONS,
     FEAT_USER_ACTIVITY,
+    INTERACTIONS_CHANGED,
     PRECOMPUTED_LISTS,
     RAW_IMPRESSIONS,
     RAW_INTERACTIONS,
     RAW_USERS,
+    REMOVED_INTERACTIONS,
+    USERS_ACTIVE,
 )
 from recsys.columns import DOMAINS, REQUEST_ID, USER_ID
 from recsys.erasure import digest
@@ -34,7 +37,7 @@ from streaming.land import user_state_lock
 
 TABLES = (
     RAW_INTERACTIONS, RAW_IMPRESSIONS, RAW_USERS, FCT_INTERACTIONS, FCT_IMPRESSIONS, DIM_USERS, FEAT_USER_ACTIVITY,
-    PRECOMPUTED_LISTS,
+    INTERACTIONS_CHANGED, USERS_ACTIVE, PRECOMPUTED_LISTS,
 )  # fmt: skip
 """Every table with a row a user; of the marts those that were built already."""
 
@@ -77,6 +80,9 @@ def erase(settings: Settings, user_id: str, instant: datetime) -> dict[str, int]
             for _, name in _present(connection):
                 query = sql.SQL("delete from {} where {} = %s").format(name, sql.Identifier(USER_ID))
                 deleted += connection.execute(query, (user_id,)).rowcount
+            # The next build still has to learn on which items and days something is gone, not whose it was.
+            nameless = f"update {REMOVED_INTERACTIONS} set {USER_ID} = null where {USER_ID} = %s"
+            connection.execute(nameless, (user_id,))
     return {"rows": deleted, "keys": keys}
 
 

@@ -1,3 +1,4 @@
+-- depends_on: {{ ref('fct_interactions') }} {{ ref('int_items_daily') }}
 -- Each feature row of a fixed sample equals what the events strictly before its instant give when counted
 -- one by one; so no row covers an event at or after its event_timestamp, and none misses one before it.
 with
@@ -5,14 +6,34 @@ with
 features as (
 
     select * from {{ ref('feat_item_popularity') }}
+    where {{ if_changed('item_id') }}
     order by hashtextextended(item_id, extract(epoch from event_timestamp)::bigint), item_id, event_timestamp
-    limit 500
+    limit {% if should_full_refresh() %}500{% else %}100{% endif %}
 
 ),
 
-interactions as (
+-- An incremental build recounts the days that it has counted already: one event at a time would be a scan of all.
+days as (
 
-    select * from {{ ref('fct_interactions') }}
+    {% if should_full_refresh() %}
+        select
+            item_id,
+            occurred_at,
+            1 as interactions,
+            rating as rating_sum,
+            (rating is not null)::integer as rating_count
+
+        from {{ ref('fct_interactions') }}
+    {% else %}
+        select
+            item_id,
+            {{ utc_midnight('active_date') }} as occurred_at,
+            interactions,
+            rating_sum,
+            rating_count
+
+        from {{ ref('int_items_daily') }}
+    {% endif %}
     where item_id in (select item_id from features)
 
 ),
@@ -22,17 +43,17 @@ counted as (
     select
         features.item_id,
         features.event_timestamp,
-        count(interactions.event_id) as interactions_total,
-        count(interactions.event_id) filter (
-            where interactions.occurred_at >= features.event_timestamp - interval '90 days'
+        coalesce(sum(days.interactions), 0) as interactions_total,
+        coalesce(
+            sum(days.interactions) filter (where days.occurred_at >= features.event_timestamp - interval '90 days'), 0
         ) as interactions_90d,
-        avg(interactions.rating) as mean_rating
+        sum(days.rating_sum) / nullif(sum(days.rating_count), 0) as mean_rating
 
     from features
-    left join interactions
+    left join days
         on
-            features.item_id = interactions.item_id
-            and interactions.occurred_at < features.event_timestamp
+            features.item_id = days.item_id
+            and days.occurred_at < features.event_timestamp
     group by features.item_id, features.event_timestamp
 
 )

@@ -5,8 +5,9 @@ with
 features as (
 
     select * from {{ ref('feat_user_activity') }}
+    where {{ if_changed('user_id') }}
     order by hashtextextended(user_id, extract(epoch from event_timestamp)::bigint), user_id, event_timestamp
-    limit 500
+    limit {% if should_full_refresh() %}500{% else %}100{% endif %}
 
 ),
 

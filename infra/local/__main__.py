@@ -35,6 +35,13 @@ def main() -> Mapping[str, Any]:
 
         return smoke(settings)
 
+    if arguments.command == "warehouse-docs":
+        from infra.local import warehouse_docs
+
+        print(f"The warehouse's pages, until you press Ctrl-C: http://127.0.0.1:{arguments.port}", flush=True)
+        warehouse_docs.serve(settings, arguments.port)
+        return {"served": arguments.port}
+
     from infra.local import platform
 
     today = datetime.now(UTC).date()
@@ -77,6 +84,8 @@ def _parse() -> Namespace:
     back.add_argument("--why", default="", help="for the audit")
     traced = commands.add_parser("lineage", help="back to the raw partitions, and forward again")
     traced.add_argument("id", help="a request id, a model version, a data cut, or a raw partition")
+    pages = commands.add_parser("warehouse-docs", help="write dbt's docs and serve them on loopback")
+    pages.add_argument("--port", type=int, default=8089)
     commands.add_parser("smoke", help="ask the live API and check its answers")
     return parser.parse_args()
 

@@ -24,6 +24,7 @@ POSTGRES_OPTIONS = {
     "work_mem": "64MB",
     "maintenance_work_mem": "256MB",
     "max_wal_size": "4GB",
+    "random_page_cost": "1.1",  # of a disk without moving parts: else a few users cost a scan of all events
     "log_min_messages": "warning",
 }
 

@@ -3,6 +3,7 @@
 The tests stand in the order of one story, each on the warehouse that the one before left.
 """
 
+import json
 import signal
 import subprocess
 from dataclasses import replace
@@ -12,8 +13,9 @@ import pytest
 import tenacity
 
 from expectations.__main__ import judge_door
+from infra.local import warehouse_docs
 from recsys import receipts
-from recsys.errors import RecsysError
+from recsys.errors import CheckFailed, RecsysError
 from recsys.settings import HOME, Settings
 from recsys.task import command_environment, run_task, wanted_fingerprint
 from recsys.warehouse import connect
@@ -139,6 +141,16 @@ def test_what_people_look_at_is_countable_by_hand(built):
     assert effect == [(1, 0, 2, pytest.approx(2 / 3))] * 3
 
 
+def test_the_pages_of_the_warehouse_show_every_table_and_who_reads_it(built):
+    folder = warehouse_docs.write(built)
+    catalogue = json.loads((folder / "catalog.json").read_text())["nodes"]
+    assert {f"model.recsys.{mart}" for mart in MARTS} <= set(catalogue)
+    assert (folder / "index.html").is_file()
+    assert {name.split(".")[-1] for name in json.loads((folder / "manifest.json").read_text())["exposures"]} == {
+        "executive_dashboard", "feature_services", "recommender", "experiment_readings",
+    }  # fmt: skip
+
+
 @pytest.mark.usefixtures("great_expectations")
 def test_the_doors_of_marts_and_features_let_it_through(built):
     marts = judge_door(built, "marts", INTERVAL)
@@ -155,6 +167,31 @@ def test_the_doors_of_marts_and_features_let_it_through(built):
     assert verdicts["marts.half_on_available_items books,movies:fct_interactions.is_available"] == "pass"
     assert verdicts["marts.all_on_available_items books,movies:fct_interactions.is_available"] == "warn"
     assert len(verdicts) == marts["checks"] + features["checks"]
+
+
+@pytest.mark.usefixtures("great_expectations")
+@pytest.mark.parametrize(
+    ("door", "broken", "mended", "check"),
+    [
+        ("marts", "update marts.fct_interactions set rating = 9 where event_id = 'e1'",
+         "update marts.fct_interactions set rating = 4 where event_id = 'e1'", "rating_in_scale"),
+        ("features", "update marts.feat_user_activity set user_interactions_30d = 9 where user_id = 'u:ann'",
+         "update marts.feat_user_activity set user_interactions_30d = 2 - user_interactions_total % 2"
+         " where user_id = 'u:ann'", "total_covers_30_days"),
+    ],
+)  # fmt: skip
+def test_a_broken_row_stops_the_door_and_leaves_no_receipt(built, door, broken, mended, check):
+    task = f"expectations.{door}"
+    with connect(built) as connection:
+        connection.execute(broken)
+        connection.execute("delete from monitoring.receipts where task = %s", (task,))
+    pages = built.var_dir / "expectations" / door / "index.html"
+    with pytest.raises(CheckFailed, match=rf"{door}\.{check} .*{pages}"):
+        judge_door(built, door, INTERVAL)
+    assert pages.is_file()
+    assert rows(built, f"select from monitoring.receipts where task = '{task}'") == []
+    with connect(built) as connection:
+        connection.execute(mended)
 
 
 def test_unchanged_inputs_are_not_built_again(built):
@@ -197,6 +234,7 @@ def test_a_late_event_moves_the_rows_after_it_and_none_before(built):
         insert(connection, "raw.interactions", [LATE_CLICK])
     assert run_task(built, DBT_BUILD)["unchanged"] is False
 
+    assert rows(built, "select state, is_full from intermediate.builds") == [("complete", False)]
     assert rows(built, "select * from marts.feat_user_activity where user_id = 'u:bob' order by 2") == [
         ("u:bob", instant(2, 11), 1, 1, 1, None),
         ("u:bob", instant(2, 16), 2, 2, 2, None),

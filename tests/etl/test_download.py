@@ -157,6 +157,20 @@ def test_a_source_that_is_not_on_the_web_says_what_to_put_where(tmp_path):
         download.download("movielens", ["ml-9m"], tmp_path, httpx.Client(), Console(file=io.StringIO()))
 
 
+@pytest.mark.parametrize("source", sorted(catalogue.PROVIDERS))
+def test_every_source_says_what_to_put_where_without_a_network(source, tmp_path):
+    def unreachable(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("no route to the site", request=request)
+
+    said = io.StringIO()
+    client = httpx.Client(transport=httpx.MockTransport(unreachable))
+    with pytest.raises((RecsysError, ServiceUnavailable)) as stopped:
+        download.download(source, [], tmp_path, client, Console(file=said, width=500), tenacity.wait_none())
+    assert f"{catalogue.PROVIDERS[source].by_hand}: {tmp_path.resolve()}" in str(stopped.value)
+    assert catalogue.PROVIDERS[source].licence in said.getvalue()
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
 def test_every_release_of_every_provider_is_named_once():
     assert set(catalogue.PROVIDERS) == {"movielens", "amazon", "goodreads", "goodbooks", "reddit"}
     for source, provider in catalogue.PROVIDERS.items():

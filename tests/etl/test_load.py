@@ -48,7 +48,8 @@ def test_every_column_arrives_as_it_was_landed(settings):
     for table in TABLES:
         landed = in_lake(settings, table)
         assert landed
-        assert sorted(rows(settings, f"select * from raw.{table}"), key=repr) == sorted(landed, key=repr)
+        found = [row[: len(landed[0])] for row in rows(settings, f"select * from raw.{table}")]
+        assert sorted(found, key=repr) == sorted(landed, key=repr)
 
 
 def test_loading_replaces_the_partition_and_nothing_else(settings):

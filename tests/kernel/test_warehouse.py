@@ -61,3 +61,27 @@ def test_an_outcome_of_the_same_check_is_replaced(settings):
 def test_a_verdict_is_one_of_three(settings):
     with pytest.raises(psycopg.errors.CheckViolation), connect(settings) as connection:
         write_outcomes(connection, [Outcome("s", date(2020, 1, 1), "c", 1, 1, "maybe")])  # type: ignore[arg-type]
+
+
+def test_an_installation_from_before_incremental_builds_is_brought_up_and_keeps_its_rows(settings):
+    with connect(settings) as connection:
+        connection.execute("drop table raw.interactions cascade")
+        connection.execute(
+            """
+            create table raw.interactions (event_id text not null, user_id text not null, item_id text not null,
+                rating double precision, occurred_at timestamptz not null, domain text not null,
+                event_type text not null, context text not null default '{}', source text not null,
+                landed_partition text not null) partition by list (source);
+            create table raw.interactions_files partition of raw.interactions default;
+            create schema staging;
+            create view staging.stg_raw__interactions as select user_id collate "C" as user_id from raw.interactions;
+            insert into raw.interactions
+            values ('e', 'u', 'i', null, '2020-01-01', 'movies', 'view', '{}', 'films', 'history')
+            """
+        )
+    apply_schema(settings)
+    apply_schema(settings)
+    with connect(settings) as connection:
+        assert connection.execute("select event_id, landed_tx > 0 from raw.interactions").fetchall() == [("e", True)]
+        connection.execute("delete from raw.interactions")
+        assert connection.execute("select event_id, user_id from raw.removed_interactions").fetchall() == [("e", "u")]

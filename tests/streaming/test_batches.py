@@ -107,7 +107,7 @@ def rows(settings: Settings, table: str = "raw.interactions_stream") -> list[tup
 def test_a_batch_has_the_effects_counted_by_hand(settings, batches, push):
     batches.handle([*map(message, ANN + BOB), shown(SHOWN)])
 
-    assert rows(settings)[1] == (
+    assert rows(settings)[1][:10] == (
         "a2", "ann", "m:beta", 2.0, instant(2, 10, 23, 59, 59, 999_000), "movies", "rate", "{}", "stream", "2020-02-10",
     )  # fmt: skip
     assert [row[0] for row in rows(settings)] == ["a1", "a2", "a3", "b1"]

@@ -9,6 +9,7 @@ import redis
 
 from etl.load import replace_partition, transaction
 from recsys import user_state
+from recsys.artifacts import REMOVED_INTERACTIONS
 from recsys.settings import Settings
 from recsys.warehouse import connect
 from streaming.consumer import Batches
@@ -46,7 +47,7 @@ def batches(settings):
 def traces(settings: Settings, user_id: str) -> dict[str, int]:
     """Return how often the user's id stands in each raw table, and in the whole online store."""
     with connect(settings) as connection, redis.Redis.from_url(settings.redis_url, decode_responses=True) as store:
-        tables = [table for table in TABLES if table.startswith("raw.")]
+        tables = [*(table for table in TABLES if table.startswith("raw.")), REMOVED_INTERACTIONS]
         query = "select count(*) from {} where user_id = %s"
         found = {table: connection.execute(query.format(table), (user_id,)).fetchone()[0] for table in tables}
         return found | {"keys": sum(user_id in key.split(":") for key in store.scan_iter())}

@@ -12,9 +12,9 @@ items_deduplicated as (
     select distinct on (item_id) * from items
     where domain in {{ domains() }}
     order by
-        item_id,
+        item_id asc,
         landed_partition desc,
-        source
+        source asc
 
 )
 

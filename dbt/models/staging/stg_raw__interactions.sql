@@ -16,6 +16,7 @@ select
     context,
     occurred_at,
     source,
-    landed_partition
+    landed_partition,
+    landed_tx
 
 from interactions

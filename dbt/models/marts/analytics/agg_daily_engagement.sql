@@ -1,48 +1,51 @@
+{{ config(indexes=[{'columns': ['activity_date', 'domain'], 'unique': true}]) }}
+
 with
 
-interactions as (
+days as (
 
-    select * from {{ ref('fct_interactions') }}
+    select * from {{ ref('int_domains_daily') }}
 
 ),
 
 users as (
 
-    select * from {{ ref('dim_users') }}
+    select * from {{ ref('int_users_active') }}
 
 ),
 
-activity_per_user as (
+first_days as (
 
     select
-        occurred_date as activity_date,
         domain,
-        user_id,
-        count(*) as interactions,
-        sum(rating) as rating_sum,
-        count(rating) as rating_count
+        {{ utc_date('first_interaction_at') }} as first_date,
+        {{ utc_date('min(first_interaction_at) over (partition by user_id)') }} as first_date_anywhere
 
-    from interactions
-    group by occurred_date, domain, user_id
+    from users
 
 ),
 
-engagement as (
+-- On the day of a user's very first event, the domains in which the user is active are those where it is the first too.
+new_users_per_day as (
 
     select
-        activity_per_user.activity_date,
-        activity_per_user.domain,
-        sum(activity_per_user.interactions)::bigint as interactions,
-        count(*) as active_users,
-        count(*) filter (
-            where {{ utc_date('users.first_interaction_at') }} = activity_per_user.activity_date
-        ) as new_users,
-        sum(activity_per_user.rating_sum) / nullif(sum(activity_per_user.rating_count), 0) as mean_rating
+        domain,
+        first_date as activity_date,
+        count(*) as new_users
 
-    from activity_per_user
-    inner join users using (user_id)
-    group by activity_per_user.activity_date, activity_per_user.domain
+    from first_days
+    where first_date = first_date_anywhere
+    group by domain, first_date
 
 )
 
-select * from engagement
+select
+    days.activity_date,
+    days.domain,
+    days.interactions,
+    days.active_users,
+    coalesce(new_users_per_day.new_users, 0) as new_users,
+    days.rating_sum / nullif(days.rating_count, 0) as mean_rating
+
+from days
+left join new_users_per_day using (activity_date, domain)

@@ -1,3 +1,5 @@
+{{ config(indexes=[{'columns': ['shown_date', 'domain', 'variant', 'model_version', 'rung'], 'unique': true}]) }}
+
 with
 
 impressions as (

@@ -2,9 +2,9 @@
 
 with
 
-interactions as (
+days as (
 
-    select * from {{ ref('fct_interactions') }}
+    select * from {{ ref('int_items_daily') }}
 
 ),
 
@@ -19,9 +19,9 @@ active_items as (
     select
         item_id,
         min(domain) as domain,
-        count(*) as interaction_count
+        sum(interactions) as interaction_count
 
-    from interactions
+    from days
     group by item_id
 
 ),

@@ -2,9 +2,9 @@
 
 with
 
-interactions as (
+activity_per_domain as (
 
-    select * from {{ ref('fct_interactions') }}
+    select * from {{ ref('int_users_active') }}
 
 ),
 
@@ -14,28 +14,14 @@ described_users as (
 
 ),
 
-activity_per_domain as (
-
-    select
-        user_id,
-        domain,
-        min(occurred_at) as first_interaction_at,
-        max(occurred_at) as last_interaction_at,
-        count(*) as interaction_count
-
-    from interactions
-    group by user_id, domain
-
-),
-
 active_users as (
 
     select
         user_id,
-        array_agg(domain) as domains,
+        array_agg(domain order by domain) as domains,
         min(first_interaction_at) as first_interaction_at,
         max(last_interaction_at) as last_interaction_at,
-        sum(interaction_count)::bigint as interaction_count
+        sum(interactions)::bigint as interaction_count
 
     from activity_per_domain
     group by user_id

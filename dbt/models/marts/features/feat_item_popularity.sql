@@ -1,24 +1,30 @@
-{{ config(indexes=[{'columns': ['item_id', 'event_timestamp'], 'unique': true}]) }}
+{{
+    config(
+        materialized='incremental',
+        incremental_strategy='replace',
+        on_schema_change='fail',
+        incremental_predicates=[
+            "item_id in (select item_id from intermediate.int_interactions_changed)",
+            "event_timestamp >= (select as_of::timestamp at time zone 'UTC' from intermediate.builds where state = 'complete')"
+        ],
+        indexes=[{'columns': ['item_id', 'event_timestamp'], 'unique': true}]
+    )
+}}
 
 with
 
-interactions as (
+changed as not materialized (
 
-    select * from {{ ref('fct_interactions') }}
+    select * from {{ ref('int_interactions_changed') }}
 
 ),
 
 activity_per_day as (
 
-    select
-        item_id,
-        occurred_date as active_date,
-        count(*)::integer as interactions,
-        sum(rating) as rating_sum,
-        count(rating)::integer as rating_count
-
-    from interactions
-    group by item_id, occurred_date
+    select * from {{ ref('int_items_daily') }}
+    {% if is_incremental() %}
+        where item_id in (select item_id from changed)
+    {% endif %}
 
 ),
 
@@ -117,14 +123,107 @@ running_totals as (
             range between 90 preceding and 1 preceding
         )
 
+),
+
+popularity as (
+
+    select
+        item_id,
+        {{ utc_midnight('calendar_date') }} as event_timestamp,
+        interactions_total as item_interactions_total,
+        coalesce(interactions_90d, 0) as item_interactions_90d,
+        rating_sum / nullif(rating_count, 0) as item_mean_rating
+
+    from running_totals
+    where is_snapshot
+
 )
 
-select
-    item_id,
-    {{ utc_midnight('calendar_date') }} as event_timestamp,
-    interactions_total as item_interactions_total,
-    coalesce(interactions_90d, 0) as item_interactions_90d,
-    rating_sum / nullif(rating_count, 0) as item_mean_rating
+{% if is_incremental() %}
+    ,
 
-from running_totals
-where is_snapshot
+    -- The others: what is known of them has not changed, but two midnights may have come: the end of their latest
+    -- month, if that was not over in the last build, and `as_of`.
+    others as (
+
+        select
+            item_id,
+            event_timestamp as stated_at,
+            item_interactions_total,
+            item_mean_rating
+
+        from {{ this }}
+        where
+            event_timestamp = {{ utc_midnight(previous_as_of()) }}
+            and item_id not in (select item_id from changed)
+
+    ),
+
+    month_ends_to_come as (
+
+        select
+            item_id,
+            (date_trunc('month', max(active_date)::timestamp) + interval '1 month')::date as snapshot_date
+
+        from {{ ref('int_items_daily') }}
+        where active_date >= {{ previous_as_of() }} - 31
+        group by item_id
+
+    ),
+
+    snapshots_to_come as (
+
+        select
+            item_id,
+            snapshot_date
+
+        from month_ends_to_come
+        where snapshot_date between {{ previous_as_of() }} and {{ utc_date(as_of()) }}
+
+        union
+
+        select
+            item_id,
+            {{ utc_date(as_of()) }} as snapshot_date
+
+        from others
+
+    ),
+
+    recent_days as (
+
+        select * from {{ ref('int_items_daily') }}
+        where active_date >= {{ previous_as_of() }} - 90
+
+    ),
+
+    others_stated as (
+
+        select
+            others.item_id,
+            {{ utc_midnight('snapshots_to_come.snapshot_date') }} as event_timestamp,
+            others.item_interactions_total,
+            coalesce(sum(recent_days.interactions), 0) as item_interactions_90d,
+            others.item_mean_rating
+
+        from others
+        inner join snapshots_to_come using (item_id)
+        left join recent_days
+            on
+                others.item_id = recent_days.item_id
+                and recent_days.active_date >= snapshots_to_come.snapshot_date - 90
+                and recent_days.active_date < snapshots_to_come.snapshot_date
+        group by
+            others.item_id,
+            snapshots_to_come.snapshot_date,
+            others.item_interactions_total,
+            others.item_mean_rating
+
+    )
+{% endif %}
+
+select * from popularity
+{% if is_incremental() %}
+    union all
+    select * from others_stated
+{% endif %}

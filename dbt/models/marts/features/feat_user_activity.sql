@@ -1,11 +1,28 @@
-{{ config(indexes=[{'columns': ['user_id', 'event_timestamp'], 'unique': true}]) }}
+{{
+    config(
+        materialized='incremental',
+        incremental_strategy='replace',
+        on_schema_change='fail',
+        incremental_predicates=["user_id in (select user_id from intermediate.int_interactions_changed)"],
+        indexes=[{'columns': ['user_id', 'event_timestamp'], 'unique': true}]
+    )
+}}
 
 with
+
+changed as not materialized (
+
+    select * from {{ ref('int_interactions_changed') }}
+
+),
 
 -- Read twice; not materialized, so that each step reads only the columns that it needs.
 interactions as not materialized (
 
     select * from {{ ref('fct_interactions') }}
+    {% if is_incremental() %}
+        where user_id in (select user_id from changed)
+    {% endif %}
 
 ),
 

@@ -95,16 +95,40 @@ click_through as (
 
 headlines as (
 
-    select domain, latest_date, 'interactions' as headline, interactions as value, interactions_before as value_before
+    select
+        domain,
+        latest_date,
+        'interactions' as headline,
+        interactions as value,
+        interactions_before as value_before
+
     from engagement
     union all
-    select domain, latest_date, 'active_users', active_users, active_users_before
+    select
+        domain,
+        latest_date,
+        'active_users' as headline,
+        active_users as value,
+        active_users_before as value_before
+
     from engagement
     union all
-    select domain, latest_date, 'new_users', new_users, new_users_before
+    select
+        domain,
+        latest_date,
+        'new_users' as headline,
+        new_users as value,
+        new_users_before as value_before
+
     from engagement
     union all
-    select domain, latest_date, 'click_through_rate', click_through_rate, click_through_rate_before
+    select
+        domain,
+        latest_date,
+        'click_through_rate' as headline,
+        click_through_rate as value,
+        click_through_rate_before as value_before
+
     from click_through
 
 )
