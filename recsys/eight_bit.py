@@ -1,8 +1,8 @@
 """The best items of a large catalogue, exactly, by a first look in eight bits.
 
-A product of a user with 62 000 × 64 vectors reads 16 MB; in eight bits it reads 4 MB, and the processor multiplies them
-four at a time. What rounding can do to a score is bounded (Cauchy–Schwarz on the two remainders), so every item that may
-be among the best k is known, and only those, some hundreds, are scored in full. ONNX Runtime does the product.
+A product of a user with 62 000 × 64 vectors reads 16 MB; in eight bits it reads 4 MB. What rounding can do to a score
+is bounded (Cauchy–Schwarz on the two remainders), so every item that may be among the best k is known, and only those are
+scored in full. ONNX Runtime does the product.
 
 Shapes: B users, I items, D embedding size, C candidates.
 """
@@ -13,11 +13,11 @@ from collections.abc import Iterator
 import numpy as np
 
 PRODUCT = b64decode(
-    "CAk6eQopCgV1c2VycwoFaXRlbXMKBHplcm8SBHN1bXMiDU1hdE11bEludGVnZXISB3Byb2R1Y3RaGQoFdXNlcnMSEAoOCAISCgoDEgFCCgMSAU"
-    "RaDgoEemVybxIGCgQIAhIAYhgKBHN1bXMSEAoOCAYSCgoDEgFCCgMSAUlCBAoAEBE="
+    "CAk6eQopCgV1c2VycwoFaXRlbXMKBHplcm8SBHN1bXMiDU1hdE11bEludGVnZXISB3Byb2R1Y3RaGQoFdXNlcnMSEAoOCAISCgoD"
+    "EgFCCgMSAURaDgoEemVybxIGCgQIAhIAYhgKBHN1bXMSEAoOCAYSCgoDEgFCCgMSAUlCBAoAEBE="
 )
-"""An ONNX model of one node, `sums (B, I) int32 = (users (B, D) uint8 - zero) · items (D, I) int8`, without its items; a
-test makes it anew with the library that serving goes without."""
+"""An ONNX model of one node, `sums (B, I) int32 = (users (B, D) uint8 - zero) · items (D, I) int8`, without its items;
+a test makes it anew with the library that serving goes without."""
 
 ZERO = 128
 _ZERO = np.array(ZERO, np.uint8)
@@ -26,14 +26,14 @@ FLOAT_SLACK = 1e-5
 """Share of the largest possible score that float32 sums may be off by, above the bound."""
 
 MANY = 0.1
-"""Share of the catalogue beyond which the candidates are not worth picking out: the caller scores everything."""
+"""Share of the catalogue beyond which candidates are not worth picking out: the caller scores everything."""
 
 
 class EightBit:
     """Item vectors in eight bits beside the full ones. Immutable; one thread a call."""
 
     def __init__(self, vectors: np.ndarray, bias: np.ndarray | None):
-        """Prepare vectors (I, D), row by row in memory: a candidate is one read; and the items' biases (I,), if there are any."""
+        """Prepare vectors (I, D), row by row in memory: a candidate is one read; and the items' biases (I,)."""
         import onnxruntime  # an image that serves small catalogues goes without
 
         self._rows, self._bias = vectors, bias

@@ -18,7 +18,7 @@ GROUP_SIZE = 32
 GIVES_SCORES = ("linear", "scorer")
 BY_PRODUCT = ("ials", "mean", "onnx")
 LARGE_CATALOGUE = 16_384
-"""Items from which on the first look at a score is in eight bits; below, ONNX Runtime's 40 MB are not worth it."""
+"""Items from which on the first look at a score is in eight bits; below, ONNX Runtime's memory is not worth it."""
 BLOCK_PAIRS = 1_000_000
 """Pairs of user and item that a `scorer` sees at once: it may hold layers of some dozen numbers a pair."""
 
