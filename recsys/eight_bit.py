@@ -1,8 +1,8 @@
 """The best items of a large catalogue, exactly, by a first look in eight bits.
 
 A product of a user with 62 000 × 64 vectors reads 16 MB; in eight bits it reads 4 MB. What rounding can do to a score
-is bounded (Cauchy–Schwarz on the two remainders), so every item that may be among the best k is known, and only those are
-scored in full. ONNX Runtime does the product.
+is bounded (Cauchy–Schwarz on the two remainders), so every item that may be among the best k is known, and only those
+are scored in full. ONNX Runtime does the product.
 
 Shapes: B users, I items, D embedding size, C candidates.
 """
