@@ -10,11 +10,15 @@ import numpy as np
 
 from recsys import bundle
 from recsys.bundle import Manifest, SparseRows
+from recsys.eight_bit import MANY, EightBit
 from recsys.errors import UnusableInput
 
 GROUP_SIZE = 32
 """Items whose maximum is taken together when the best of a row are looked for."""
 GIVES_SCORES = ("linear", "scorer")
+BY_PRODUCT = ("ials", "mean", "onnx")
+LARGE_CATALOGUE = 16_384
+"""Items from which on the first look at a score is in eight bits; below, ONNX Runtime's memory is not worth it."""
 BLOCK_PAIRS = 1_000_000
 """Pairs of user and item that a `scorer` sees at once: it may hold layers of some dozen numbers a pair."""
 
@@ -37,13 +41,19 @@ class Retriever:
         arrays = bundle.read_arrays(folder)
         self.popularity = arrays[bundle.POPULARITY]  # (I,)
         self.item_vectors: np.ndarray | SparseRows | None = None
-        if "item_vectors" in arrays:  # column by column: scoring a few users together is then several times faster
+        self._eight_bit: EightBit | None = None
+        if "item_vectors" in arrays and self.n_items < LARGE_CATALOGUE:
+            # column by column: scoring a few users together is then several times faster
             self.item_vectors = np.asfortranarray(arrays["item_vectors"])  # (I, D)
+        elif "item_vectors" in arrays:
+            self.item_vectors = arrays["item_vectors"]
         self.item_bias = arrays.get("item_bias")  # (I,)
         self.gram = arrays.get("gram")  # (D, D)
         self.index = {item_id: i for i, item_id in enumerate(self.catalogue.item_id)}
         if self.manifest.kind == "linear":
             self.item_vectors = _item_weights(folder, arrays, len(self.index))  # (I, I): an item's row is its vector
+        if self.manifest.kind in BY_PRODUCT and self.n_items >= LARGE_CATALOGUE:
+            self._eight_bit = EightBit(self.item_vectors, self.item_bias)
         self._session = (
             _onnx_session(folder / bundle.ENCODER, threads) if self.manifest.kind in bundle.WITH_ENCODER else None
         )
@@ -54,7 +64,7 @@ class Retriever:
 
     def indices(self, item_ids: Sequence[str]) -> np.ndarray:
         """Return the indices of the known ones among these items, in their order. int64, at most len(item_ids)."""
-        return np.array([self.index[item] for item in item_ids if item in self.index], dtype=np.int64)
+        return np.array([place for place in map(self.index.get, item_ids) if place is not None], dtype=np.int64)
 
     def encode(self, histories: Sequence[np.ndarray], user_features: np.ndarray | None = None) -> np.ndarray:
         """Return the users' vectors; for kinds `linear` and `scorer` the items' scores before the bias. (B, D)
@@ -96,6 +106,43 @@ class Retriever:
         scores = np.tile(self.popularity, (len(histories), 1))  # (B, I)
         scores[known] = scored
         return scores
+
+    def best(
+        self,
+        histories: Sequence[np.ndarray],
+        user_features: np.ndarray | None,
+        lengths: Sequence[int],
+        left_out: Sequence[Sequence[np.ndarray | slice]],
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return each user's best items and their scores: at most as many as `lengths` says, best first, ties by item.
+
+        The same lists as sorting `score` gives, sooner where the catalogue is large.
+
+        Args:
+            left_out: indices (or slices) of the items that a user is not shown.
+        """
+        known = [row for row, history in enumerate(histories) if len(history)]
+        if self._eight_bit is None or not known:
+            scores = self.score(histories, user_features)  # (B, I)
+            return [_best_of(row, k, out) for row, k, out in zip(scores, lengths, left_out, strict=True)]
+        found: list[tuple[np.ndarray, np.ndarray]] = [(_NONE, _NONE)] * len(histories)
+        users = self.encode([histories[row] for row in known], None if user_features is None else user_features[known])
+        for row, user, (scores, off) in zip(known, users, self._eight_bit.looks(users), strict=True):
+            for items in left_out[row]:
+                scores[items] = -np.inf
+            reached = max(_at_most_the_kth(scores, lengths[row]) - 2 * off, _LOWEST)
+            candidates = np.flatnonzero(scores >= reached)
+            if len(candidates) <= MANY * self.n_items:
+                exact = self._eight_bit.exact(user, candidates)
+                order = np.lexsort((candidates, -exact))[: lengths[row]]
+                found[row] = candidates[order], exact[order]
+            else:
+                full = user @ self.item_vectors.T
+                full = full if self.item_bias is None else full + self.item_bias
+                found[row] = _best_of(full, lengths[row], left_out[row])
+        for row in set(range(len(histories))).difference(known):
+            found[row] = _best_of(self.popularity.copy(), lengths[row], left_out[row])
+        return found
 
     def recommend(
         self,
@@ -182,6 +229,18 @@ def _item_weights(folder: Path, arrays: dict[str, np.ndarray], n_items: int) -> 
         return SparseRows(arrays, n_items)
     except (KeyError, ValueError) as error:
         raise UnusableInput("model bundle", folder, f"Its weights cannot be read ({error}); train it again") from error
+
+
+_LOWEST, _NONE = np.finfo(np.float32).min, np.empty(0, np.int64)
+
+
+def _best_of(scores: np.ndarray, k: int, left_out: Sequence[np.ndarray | slice]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the k best of a row (I,), which is written to, without what is left out."""
+    for items in left_out:
+        scores[items] = -np.inf
+    best, values = top_k(scores[None], k)
+    shown = best[0] >= 0
+    return best[0, shown], values[0, shown]
 
 
 def by_latest_event(history: np.ndarray) -> np.ndarray:

@@ -1,17 +1,16 @@
 """The online store as an answer sees it: one round trip at a time, a short wait, and a breaker before both."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from recsys.errors import ServiceUnavailable
 from serving.breaker import CircuitBreaker
 from serving.metrics import REDIS, Metrics
+from serving.wire import Address, Commands, Reply, Wire, raise_first
 
 Result = TypeVar("Result")
 
@@ -20,31 +19,35 @@ CONNECT_SECONDS, ANSWER_SECONDS = 0.1, 0.1
 
 
 class OnlineStore:
-    """Redis or Valkey behind a breaker, shared by all that reads it while somebody waits."""
+    """Redis or Valkey behind a breaker, shared by all that reads it while somebody waits. For use in one event loop."""
 
     def __init__(self, url: str, metrics: Metrics, breaker: CircuitBreaker):
-        self._client = Redis.from_url(
-            url,
-            decode_responses=True,
-            socket_connect_timeout=CONNECT_SECONDS,
-            socket_timeout=ANSWER_SECONDS,
-            # once more at once where a pooled connection was cut; a time-out is not waited for twice
-            retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
-        )
-        self._breaker, self._metrics = breaker, metrics
+        """Prepare a store that need not be up.
 
-    async def ask(self, queue: Callable[[Any], None], decode: Callable[[list[Any]], Result]) -> Result:
-        """Return what `decode` makes of the replies to the commands that `queue` puts on a pipeline: one round trip.
+        Raises:
+            UnusableInput: the address says what is not understood.
+        """
+        self._address, self._breaker, self._metrics = Address(url), breaker, metrics
+        self._wire: Wire | None = None
+        self._connecting: asyncio.Task[Wire] | None = None
+
+    async def ask(self, queue: Callable[[Commands], None], decode: Callable[[list[Any]], Result]) -> Result:
+        """Return what `decode` makes of the replies to the commands that `queue` puts together: one round trip.
 
         Raises:
             ServiceUnavailable: no reply in time, a value that is none of ours, or the store failed lately.
         """
         if not self._breaker.allows():
             raise _unavailable("left alone after repeated failures")
+        commands = Commands()
+        queue(commands)
         try:
-            async with self._client.pipeline(transaction=False) as pipeline:
-                queue(pipeline)
-                decoded = decode(await pipeline.execute())
+            replies = await self._replies(commands)
+            raise_first(replies)
+            decoded = decode([
+                reply if made_of is None else made_of(reply)
+                for reply, made_of in zip(replies, commands.made_of, strict=True)
+            ])  # fmt: skip
         except (RedisError, OSError, ValueError) as error:  # ValueError: a value that is none of ours
             self._breaker.failed()
             self._metrics.dependency_errors.labels(REDIS).inc()
@@ -52,8 +55,46 @@ class OnlineStore:
         self._breaker.succeeded()
         return decoded
 
+    async def _replies(self, commands: Commands) -> list[Reply]:
+        try:
+            return await self._once(commands)
+        except (
+            RedisConnectionError
+        ):  # once more at once where the connection was cut; a time-out is not waited for twice
+            return await self._once(commands)
+
+    async def _once(self, commands: Commands) -> list[Reply]:
+        wire = self._wire
+        if wire is None or wire.is_cut:
+            wire = await self._connected()
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return await wire.ask(commands.packed)
+        except TimeoutError:
+            wire.cut("no reply in time")
+            raise
+
+    async def _connected(self) -> Wire:
+        """Return the connection; however many ask for it, it is made once."""
+        if self._connecting is None:
+            self._connecting = asyncio.create_task(self._connect())
+            self._connecting.add_done_callback(self._took)
+        return await asyncio.shield(self._connecting)
+
+    async def _connect(self) -> Wire:
+        async with asyncio.timeout(CONNECT_SECONDS):  # a store that takes connections and never answers is away too
+            return await self._address.connect()
+
+    def _took(self, made: asyncio.Task[Wire]) -> None:
+        self._connecting = None
+        if not made.cancelled() and made.exception() is None:
+            self._wire = made.result()
+
     async def close(self) -> None:
-        await self._client.aclose()
+        if self._connecting is not None:
+            self._connecting.cancel()
+        if self._wire is not None:
+            self._wire.cut("closed")
 
 
 def _unavailable(why: object) -> ServiceUnavailable:

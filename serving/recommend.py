@@ -10,7 +10,7 @@ from hashlib import blake2b
 
 import numpy as np
 
-from recsys.retriever import Retriever, top_k
+from recsys.retriever import Retriever
 from serving.model import ServedModel
 
 PERSONALISED, SESSION, SEGMENT_POPULAR, POPULAR = "personalised", "session", "segment_popular", "popular"
@@ -58,16 +58,15 @@ def recommend(model: ServedModel, queries: Sequence[Query]) -> list[Ranking]:
         seen if query.personal and retriever.manifest.kind != "popularity" else NOTHING
         for query, (_, seen) in zip(queries, bases, strict=True)
     ]
-    scores = retriever.score(speaking, _features(retriever, queries))  # (B, I)
+    left_out = []
+    for query, (_, seen) in zip(queries, bases, strict=True):
+        barred = model.barred(query.domain)
+        left_out.append([seen] if barred is None else [barred, seen])
+    best = retriever.best(speaking, _features(retriever, queries), [query.k for query in queries], left_out)
     rankings = []
-    for row, (query, (known, seen), basis) in enumerate(zip(queries, bases, speaking, strict=True)):
-        if model.barred(query.domain) is not None:
-            scores[row, model.barred(query.domain)] = -np.inf
-        scores[row, seen] = -np.inf
-        best, values = top_k(scores[row : row + 1], query.k)
-        shown = best[0] >= 0
+    for query, (known, _), basis, (items, scores) in zip(queries, bases, speaking, best, strict=True):
         rung = _rung(query, has_history=known, speaks=len(basis) > 0)
-        rankings.append(Ranking(rung, best[0, shown].tolist(), values[0, shown].tolist()))
+        rankings.append(Ranking(rung, items.tolist(), scores.tolist()))
     return rankings
 
 
