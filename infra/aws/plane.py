@@ -5,7 +5,7 @@ The SDK finds region, credentials and, in a rehearsal, the emulator's address in
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from infra.aws.blueprint import KINDS, PREFIX, AwsConfig
@@ -109,7 +109,7 @@ class AwsPlane:
     def batch(self, release: Release, source: str, destination: str) -> str:
         """Start a batch transform: each line of the objects below `source` becomes one request."""
         shapes, name = self._shapes, f"{PREFIX}-{release.name}-{digest_of([source, destination])}"
-        with translated(Key("transform_job", name)):
+        with suppress(FileExistsError), translated(Key("transform_job", name)):  # its name is its content
             self._sdk.TransformJob.create(
                 transform_job_name=name,
                 model_name=f"{PREFIX}-{release.name}",

@@ -41,7 +41,7 @@ class AwsEmulator(Emulator):
 
     def billable(self) -> dict[str, int]:
         return {
-            variant["VariantName"]: variant.get("CurrentInstanceCount") or variant["InitialInstanceCount"]
+            variant["VariantName"]: variant.get("CurrentInstanceCount") or 1
             for endpoint in self.backend.endpoints.values()
             for variant in endpoint.production_variants
         }
@@ -89,12 +89,7 @@ class AwsEmulator(Emulator):
         else:
             self._states.pop(name, None)
             endpoint.endpoint_config_name = asked["EndpointConfigName"]
-            kept = {variant["VariantName"]: variant for variant in endpoint.production_variants}
-            fresh = endpoint._process_production_variants(config.production_variants)
-            for variant in fresh:
-                variant["InitialInstanceCount"] = variant.get("CurrentInstanceCount") or 1
-                variant.update(kept.get(variant["VariantName"], {}))
-            endpoint.production_variants = fresh
+            endpoint.production_variants = endpoint._process_production_variants(config.production_variants)
         return json_answer(start_response, 200, {"EndpointArn": endpoint.arn})
 
     def _invoke(self, environ: dict, start_response: Callable) -> Iterable[bytes]:
@@ -132,6 +127,9 @@ class AwsEmulator(Emulator):
     def _pruned(self, environ: dict, start_response: Callable, operation: str) -> Iterable[bytes]:
         told: list = []
         body = body_of(environ)
+        if operation == "AddTags":  # moto keeps the former value beside the new one; AWS replaces it
+            keys = {tag["Key"] for tag in json.loads(body)["Tags"]}
+            self.backend.delete_tags(json.loads(body)["ResourceArn"], keys)
         environ["wsgi.input"] = _Again(body)
         content = b"".join(self._moto(environ, lambda status, headers, *rest: told.extend([status, headers])))
         status, headers = told
