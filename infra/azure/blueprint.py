@@ -36,7 +36,7 @@ class AzureConfig(Frozen):
     instance_type: str = Field("Standard_F2s_v2", description="a row of infra/prices.py")
     start_instances: int = Field(1, ge=1, description="of a new deployment, until its scaling takes over")
     endpoint: str = Field(PREFIX, pattern=r"^recsys[a-z0-9-]{0,20}$", description="one of its name in a region")
-    batch_code: str = Field("recsys-batch:1", description="code asset with infra/azure/batch; registered once by hand")
+    batch_code: str = Field("recsys-batch:1", description="code asset with serving/lines.py; registered once by hand")
     wait_seconds: int = Field(1800, ge=1, description="until a deployment counts as stuck")
     poll_seconds: float = Field(5, gt=0, description="between looks at an operation")
     management: str = Field("", description="another address of the management API: a sovereign cloud's, or rehearsal's")

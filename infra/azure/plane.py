@@ -293,7 +293,7 @@ class AzurePlane:
             endpoint_name=endpoint,
             environment=f"{spec['environment']}:{VERSION}",
             compute=spec["compute"],
-            code_configuration=entities.CodeConfiguration(code=code, scoring_script="score.py"),
+            code_configuration=entities.CodeConfiguration(code=code, scoring_script="lines.py"),
             settings=entities.ModelBatchDeploymentSettings(
                 mini_batch_size=1, instance_count=1, output_action="append_row", output_file_name="answers.jsonl"
             ),

@@ -152,7 +152,7 @@ class Rehearsed:
         cloud.emulator.faults.append(Fault(CHANGES, cloud.emulator.refusal(kind), times=2, lost=lost))
         last(cloud.target)
         assert cloud.emulator.faults == []
-        assert len(cloud.waits) >= 2
+        assert len(cloud.waits) >= (1 if lost else 2)  # the second try of a create whose answer was lost finds it there
         settle(cloud, step)
 
     @pytest.mark.parametrize("kind", LASTING)
