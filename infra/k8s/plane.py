@@ -50,7 +50,10 @@ class K8sPlane:
             self._api = client.ApiClient(client.Configuration(host=config.server))
             return
         try:
-            kubeconfig.load_config(context=config.context or None)
+            if config.context:
+                kubeconfig.load_kube_config(context=config.context)
+            else:
+                kubeconfig.load_config()
         except kubeconfig.ConfigException as error:
             raise CloudFault("kubeconfig", error, "Sign in to the cluster; `kubectl get pods` has to work") from error
         self._api = client.ApiClient()
@@ -68,7 +71,7 @@ class K8sPlane:
             return {"manifest": None}
         if key.kind == "deployment" and not _came_up(found):
             return {"manifest": applied, "came_up": False}  # begun by a process that did not live to see it
-        return {"manifest": applied if holds(applied, found) else {"changed": "by hand"}}
+        return {"manifest": applied, **({} if holds(applied, found) else {"changed": "by hand"})}
 
     def owned(self) -> list[Key]:
         found = []

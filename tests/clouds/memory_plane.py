@@ -47,7 +47,7 @@ class MemoryPlane:
     def delete(self, key: Key) -> None:
         self._enter("delete", key)
         used = [spec for other, spec in self.there.items() if (other.kind, key.kind) == ("endpoint", "endpoint_config")
-                and spec["config"] == key.name]  # fmt: skip
+                and spec.get("config") == key.name]  # fmt: skip
         assert not used, f"{key} is in use"
         assert key.kind != "deployment" or not self.serving().get(key.name.partition("/")[2]), f"{key} has traffic"
         self.there.pop(key, None)
@@ -78,7 +78,7 @@ class MemoryPlane:
     def _check(self, key: Key, spec: dict[str, Any]) -> None:
         if key.kind == "endpoint_config":
             assert all(Key("model", variant["model"]) in self.there for variant in spec["variants"])
-        if key.kind == "endpoint":
+        if key.kind == "endpoint" and "config" in spec:
             config = self.there[Key("endpoint_config", spec["config"])]
             assert {variant["name"] for variant in config["variants"]} == set(spec["weights"])
         if key.kind == "traffic":
