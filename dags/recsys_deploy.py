@@ -20,8 +20,8 @@ with DAG(
     default_args={"retries": 2, "retry_delay": timedelta(seconds=5), "retry_exponential_backoff": 2.0},
     params={
         "targets": Param(
-            ["local"], type="array", items={"enum": list(artifacts.TARGETS)}, minItems=1, uniqueItems=True,
-            description="Where the champion goes; a cloud has to stand in RECSYS_CLOUDS",
+            ["local"], type="array", items={"type": "string", "pattern": "^[a-z0-9]+$"}, minItems=1, uniqueItems=True,
+            description="Where the champion goes: local, aws, gcp, azure, k8s; a cloud has to stand in RECSYS_CLOUDS",
         ),
         "dry_run": Param(False, type="boolean", description="Only say what would be created, and its monthly cost"),
     },

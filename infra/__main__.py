@@ -1,11 +1,11 @@
 """A release's way to a target: `python -m infra plan|canary|shift|verify|promote|roll-back|cost|teardown --target T`.
 
-For a cloud this runs in the environment `cloud`. On this machine one process serves, which has no shares: there
-`canary` deploys the champion, `verify` asks the live API, and the rest has nothing to do.
+For a cloud this runs in the environment `cloud`. The platform's own process on this machine has no shares: there `canary`
+deploys the champion, `verify` asks the live API, and the rest has nothing to do; a part `local` in RECSYS_CLOUDS makes
+this machine a target like the others.
 """
 
 import json
-import os
 import sys
 import urllib.request
 from argparse import ArgumentParser, Namespace
@@ -17,7 +17,6 @@ from infra import configuration, rollout
 from infra.registry import champion
 from infra.targets import Release
 from recsys import interval, station
-from recsys.artifacts import TARGETS
 from recsys.errors import CheckFailed
 from recsys.settings import Settings, load_settings
 
@@ -28,7 +27,9 @@ REQUESTS = [{"user_id": "smoke:1", "k": 10}, {"user_id": "smoke:2", "k": 3, "dom
 def main() -> Mapping[str, Any]:
     given = _parse()
     settings = load_settings()
-    return _local(settings, given) if given.target == "local" else _cloud(settings, given)
+    if given.target == "local" and (not settings.clouds or "local" not in configuration.read(settings).targets):
+        return _local(settings, given)
+    return _cloud(settings, given)
 
 
 def _local(settings: Settings, given: Namespace) -> Mapping[str, Any]:
@@ -47,10 +48,6 @@ def _local(settings: Settings, given: Namespace) -> Mapping[str, Any]:
 
 def _cloud(settings: Settings, given: Namespace) -> Mapping[str, Any]:
     clouds = configuration.read(settings)
-    if clouds.aws:
-        os.environ.setdefault("AWS_DEFAULT_REGION", clouds.aws.region)  # its SDK needs one to be imported at all
-    os.environ.setdefault("SAGEMAKER_TELEMETRY_OPT_OUT", "true")
-    os.environ.setdefault("AWS_MAX_ATTEMPTS", "1")  # retries are the reconciler's
     target = configuration.target(given.target, settings, clouds)
     if given.step == "cost":
         return {"target": given.target, "monthly_usd": target.cost(), "shares": target.shares()}
@@ -92,7 +89,7 @@ def _local_answers(settings: Settings, version: str) -> list[Mapping[str, Any]] 
 def _parse() -> Namespace:
     parser = ArgumentParser(prog="python -m infra", description=__doc__)
     parser.add_argument("step", choices=STEPS)
-    parser.add_argument("--target", choices=TARGETS, required=True)
+    parser.add_argument("--target", choices=configuration.names(), required=True)
     parser.add_argument("--dry-run", action="store_true", help="say what would be done and what it costs; do nothing")
     parser.add_argument("--as-of", default=datetime.now(UTC).date().isoformat(), help="day of the data; default today")
     parser.add_argument("--domains", default="movies", help="comma-separated")

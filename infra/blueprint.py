@@ -3,13 +3,13 @@
 A new cloud is a blueprint (pure, tested without its SDK), a plane (the SDK's calls) and its rows in `infra/prices.py`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from infra.autoscaling import ScalingPolicy
 from infra.reconcile import Reconciler
-from infra.targets import Plan, Plane, Release, Resource, Shares, check_shares, shares_with
+from infra.targets import CloudFault, Key, Plan, Plane, Release, Resource, Shares, check_shares, shares_with
 from recsys.settings import HOME
 
 
@@ -22,6 +22,8 @@ class State(NamedTuple):
 
 
 NOTHING = State((), {}, None)
+Read = Callable[[Key], dict[str, Any] | None]
+"""`Plane.read`: the actual spec of a resource, None when there is none."""
 
 
 class Blueprint(Protocol):
@@ -29,16 +31,39 @@ class Blueprint(Protocol):
 
     name: str
     registry: str
+    kinds: tuple[str, ...]
+    """Of its resources, in the order in which they can be created."""
 
     def resources(self, state: State) -> list[Resource]:
         """Return everything that this state needs, in the order in which it can be created."""
 
+    def state(self, read: Read) -> State:
+        """Return the state that these resources make up: `resources`, backwards. The cloud is all that is asked."""
+
+
+def state_of(traffic: Mapping[str, Any] | None, release_of: Callable[[str], Release | None]) -> State:
+    """Return the state, for a blueprint that keeps `shares` and the scaling policy in one resource.
+
+    Args:
+        traffic: that resource: `{"shares": {name: percent}, "policy": told or absent}`.
+        release_of: finds a release by its name.
+
+    Raises:
+        CloudFault: a release has traffic and is not there.
+    """
+    if traffic is None or not traffic["shares"]:
+        return NOTHING
+    found = {name: release_of(name) for name in traffic["shares"]}
+    gone = [name for name, release in found.items() if release is None]
+    if gone:
+        raise CloudFault("release", ", ".join(gone), "It has traffic and is gone; deploy it again")
+    policy = traffic.get("policy")
+    releases = tuple(release for release in found.values() if release)
+    return State(releases, dict(traffic["shares"]), ScalingPolicy.heard(policy) if policy else None)
+
 
 class ServingPlane(Plane, Protocol):
     """A control plane, and the two doors behind it."""
-
-    def state(self) -> State:
-        """Return what is served now, read from the cloud alone."""
 
     def invoke(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Ask the endpoint through the cloud's contract; return the answer without its envelope."""
@@ -93,7 +118,7 @@ class BlueprintTarget:
         return self._reconciler.apply(self._reconciler.plan([]))
 
     def _state(self) -> State:
-        return self._reconciler.persist(self._plane.state)
+        return self._reconciler.persist(self._blueprint.state, self._plane.read)
 
     def _with(self, state: State, release: Release, share: int) -> State:
         if release.name in state.shares:

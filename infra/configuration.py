@@ -2,30 +2,45 @@
 
     {"image": "recsys:{version}", "scaling": {"max_replicas": 8}, "aws": {"role_arn": "arn:aws:…", "registry": "…"}}
 
+A target is a file `infra/<name>/target.py` with `Config`, `Blueprint` and `plane`; its part of the file carries its name.
 No secret stands in it: credentials are the SDK's matter, from the cloud's own sign-in or role.
 """
 
+import json
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from pydantic import Field, ValidationError
 
 from infra.autoscaling import ScalingPolicy
-from infra.aws.blueprint import AwsBlueprint, AwsConfig
 from infra.blueprint import BlueprintTarget
 from infra.reconcile import Ledger, Reconciler
 from infra.targets import Frozen, Target
 from recsys.errors import MissingArtifact, UnusableInput
 from recsys.settings import Settings
 
+FOLDER = Path(__file__).parent
+
 
 class Clouds(Frozen):
-    """The file's content; a cloud that is left out is not used."""
+    """The file's content; a target that is left out is not used."""
 
     image: str = Field("recsys:{version}", pattern=r"\{version\}", description="the release's image, by its version")
     scaling: ScalingPolicy = ScalingPolicy()
-    aws: AwsConfig | None = None
+    targets: dict[str, Any] = Field({}, description="name → its `Config`")
+
+
+def names(folder: Path = FOLDER) -> list[str]:
+    """Return the targets that there are."""
+    return sorted(path.parent.name for path in folder.glob("*/target.py"))
+
+
+def module(name: str) -> ModuleType:
+    return import_module(f"infra.{name}.target")
 
 
 def read(settings: Settings) -> Clouds:
@@ -36,23 +51,25 @@ def read(settings: Settings) -> Clouds:
         UnusableInput: it does not say what it should.
     """
     try:
-        return Clouds.model_validate_json(Path(settings.clouds or "no file is named").read_bytes())
+        given = json.loads(Path(settings.clouds or "no file is named").read_bytes())
+        known = {name: given.pop(name) for name in names() if name in given}
+        targets = {name: module(name).Config.model_validate(part) for name, part in known.items()}
+        return Clouds.model_validate({**given, "targets": targets})
     except FileNotFoundError as error:
         raise MissingArtifact("RECSYS_CLOUDS", settings.clouds or "not set", "See docs/clouds.md") from error
-    except ValidationError as error:
+    except (ValueError, ValidationError) as error:
         raise UnusableInput("RECSYS_CLOUDS", f"{settings.clouds}: {error}", "See docs/clouds.md") from error
 
 
 def target(name: str, settings: Settings, clouds: Clouds, sleep: Callable[[float], None] = time.sleep) -> Target:
-    """Return a cloud's target; its SDK is loaded here.
+    """Return a target; its SDK is loaded here.
 
     Raises:
-        MissingArtifact: the file has no such cloud.
+        MissingArtifact: the file has no such part.
     """
-    if name != "aws" or clouds.aws is None:
+    if name not in clouds.targets:
         raise MissingArtifact(f"target {name}", f"not in {settings.clouds}", "Add it there; see docs/clouds.md")
-    from infra.aws.plane import AwsPlane
-
-    plane = AwsPlane(clouds.aws, sleep)
+    config = clouds.targets[name]
+    plane = module(name).plane(config, sleep)
     ledger = Ledger(settings.var_dir / "clouds" / f"{name}.jsonl")
-    return BlueprintTarget(AwsBlueprint(clouds.aws), plane, Reconciler(name, plane, ledger, sleep))
+    return BlueprintTarget(module(name).Blueprint(config), plane, Reconciler(name, plane, ledger, sleep))

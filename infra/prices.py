@@ -60,7 +60,7 @@ def price(target: str, shape: str) -> Price:
     Raises:
         KeyError: the table has none; the message names those it has.
     """
-    row = f"{target} {shape}"
+    row = f"{target} {shape}".strip()
     if row not in PRICES:
         known = ", ".join(name.split(" ", 1)[1] for name in PRICES if name.startswith(f"{target} "))
         raise KeyError(f"infra/prices.py has no price of {row!r}; it has {known or 'none of that target'}")

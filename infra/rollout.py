@@ -70,11 +70,14 @@ def promote(target: Target, release: Release, policy: ScalingPolicy) -> dict[str
 
 
 def roll_back(target: Target, release: Release, policy: ScalingPolicy) -> dict[str, Any]:
-    """Take the release away and give its traffic back. The only one there stays: an old answer is better than none."""
+    """Take the release away and give its traffic back. The only one there stays: an old answer is better than none.
+
+    Without traffic it may still stand there, where a way back was interrupted: what is left over goes then.
+    """
     now = target.shares()
     others = {name: share for name, share in now.items() if name != release.name}
     if release.name not in now or not others:
-        return _said(target, release)
+        return _said(target, release, target.autoscale(policy))
     best = max(others, key=lambda name: others[name])
     plan = target.shift_traffic({best: ALL})
     return _said(target, release, plan, target.autoscale(policy))

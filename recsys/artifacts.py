@@ -42,6 +42,7 @@ AGG_RECOMMENDATION_EFFECTIVENESS = "marts.agg_recommendation_effectiveness"
 OUTCOMES = "monitoring.outcomes"
 RECEIPTS = "monitoring.receipts"
 MODEL_EVALUATIONS = "monitoring.model_evaluations"
+CLOUD_SHAPES = "monitoring.cloud_shapes"
 
 # batch answers: written by serving, read by dashboards and bulk consumers
 PRECOMPUTED_LISTS = "serving.precomputed_lists"

@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from recsys import interval, station
@@ -23,6 +24,9 @@ def arguments() -> argparse.Namespace:
     batch = commands.add_parser("batch", help="precompute every user's list")
     interval.add_arguments(batch)
     batch.add_argument("--length", default=50, type=int, help="items stored for each list")
+    lines = commands.add_parser("lines", help="answer a file with one request a line")
+    lines.add_argument("source", type=Path, help="a file, or a folder of files")
+    lines.add_argument("destination", type=Path, help="a file, or for a folder a folder")
     key = commands.add_parser("key", help="make an API key").add_subparsers(dest="action", required=True)
     new = key.add_parser("new", help="print a new key, once, and the entry of it for the file RECSYS_API_KEYS")
     new.add_argument("--name", required=True, help="whose key it is")
@@ -60,6 +64,11 @@ def main() -> None:
     given = arguments()
     if given.command == "batch":
         station.run(lambda: precompute(given))
+        return
+    if given.command == "lines":
+        from serving.lines import answer_files
+
+        print(json.dumps({"answered": answer_files(given.source, given.destination)}))
         return
     if given.command == "key":
         tell_key(given)

@@ -17,9 +17,9 @@ from pydantic import Field
 
 from infra import autoscaling
 from infra.autoscaling import ScalingPolicy
-from infra.blueprint import State
+from infra.blueprint import Read, State, state_of
 from infra.prices import price
-from infra.targets import Frozen, Resource, digest_of
+from infra.targets import Frozen, Key, Release, Resource, digest_of
 from recsys.artifacts import REGISTERED_MODEL
 
 KINDS = ("model_package_group", "model", "endpoint_config", "endpoint", "scaling_note", "scaling")
@@ -42,7 +42,7 @@ class AwsConfig(Frozen):
 class AwsBlueprint:
     """The resources of a state."""
 
-    name = "aws"
+    name, kinds = "aws", KINDS
 
     def __init__(self, config: AwsConfig):
         self.config, self.registry = config, config.registry
@@ -81,6 +81,17 @@ class AwsBlueprint:
             ),
             *self._scaling(state.policy, [variant["name"] for variant in variants]),
         ]
+
+    def state(self, read: Read) -> State:
+        def release_of(name: str) -> Release | None:
+            model = read(Key("model", f"{PREFIX}-{name}"))
+            return model and Release(version=model["environment"]["RECSYS_RELEASE"], image=model["image"])
+
+        endpoint = read(Key("endpoint", self.config.endpoint))
+        if endpoint is None:
+            return state_of(None, release_of)
+        note = read(Key("scaling_note", self.config.endpoint))
+        return state_of({"shares": endpoint["weights"], "policy": note and note["policy"]}, release_of)
 
     def _variant(self, name: str) -> dict[str, Any]:
         return {

@@ -5,12 +5,10 @@ The SDK finds region, credentials and, in a rehearsal, the emulator's address in
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
-from infra.autoscaling import ScalingPolicy
 from infra.aws.blueprint import KINDS, PREFIX, AwsConfig
-from infra.blueprint import NOTHING, State
 from infra.targets import CloudFault, Key, NotReady, Release, Transient, digest_of
 from recsys.artifacts import REGISTERED_MODEL
 
@@ -101,20 +99,6 @@ class AwsPlane:
         except Absent:
             return
 
-    def state(self) -> State:
-        endpoint = self.read(Key("endpoint", self._config.endpoint))
-        if endpoint is None:
-            return NOTHING
-        releases = []
-        for name in endpoint["weights"]:
-            model = self.read(Key("model", f"{PREFIX}-{name}"))
-            if model is None:
-                raise CloudFault("model", f"{PREFIX}-{name}", "It serves and is gone; deploy the release again")
-            releases.append(Release(version=model["environment"]["RECSYS_RELEASE"], image=model["image"]))
-        note = self.read(Key("scaling_note", self._config.endpoint))
-        policy = ScalingPolicy.heard(note["policy"]) if note else None
-        return State(tuple(releases), endpoint["weights"], policy)
-
     def invoke(self, request: Mapping[str, Any]) -> dict[str, Any]:
         with translated(Key("endpoint", self._config.endpoint)):
             answer = self._get("endpoint", self._config.endpoint).invoke(
@@ -125,7 +109,7 @@ class AwsPlane:
     def batch(self, release: Release, source: str, destination: str) -> str:
         """Start a batch transform: each line of the objects below `source` becomes one request."""
         shapes, name = self._shapes, f"{PREFIX}-{release.name}-{digest_of([source, destination])}"
-        with translated(Key("transform_job", name)):
+        with suppress(FileExistsError), translated(Key("transform_job", name)):  # its name is its content
             self._sdk.TransformJob.create(
                 transform_job_name=name,
                 model_name=f"{PREFIX}-{release.name}",
@@ -222,6 +206,9 @@ class AwsPlane:
             endpoint.endpoint_config_name = spec["config"]
             endpoint.update()
             self._wait(name)
+            served = self._get("endpoint", name)
+            if served.endpoint_config_name != spec["config"]:  # SageMaker went back by itself
+                raise NotReady("endpoint", f"{name}: {served.failure_reason}", "See its log in CloudWatch")
         self._weigh(name, spec["weights"])
 
     def _weigh(self, name: str, weights: Mapping[str, int]) -> None:
@@ -238,7 +225,9 @@ class AwsPlane:
             if endpoint.endpoint_status == "InService":
                 return
             if endpoint.endpoint_status in ("Failed", "UpdateRollbackFailed", "RollingBack"):
-                raise NotReady("endpoint", f"{name} is {endpoint.endpoint_status}", "See its log in CloudWatch")
+                raise NotReady(
+                    "endpoint", f"{name} is {endpoint.endpoint_status}: {endpoint.failure_reason}", "See its log in CloudWatch"
+                )
             self._sleep(POLL_SECONDS)
         raise NotReady("endpoint", name, f"It was not in service after {self._config.wait_seconds} s")
 

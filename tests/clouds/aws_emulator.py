@@ -1,120 +1,177 @@
 """SageMaker over HTTP on this machine: moto's server, what it lacks, and the real serving processes behind it.
 
 Added to moto 5.2: `UpdateEndpoint` and `DeleteModelPackageGroup`; empty blocks and nulls are left out of answers, as
-AWS does and its SDK expects; an invocation goes to the serving process of a variant, drawn by weight in turn; faults
-on demand.
+AWS does and its SDK expects; an invocation goes to the serving process of a variant, drawn by weight in turn; a batch
+transform really runs, on moto's S3; a new variant can turn out not to be healthy; faults on demand.
 """
 
 import json
 import re
-import threading
-import urllib.error
-import urllib.request
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
+from moto.s3.models import s3_backends
 from moto.sagemaker.models import sagemaker_backends
 from moto.server import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import make_server
+
+from tests.clouds.emulation import MAX_BODY_BYTES, Call, Emulator, Refused, body_of, json_answer
 
 ACCOUNT, REGION = "123456789012", "us-east-1"
 INVOCATION = re.compile(r"^/endpoints/(?P<name>[^/]+)/invocations$")
+READS = ("Describe", "List", "Get", "InvokeEndpoint")
+REASONS = {"unhealthy": "The container did not pass the ping health check", "no quota": "ResourceLimitExceeded",
+           "no image": "ClientError: The image does not exist or cannot be pulled"}  # fmt: skip
 
 
-class Emulator:
-    """The WSGI application, served on a free loopback port from a thread."""
+def refused(status: int, code: str, message: str = "of this test") -> Refused:
+    return Refused(status, {"__type": code, "message": message})
 
-    def __init__(self, serving_urls: dict[str, str]):
-        """serving_urls: release version → address of the serving process that has it."""
-        self.serving_urls, self.calls, self.invoked = serving_urls, Counter(), 0
-        self.faults: list[tuple[str, int, str]] = []
-        """(operation, status, code): each is given once, at the next call of this operation."""
+
+class AwsEmulator(Emulator):
+    """One account and region."""
+
+    def __init__(self, serving_urls: Mapping[str, str]):
         self._moto = DomainDispatcherApplication(create_backend_app)
-        self._server = make_server("127.0.0.1", 0, self, threaded=True)
-        self.url = f"http://127.0.0.1:{self._server.port}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self._states: dict[str, tuple[str, str]] = {}
+        """endpoint → (status, reason) of one that is not in service."""
+        super().__init__(serving_urls)
 
     @property
     def backend(self):
         return sagemaker_backends[ACCOUNT][REGION]
 
-    def close(self) -> None:
-        self._server.shutdown()
+    def billable(self) -> dict[str, int]:
+        return {
+            variant["VariantName"]: variant.get("CurrentInstanceCount") or 1
+            for endpoint in self.backend.endpoints.values()
+            for variant in endpoint.production_variants
+        }
 
-    def __call__(self, environ: dict, start_response: Callable) -> Iterable[bytes]:
+    def call_of(self, environ: dict) -> Call:
         operation = environ.get("HTTP_X_AMZ_TARGET", "").rpartition(".")[2]
-        invocation = INVOCATION.match(environ["PATH_INFO"])
-        operation = "InvokeEndpoint" if invocation else operation
-        self.calls[operation] += 1
-        for fault in self.faults:
-            if fault[0] == operation:
-                self.faults.remove(fault)
-                return answer(start_response, fault[1], {"__type": fault[2], "message": "of this test"})
-        if invocation:
-            return self._invoke(environ, start_response, invocation["name"])
+        operation = "InvokeEndpoint" if INVOCATION.match(environ["PATH_INFO"]) else operation
+        return Call(operation, bool(operation) and not operation.startswith(READS))
+
+    def refusal(self, kind: str) -> Refused:
+        return {
+            "throttled": refused(429, "ThrottlingException"),
+            "broken": refused(500, "InternalFailure"),
+            "unavailable": refused(503, "ServiceUnavailable"),
+            "expired": refused(403, "ExpiredTokenException"),
+            "forbidden": refused(403, "AccessDeniedException"),
+            "quota": refused(400, "ResourceLimitExceeded"),
+        }[kind]
+
+    def answer(self, environ: dict, start_response: Callable) -> Iterable[bytes]:
+        operation = self.call_of(environ).operation
+        if operation == "InvokeEndpoint":
+            return self._invoke(environ, start_response)
         if operation == "UpdateEndpoint":
             return self._update_endpoint(environ, start_response)
         if operation == "DeleteModelPackageGroup":
             self.backend.model_package_groups.pop(json.loads(body_of(environ))["ModelPackageGroupName"], None)
-            return answer(start_response, 200, {})
-        return self._pruned(environ, start_response)
+            return json_answer(start_response, 200, {})
+        return self._pruned(environ, start_response, operation)
 
     def _update_endpoint(self, environ: dict, start_response: Callable) -> Iterable[bytes]:
+        """As SageMaker does it: what fails goes back to the former configuration by itself, with a reason."""
         asked = json.loads(body_of(environ))
-        endpoint = self.backend.endpoints.get(asked["EndpointName"])
+        name = asked["EndpointName"]
+        endpoint = self.backend.endpoints.get(name)
         config = self.backend.endpoint_configs.get(asked["EndpointConfigName"])
         if endpoint is None or config is None:
             missing = "endpoint" if endpoint is None else "endpoint configuration"
-            return answer(
-                start_response, 400, {"__type": "ValidationException", "message": f"Could not find {missing}"}
-            )
-        endpoint.endpoint_config_name = asked["EndpointConfigName"]
-        endpoint.production_variants = endpoint._process_production_variants(config.production_variants)
-        return answer(start_response, 200, {"EndpointArn": endpoint.arn})
+            raise refused(400, "ValidationException", f"Could not find {missing}")
+        newcomers = len(config.production_variants) > len(endpoint.production_variants)
+        if newcomers and self.outcome in REASONS:
+            self._states[name] = ("InService", REASONS[self.outcome])
+        elif newcomers and self.outcome == "stuck":
+            self._states[name] = ("Updating", "")
+        else:
+            self._states.pop(name, None)
+            endpoint.endpoint_config_name = asked["EndpointConfigName"]
+            endpoint.production_variants = endpoint._process_production_variants(config.production_variants)
+        return json_answer(start_response, 200, {"EndpointArn": endpoint.arn})
 
-    def _invoke(self, environ: dict, start_response: Callable, name: str) -> Iterable[bytes]:
-        self.invoked += 1
+    def _invoke(self, environ: dict, start_response: Callable) -> Iterable[bytes]:
+        name, body = INVOCATION.match(environ["PATH_INFO"])["name"], body_of(environ)
+        if len(body) > MAX_BODY_BYTES:
+            raise refused(413, "ValidationError", "The request is larger than the payload limit")
+        if name not in self.backend.endpoints:
+            raise refused(400, "ValidationError", f"Endpoint {name} could not find")
         endpoint = self.backend.endpoints[name]
-        weights = {v["VariantName"]: v.get("DesiredWeight", 0) for v in endpoint.production_variants}
-        place = self.invoked * 37 % 100 * sum(weights.values()) / 100
-        for name, weight in weights.items():
-            place -= weight
-            if place < 0:
-                variant = name
-                break
+        variant = self.drawn({v["VariantName"]: v.get("DesiredWeight", 0) for v in endpoint.production_variants})
         config = self.backend.endpoint_configs[endpoint.endpoint_config_name]
         model = next(v["ModelName"] for v in config.production_variants if v["VariantName"] == variant)
-        version = self.backend._models[model].primary_container["Environment"]["RECSYS_RELEASE"]
-        request = urllib.request.Request(
-            f"{self.serving_urls[version]}/invocations", body_of(environ), {"Content-Type": "application/json"}
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=10) as answered:
-                content = answered.read()
-        except urllib.error.HTTPError as error:  # SageMaker wraps what the container says
-            message = error.read().decode()
-            return answer(start_response, 424, {"__type": "ModelError", "message": message})
+        status, content = self.ask(self._version_of(model), "/invocations", body)
+        if status >= 400:  # SageMaker wraps what the container says
+            raise refused(424, "ModelError", content.decode())
         start_response("200 OK", [("Content-Type", "application/json"), ("x-Amzn-Invoked-Production-Variant", variant)])
         return [content]
 
-    def _pruned(self, environ: dict, start_response: Callable) -> Iterable[bytes]:
+    def _version_of(self, model: str) -> str:
+        return self.backend._models[model].primary_container["Environment"]["RECSYS_RELEASE"]
+
+    def _transform(self, name: str) -> None:
+        """Run a batch transform at once: each line of the objects is a request; SageMaker adds `.out` to their names."""
+        job = self.backend.transform_jobs[name]
+        source = job.transform_input["DataSource"]["S3DataSource"]["S3Uri"].removeprefix("s3://").partition("/")
+        target = job.transform_output["S3OutputPath"].removeprefix("s3://").partition("/")
+        store = s3_backends[ACCOUNT]["aws"]
+        if source[0] not in store.buckets:
+            return
+        for key in [key for key in store.buckets[source[0]].keys if key.startswith(source[2])]:
+            lines = store.get_object(source[0], key).value.splitlines()
+            answers = [self.ask(self._version_of(job.model_name), "/invocations", line)[1] for line in lines]
+            store.put_object(target[0], f"{target[2].rstrip('/')}/{key.rpartition('/')[2]}.out", b"\n".join(answers))
+
+    def _pruned(self, environ: dict, start_response: Callable, operation: str) -> Iterable[bytes]:
         told: list = []
+        body = body_of(environ)
+        if operation == "AddTags":  # moto keeps the former value beside the new one; AWS replaces it
+            keys = {tag["Key"] for tag in json.loads(body)["Tags"]}
+            self.backend.delete_tags(json.loads(body)["ResourceArn"], keys)
+        environ["wsgi.input"] = _Again(body)
         content = b"".join(self._moto(environ, lambda status, headers, *rest: told.extend([status, headers])))
         status, headers = told
         if environ.get("HTTP_X_AMZ_TARGET", "").startswith("SageMaker.") and content:
-            content = json.dumps(without_empty(json.loads(content))).encode()
+            document = without_empty(json.loads(content))
+            if operation == "DescribeEndpoint" and status.startswith("200"):
+                document = self._described(document)
+            content = json.dumps(document).encode()
             headers = [(name, value) for name, value in headers if name.lower() != "content-length"]
+        if status.startswith("200"):
+            self._after(operation, json.loads(body or b"{}") if operation else {})
         start_response(status, headers)
         return [content]
 
+    def _after(self, operation: str, asked: dict) -> None:
+        if operation == "CreateEndpoint" and self.outcome in (*REASONS, "stuck"):
+            state = "Creating" if self.outcome == "stuck" else "Failed"
+            self._states[asked["EndpointName"]] = (state, REASONS.get(self.outcome, ""))
+        if operation == "DeleteEndpoint":
+            self._states.pop(asked["EndpointName"], None)
+        if operation == "CreateTransformJob":
+            self._transform(asked["TransformJobName"])
 
-def body_of(environ: dict) -> bytes:
-    return environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+    def _described(self, document: dict) -> dict:
+        state, reason = self._states.get(document["EndpointName"], ("InService", ""))
+        return {**document, "EndpointStatus": state, **({"FailureReason": reason} if reason else {})}
 
 
-def answer(start_response: Callable, status: int, document: dict) -> list[bytes]:
-    start_response(f"{status} Emulated", [("Content-Type", "application/x-amz-json-1.1")])
-    return [json.dumps(document).encode()]
+class _Again:
+    """A request's body, to be read once more."""
+
+    def __init__(self, body: bytes):
+        self._body = body
+
+    def read(self, size: int = -1) -> bytes:
+        size = len(self._body) if size is None or size < 0 else size
+        given, self._body = self._body[:size], self._body[size:]
+        return given
+
+    def readline(self, size: int = -1) -> bytes:
+        end = self._body.find(b"\n") + 1 or len(self._body)
+        return self.read(end)
 
 
 def without_empty(value):

@@ -1,12 +1,10 @@
-"""A control plane in memory that can be told to fail: at a call, before or after the call has had its effect."""
+"""A control plane in memory, for any blueprint, that can be told to fail: before or after a call has had its effect."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from infra.autoscaling import ScalingPolicy
-from infra.aws.blueprint import KINDS, PREFIX
-from infra.blueprint import State
+from infra.blueprint import Blueprint
 from infra.targets import Key, Release
 
 
@@ -15,9 +13,10 @@ class Killed(BaseException):
 
 
 class MemoryPlane:
-    """SageMaker's shape in memory: an endpoint may only name what is there, and what is in use cannot be deleted."""
+    """What has traffic has to be there, and what is in use cannot be deleted; beyond that it takes everything."""
 
-    def __init__(self) -> None:
+    def __init__(self, blueprint: Blueprint) -> None:
+        self.blueprint = blueprint
         self.there: dict[Key, dict[str, Any]] = {}
         self.calls: Counter[str] = Counter()
         self.log: list[str] = []
@@ -28,7 +27,7 @@ class MemoryPlane:
         return self.there.get(key)
 
     def owned(self) -> list[Key]:
-        return sorted(self.there, key=lambda key: KINDS.index(key.kind))
+        return sorted(self.there, key=lambda key: self.blueprint.kinds.index(key.kind))
 
     def create(self, key: Key, spec: dict[str, Any]) -> None:
         self._enter("create", key)
@@ -47,36 +46,22 @@ class MemoryPlane:
 
     def delete(self, key: Key) -> None:
         self._enter("delete", key)
-        used = [other for other, spec in self.there.items() if key.kind == "endpoint_config"
-                and other.kind == "endpoint" and spec["config"] == key.name]  # fmt: skip
+        used = [spec for other, spec in self.there.items() if (other.kind, key.kind) == ("endpoint", "endpoint_config")
+                and spec.get("config") == key.name]  # fmt: skip
         assert not used, f"{key} is in use"
+        assert key.kind != "deployment" or not self.serving().get(key.name.partition("/")[2]), f"{key} has traffic"
         self.there.pop(key, None)
         self.after("delete", key)
 
     def serving(self) -> dict[str, int]:
-        """Return variant → weight of the endpoint, empty when nothing serves; everything behind it has to be there."""
-        endpoint = self.there.get(Key("endpoint", PREFIX))
-        if endpoint is None:
-            return {}
-        config = self.there[Key("endpoint_config", endpoint["config"])]
-        for variant in config["variants"]:
-            assert Key("model", variant["model"]) in self.there, f"{variant['model']} serves and is gone"
-        return endpoint["weights"]
-
-    def state(self) -> State:
-        weights = self.serving()
-        releases = []
-        for name in weights:
-            model = self.there[Key("model", f"{PREFIX}-{name}")]
-            releases.append(Release(version=model["environment"]["RECSYS_RELEASE"], image=model["image"]))
-        note = self.there.get(Key("scaling_note", PREFIX))
-        return State(tuple(releases), dict(weights), ScalingPolicy.heard(note["policy"]) if note else None)
+        """Return release → percent, empty when nothing serves; everything behind it has to be there."""
+        return dict(self.blueprint.state(self.read).shares)
 
     def invoke(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Answer by weight, in turn: as many of a hundred answers as a variant has percent."""
         self.calls["invoke"] += 1
         place = self.calls["invoke"] * 37 % 100
-        for release in (state := self.state()).releases:
+        for release in (state := self.blueprint.state(self.read)).releases:
             place -= state.shares[release.name]
             if place < 0:
                 return {"items": [{"item_id": "a"}], "model_version": release.version, "request_id": str(place)}
@@ -93,6 +78,9 @@ class MemoryPlane:
     def _check(self, key: Key, spec: dict[str, Any]) -> None:
         if key.kind == "endpoint_config":
             assert all(Key("model", variant["model"]) in self.there for variant in spec["variants"])
-        if key.kind == "endpoint":
+        if key.kind == "endpoint" and "config" in spec:
             config = self.there[Key("endpoint_config", spec["config"])]
             assert {variant["name"] for variant in config["variants"]} == set(spec["weights"])
+        if key.kind == "traffic":
+            deployed = {other.name.partition("/")[2] for other in self.there if other.kind == "deployment"}
+            assert set(spec["shares"]) <= deployed

@@ -1,49 +1,69 @@
-"""The rendered overlays against Kubernetes' own JSON schemas, strictly; in the cloud environment (`make rehearse`)."""
+"""The rehearsal of Kubernetes: its own client against an emulated API server, real serving processes behind a gateway.
 
-import copy
-import subprocess
-from shutil import which
+Runs in the cloud environment only (`make rehearse`); its name keeps it out of the default suite.
+"""
 
-import kubernetes_validate
 import pytest
-import yaml
 
-from recsys.settings import HOME
+from infra import rollout
+from infra.k8s.blueprint import K8sBlueprint, K8sConfig
+from infra.k8s.plane import K8sPlane
+from infra.targets import CloudFault, Key
+from tests.clouds.conformance import POLICY
+from tests.clouds.k8s_emulator import K8sEmulator
+from tests.clouds.processes import bundles, local, serving
+from tests.clouds.rehearsed import OLD, Rehearsal, Rehearsed
 
-KUBERNETES = "1.37.0"
-OVERLAYS = sorted(path.parent for path in (HOME / "infra" / "k8s" / "overlays").glob("*/kustomization.yaml"))
-RENDER = ["kustomize", "build"] if which("kustomize") else ["kubectl", "kustomize"]
-
-
-@pytest.fixture(params=OVERLAYS, ids=lambda path: path.name)
-def rendered(request):
-    if which(RENDER[0]) is None:
-        pytest.skip("neither kustomize nor kubectl is on this machine")
-    done = subprocess.run([*RENDER, str(request.param)], capture_output=True, text=True, check=True)
-    return list(yaml.safe_load_all(done.stdout))
+FIXTURES = (bundles, local, serving)
 
 
-def test_each_manifest_is_one_of_this_kubernetes(rendered):
-    assert len(rendered) == 6
-    for manifest in rendered:
-        kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
+@pytest.fixture(scope="session")
+def emulator(serving):
+    emulator = K8sEmulator(serving)
+    yield emulator
+    emulator.close()
 
 
-def test_a_misspelt_field_is_refused(rendered):
-    budget = copy.deepcopy(next(each for each in rendered if each["kind"] == "PodDisruptionBudget"))
-    budget["spec"]["maxUnavailabel"] = budget["spec"].pop("maxUnavailable")
-    with pytest.raises(kubernetes_validate.ValidationError, match="maxUnavailabel"):
-        kubernetes_validate.validate(budget, KUBERNETES, strict=True)
+@pytest.fixture
+def cloud(emulator, tmp_path):
+    waits: list[float] = []
+    config = K8sConfig(server=emulator.url, url=emulator.url, registry="registry.example", wait_seconds=20)
+    plane = K8sPlane(config, waits.append)
+    rehearsal = Rehearsal(K8sBlueprint(config), plane, emulator, tmp_path / "l.jsonl", waits)
+    yield rehearsal
+    rehearsal.clean()
 
 
-def test_what_selects_pods_selects_these(rendered):
-    by_kind = {manifest["kind"]: manifest for manifest in rendered}
-    labels = by_kind["Deployment"]["spec"]["template"]["metadata"]["labels"]
-    selectors = [
-        by_kind["Deployment"]["spec"]["selector"]["matchLabels"],
-        by_kind["Service"]["spec"]["selector"],
-        by_kind["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"],
-        by_kind["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"],
-    ]
-    assert all(selectors)
-    assert all(selector.items() <= labels.items() for selector in selectors)
+@pytest.fixture
+def requests_uri():
+    return "requests"
+
+
+@pytest.fixture
+def answers_uri():
+    return "answers"
+
+
+class TestK8s(Rehearsed):
+    def test_what_is_changed_by_hand_is_mended(self, cloud, emulator):
+        rollout.canary(cloud.target, OLD, POLICY)
+        deployment = emulator.objects["deployments", f"recsys-{OLD.name}"]
+        deployment["spec"]["template"]["spec"]["containers"][0]["securityContext"]["readOnlyRootFilesystem"] = False
+        plan = cloud.target.plan(OLD, rollout.CANARY)
+        assert [(change.verb, change.kind) for change in plan.changes] == [("update", "deployment")]
+
+    def test_replicas_of_the_autoscaler_are_not_ours(self, cloud, emulator):
+        rollout.canary(cloud.target, OLD, POLICY)
+        emulator.objects["deployments", f"recsys-{OLD.name}"]["spec"]["replicas"] = 7
+        assert cloud.target.plan(OLD, rollout.CANARY).changes == ()
+
+    def test_what_kubernetes_does_not_know_is_refused(self, cloud):
+        manifest = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "recsys-x"}, "spec": {"prots": []}}
+        with pytest.raises(CloudFault, match="prots"):
+            cloud.plane.create(Key("service", "recsys/x"), {"manifest": manifest})
+
+    def test_without_kubeconfig_nothing_is_asked(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+        monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+        with pytest.raises(CloudFault, match="Sign in"):
+            K8sPlane(K8sConfig(url="http://x", registry="x"), lambda seconds: None)

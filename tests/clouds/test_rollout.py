@@ -19,13 +19,14 @@ class World:
     """A target over a plane in memory; `restarted` is the next process: same cloud, same ledger."""
 
     def __init__(self, path):
-        self.plane, self.path = MemoryPlane(), path
+        self.blueprint = AwsBlueprint(CONFIG)
+        self.plane, self.path = MemoryPlane(self.blueprint), path
         self.restarted()
 
     def restarted(self) -> BlueprintTarget:
         self.waits: list[float] = []
         reconciler = Reconciler("aws", self.plane, Ledger(self.path / "aws.jsonl"), self.waits.append)
-        self.target = BlueprintTarget(AwsBlueprint(CONFIG), self.plane, reconciler)
+        self.target = BlueprintTarget(self.blueprint, self.plane, reconciler)
         return self.target
 
 

@@ -26,8 +26,6 @@ def settings(tmp_path):
 def step(settings, tmp_path, monkeypatch):
     """A function that runs one step for the champion of that version."""
     world = World(tmp_path)
-    for name in ("AWS_DEFAULT_REGION", "SAGEMAKER_TELEMETRY_OPT_OUT", "AWS_MAX_ATTEMPTS"):
-        monkeypatch.setenv(name, "of this test")
     monkeypatch.setattr(configuration, "target", lambda *_: world.target)
 
     def run(name: str, version: str = "1", dry_run: bool = False):

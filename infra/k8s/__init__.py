@@ -1,0 +1,1 @@
+"""Kubernetes: any cluster that has the Gateway API."""
