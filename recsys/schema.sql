@@ -170,8 +170,8 @@ create table if not exists analytics.customer_values (
     primary key (domain, user_id)
 );
 
--- Grain: one row per domain and segment: what its customers of that day were expected to bring before the holdout, what
--- they brought in it, and what they are expected to bring now.
+-- Grain: one row per domain and segment: what its customers were expected to bring in the holdout, what they brought in
+-- it, and what they are expected to bring in as many days from now on.
 create table if not exists analytics.value_by_segment (
     domain         text not null,
     segment        text not null,
@@ -179,6 +179,7 @@ create table if not exists analytics.value_by_segment (
     value_before   double precision,
     value_observed double precision,
     value_now      double precision,
+    holdout_days   integer not null,
     as_of          date not null,
     primary key (domain, segment)
 );
