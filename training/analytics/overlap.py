@@ -3,8 +3,8 @@
 users               in both domains; of the source's users, and of either's (Jaccard)
 activity_cosine     similarity of the domains' embeddings: each domain is the vector of its users' log(1 + events)
 taste_association   Cramér's V, bias-corrected (Bergsma 2013), between the favourite category in the source and in the
-                    target, of users with at least `FEWEST_EVENTS` in both: 0 tells nothing, 1 everything. Categories may
-                    bear other names. Null where fewer than `FEWEST_USERS` can be compared.
+                    target, of users with at least `FEWEST_EVENTS` in both: 0 tells nothing, 1 everything. Categories
+                    may bear other names. Null where fewer than `FEWEST_USERS` can be compared.
 """
 
 from itertools import permutations

@@ -4,8 +4,8 @@ Fader, Hardie, Lee 2005, "“Counting Your Customers” the Easy Way: An Alterna
 Hardie 2013, "The Gamma-Gamma Model of Monetary Value". Fitted by maximum likelihood; on CDNOW the published parameters
 come out (tests/training/test_analytics_value.py; docs/decisions/0040-customer-value.md says why no library).
 
-A customer is `x`, purchase days after the first; `t_x`, days from the first to the last of them; `T`, days from the first
-to the end of the data. All arrays are (N,).
+A customer is `x`, purchase days after the first; `t_x`, days from the first to the last of them; `T`, days from the
+first to the end of the data. All arrays are (N,).
 """
 
 from dataclasses import dataclass
@@ -133,7 +133,7 @@ def fit_spending(x: np.ndarray, mean_value: np.ndarray) -> Spending:
 
 
 def expected_spending(fitted: Spending, x: np.ndarray, mean_value: np.ndarray) -> np.ndarray:
-    """Return what a purchase day of each customer is worth; NaN where the population has no finite mean (q ≤ 1, x = 0)."""
+    """Return what a purchase day of each customer is worth; NaN where there is no finite mean (q ≤ 1, x = 0)."""
     p, q, gamma = fitted
     below = p * x + q - 1
     return np.where(below > 0, p * (gamma + x * np.nan_to_num(mean_value)) / np.where(below > 0, below, 1), np.nan)
@@ -194,7 +194,7 @@ def fit(people: pd.DataFrame) -> Fitted | None:
 
 @dataclass(frozen=True)
 class Holdout:
-    """Customers before the holdout with what was predicted and what came: columns x, predicted, observed, value, paid."""
+    """Customers before the holdout, what was predicted and what came: columns x, predicted, observed, value, paid."""
 
     people: pd.DataFrame
     days: int
