@@ -32,4 +32,17 @@ with DAG(
     analyse_experiments = station("analyse_experiments", "experiments", "analyse", *INTERVAL)
     check_freshness = station("check_freshness", "monitoring", "freshness", *INTERVAL)
 
-    refresh_analytics >> [analyse_experiments, check_freshness]
+    segments, value, network, overlap, effectiveness = (
+        foreign(
+            f"analyse_{job}", f"analytics.{job}", INTERVAL,
+            ["--code=training/analytics", f"--after={','.join(['dbt.analytics', *after])}"],
+            ["python", "-m", "training.analytics", job, *INTERVAL],
+        )
+        for job, after in (
+            ("segments", []), ("value", ["analytics.segments"]), ("network", []), ("overlap", []),
+            ("effectiveness", ["analytics.segments"]),
+        )
+    )  # fmt: skip
+
+    refresh_analytics >> [analyse_experiments, check_freshness, segments, network, overlap]
+    segments >> [value, effectiveness]

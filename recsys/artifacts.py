@@ -9,6 +9,7 @@ INTERMEDIATE = "intermediate"
 MARTS = "marts"
 MONITORING = "monitoring"
 SERVING = "serving"
+ANALYTICS = "analytics"
 
 # raw tables: written by etl and streaming, read by dbt
 RAW_INTERACTIONS = "raw.interactions"
@@ -38,11 +39,29 @@ AGG_SESSIONS = "marts.agg_sessions"
 AGG_COHORT_RETENTION = "marts.agg_cohort_retention"
 AGG_RECOMMENDATION_EFFECTIVENESS = "marts.agg_recommendation_effectiveness"
 
+AGG_PURCHASE_DAYS = "marts.agg_purchase_days"
+AGG_USER_BEHAVIOUR = "marts.agg_user_behaviour"
+AGG_USER_CATEGORIES = "marts.agg_user_categories"
+AGG_REVENUE_ATTRIBUTION = "marts.agg_revenue_attribution"
+
+# marts of fitted models: written by training/analytics, read by the dashboard
+SEGMENT_PROFILES = "analytics.segment_profiles"
+USER_SEGMENTS = "analytics.user_segments"
+CUSTOMER_VALUES = "analytics.customer_values"
+VALUE_BY_SEGMENT = "analytics.value_by_segment"
+VALUE_CALIBRATION = "analytics.value_calibration"
+VALUE_MODELS = "analytics.value_models"
+NETWORK_MEASURES = "analytics.network_measures"
+NETWORK_COMMUNITIES = "analytics.network_communities"
+NETWORK_LINKS = "analytics.network_links"
+NETWORK_NODES = "analytics.network_nodes"
+DOMAIN_OVERLAP = "analytics.domain_overlap"
+SEGMENT_EFFECTIVENESS = "analytics.segment_effectiveness"
+
 # judgements: written by every station, read by the dashboard and the DAGs
 OUTCOMES = "monitoring.outcomes"
 RECEIPTS = "monitoring.receipts"
 MODEL_EVALUATIONS = "monitoring.model_evaluations"
-CLOUD_SHAPES = "monitoring.cloud_shapes"
 
 # batch answers: written by serving, read by dashboards and bulk consumers
 PRECOMPUTED_LISTS = "serving.precomputed_lists"

@@ -3,6 +3,7 @@ create schema if not exists raw;
 create schema if not exists marts;
 create schema if not exists monitoring;
 create schema if not exists serving;
+create schema if not exists analytics;
 
 -- Grain: one row per event and landed partition. An event that lands twice in one partition is refused as a
 -- duplicate by etl; one that lands in two partitions is counted once by dbt (event_id is deterministic).
@@ -182,4 +183,163 @@ create table if not exists serving.precomputed_lists (
     score         double precision not null,
     model_version text not null,
     primary key (user_id, domain, rank)
+);
+
+-- What people look at and no SQL can say: marts that fitted models write (training/analytics). A job replaces the rows of
+-- its domains; `as_of` is the day whose midnight ended the data.
+
+-- Grain: one row per domain, day and segment. Ids are stable: a segment has the id of yesterday's that is nearest to it.
+create table if not exists analytics.segment_profiles (
+    as_of                date not null,
+    domain               text not null,
+    segment              text not null,
+    description          text not null,
+    users                bigint not null,
+    share                double precision not null,
+    events_per_user      double precision not null,
+    active_days_per_user double precision not null,
+    revenue_per_user     double precision,
+    click_through_rate   double precision,
+    favourite_categories text[] not null,
+    segments             integer not null,
+    silhouette           double precision,
+    stability            double precision,
+    centroid             jsonb not null,
+    primary key (as_of, domain, segment)
+);
+
+-- Grain: one row per domain and user, of the latest day.
+create table if not exists analytics.user_segments (
+    domain  text not null,
+    user_id text not null,
+    segment text not null,
+    as_of   date not null,
+    primary key (domain, user_id)
+);
+
+-- Grain: one row per domain and customer; what a customer is expected to bring in the next 90 days.
+create table if not exists analytics.customer_values (
+    domain             text not null,
+    user_id            text not null,
+    purchase_days      integer not null,
+    recency_days       integer not null,
+    age_days           integer not null,
+    mean_value         double precision,
+    probability_alive  double precision not null,
+    expected_purchases double precision not null,
+    expected_value     double precision,
+    as_of              date not null,
+    primary key (domain, user_id)
+);
+
+-- Grain: one row per domain and segment: what its customers were expected to bring in the holdout, what they brought in
+-- it, and what they are expected to bring in as many days from now on.
+create table if not exists analytics.value_by_segment (
+    domain         text not null,
+    segment        text not null,
+    customers      bigint not null,
+    value_before   double precision,
+    value_observed double precision,
+    value_now      double precision,
+    holdout_days   integer not null,
+    as_of          date not null,
+    primary key (domain, segment)
+);
+
+-- Grain: one row per domain and number of purchase days so far: predicted and observed in the holdout.
+create table if not exists analytics.value_calibration (
+    domain         text not null,
+    purchase_days  integer not null,
+    customers      bigint not null,
+    predicted      double precision not null,
+    observed       double precision not null,
+    holdout_days   integer not null,
+    as_of          date not null,
+    primary key (domain, purchase_days)
+);
+
+-- Grain: one row per domain, model and parameter.
+create table if not exists analytics.value_models (
+    domain    text not null,
+    model     text not null,
+    parameter text not null,
+    value     double precision not null,
+    as_of     date not null,
+    primary key (domain, model, parameter)
+);
+
+-- Grain: one row per domain and measure of the graph of users and items.
+create table if not exists analytics.network_measures (
+    domain  text not null,
+    measure text not null,
+    value   double precision not null,
+    as_of   date not null,
+    primary key (domain, measure)
+);
+
+-- Grain: one row per domain and community; x and y place it on the map.
+create table if not exists analytics.network_communities (
+    domain     text not null,
+    community  integer not null,
+    users      bigint not null,
+    items      bigint not null,
+    edges      bigint not null,
+    internal   double precision not null,
+    categories text[] not null,
+    x          double precision not null,
+    y          double precision not null,
+    as_of      date not null,
+    primary key (domain, community)
+);
+
+-- Grain: one row per domain and pair of communities with an edge between them.
+create table if not exists analytics.network_links (
+    domain text not null,
+    source integer not null,
+    target integer not null,
+    edges  bigint not null,
+    as_of  date not null,
+    primary key (domain, source, target)
+);
+
+-- Grain: one row per domain and user or item that is among the first by influence or by bridging.
+create table if not exists analytics.network_nodes (
+    domain        text not null,
+    kind          text not null check (kind in ('user', 'item')),
+    node_id       text not null,
+    title         text not null,
+    community     integer not null,
+    degree        integer not null,
+    influence     double precision not null,
+    participation double precision not null,
+    is_cut_vertex boolean not null,
+    as_of         date not null,
+    primary key (domain, kind, node_id)
+);
+
+-- Grain: one row per ordered pair of domains.
+create table if not exists analytics.domain_overlap (
+    source_domain     text not null,
+    target_domain     text not null,
+    users             bigint not null,
+    share_of_source   double precision not null,
+    jaccard           double precision not null,
+    activity_cosine   double precision not null,
+    taste_association double precision,
+    as_of             date not null,
+    primary key (source_domain, target_domain)
+);
+
+-- Grain: one row per domain, segment ('everybody' for all), variant and measure of the lists of the latest 28 days.
+create table if not exists analytics.segment_effectiveness (
+    domain  text not null,
+    segment text not null,
+    variant text not null,
+    measure text not null,
+    value   double precision not null,
+    low     double precision,
+    high    double precision,
+    users   bigint not null,
+    as_of   date not null,
+    primary key (domain, segment, variant, measure)
 );

@@ -1,5 +1,5 @@
 {#
-    What this build has to do: everything, or only what changed since the last complete one. Decision 31.
+    What this build has to do: everything, or only what changed since the last complete one. Decision 23.
 
     `intermediate.builds` holds the last complete build and the one at work. A build may be incremental where the last
     complete one had the same domains, the same code and no later `as_of`, and where not too much has changed. It reads

@@ -34,6 +34,9 @@ MARTS = {
     "agg_sessions": "session_date, domain",
     "agg_cohort_retention": "domain, cohort_month, age_months",
     "agg_recommendation_effectiveness": "domain, variant, window_days",
+    "agg_user_behaviour": "domain, user_id",
+    "agg_user_categories": "domain, user_id, category",
+    "agg_revenue_attribution": "domain, variant",
 }
 
 # The pipeline's command leaves dbt's unit tests to this suite, and what only people look at to `recsys_insight`.
