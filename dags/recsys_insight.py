@@ -14,6 +14,13 @@ EVENT = "(triggering_asset_events.values() | first | last).extra"
 AS_OF, DOMAINS = "{{ " + EVENT + "['as-of'] }}", "{{ " + EVENT + "['domains'] }}"
 INTERVAL = [f"--as-of={AS_OF}", f"--domains={DOMAINS}"]
 
+
+def analysis(job: str, *after: str) -> tuple[list[str], list[str]]:
+    """The receipt's options and the command of a job that fits what people look at."""
+    options = ["--code=training/analytics", f"--after={','.join(['dbt.analytics', *after])}"]
+    return options, ["python", "-m", "training.analytics", job, *INTERVAL]
+
+
 with DAG(
     dag_id=artifacts.DAG_INSIGHT,
     doc_md=__doc__,
@@ -32,17 +39,13 @@ with DAG(
     analyse_experiments = station("analyse_experiments", "experiments", "analyse", *INTERVAL)
     check_freshness = station("check_freshness", "monitoring", "freshness", *INTERVAL)
 
-    segments, value, network, overlap, effectiveness = (
-        foreign(
-            f"analyse_{job}", f"analytics.{job}", INTERVAL,
-            ["--code=training/analytics", f"--after={','.join(['dbt.analytics', *after])}"],
-            ["python", "-m", "training.analytics", job, *INTERVAL],
-        )
-        for job, after in (
-            ("segments", []), ("value", ["analytics.segments"]), ("network", []), ("overlap", []),
-            ("effectiveness", ["analytics.segments"]),
-        )
-    )  # fmt: skip
+    segments = foreign("analyse_segments", "analytics.segments", INTERVAL, *analysis("segments"))
+    value = foreign("analyse_value", "analytics.value", INTERVAL, *analysis("value", "analytics.segments"))
+    network = foreign("analyse_network", "analytics.network", INTERVAL, *analysis("network"))
+    overlap = foreign("analyse_overlap", "analytics.overlap", INTERVAL, *analysis("overlap"))
+    effectiveness = foreign(
+        "analyse_effectiveness", "analytics.effectiveness", INTERVAL, *analysis("effectiveness", "analytics.segments")
+    )
 
     refresh_analytics >> [analyse_experiments, check_freshness, segments, network, overlap]
     segments >> [value, effectiveness]

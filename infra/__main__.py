@@ -1,8 +1,8 @@
 """A release's way to a target: `python -m infra plan|canary|shift|verify|promote|roll-back|cost|teardown --target T`.
 
-For a cloud this runs in the environment `cloud`. The platform's own process on this machine has no shares: there `canary`
-deploys the champion, `verify` asks the live API, and the rest has nothing to do; a part `local` in RECSYS_CLOUDS makes
-this machine a target like the others.
+For a cloud this runs in the environment `cloud`. The platform's own process on this machine has no shares: there
+`canary` deploys the champion, `verify` asks the live API, and the rest has nothing to do; a part `local` in
+RECSYS_CLOUDS makes this machine a target like the others.
 """
 
 import json

@@ -2,7 +2,7 @@
 
     {"image": "recsys:{version}", "scaling": {"max_replicas": 8}, "aws": {"role_arn": "arn:aws:…", "registry": "…"}}
 
-A target is a file `infra/<name>/target.py` with `Config`, `Blueprint` and `plane`; its part of the file carries its name.
+A target is a file `infra/<name>/target.py` with `Config`, `Blueprint` and `plane`; its part of the file has its name.
 No secret stands in it: credentials are the SDK's matter, from the cloud's own sign-in or role.
 """
 

@@ -122,3 +122,14 @@ def load_settings() -> Settings:
     """
     var_dir = Path(os.environ.get("RECSYS_VAR_DIR", HOME / "var"))
     return Settings(_env_file=var_dir / "platform.env", var_dir=var_dir)
+
+
+def process_environment(**said: str) -> dict[str, str]:
+    """Return this process's environment with these values, for a process that it starts."""
+    return {**os.environ, **said}
+
+
+def default_environment(**said: str) -> None:
+    """Set what a foreign library reads from the environment when it is imported; what the user has set stays."""
+    for name, value in said.items():
+        os.environ.setdefault(name, value)

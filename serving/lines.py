@@ -7,7 +7,6 @@ what it returns is appended to the output. Standard library only: Azure loads th
 Source: Azure ML "Author scoring scripts for batch deployments".
 """
 
-import json
 import socket
 import subprocess
 import sys

@@ -226,7 +226,9 @@ class AwsPlane:
                 return
             if endpoint.endpoint_status in ("Failed", "UpdateRollbackFailed", "RollingBack"):
                 raise NotReady(
-                    "endpoint", f"{name} is {endpoint.endpoint_status}: {endpoint.failure_reason}", "See its log in CloudWatch"
+                    "endpoint",
+                    f"{name} is {endpoint.endpoint_status}: {endpoint.failure_reason}",
+                    "See its log in CloudWatch",
                 )
             self._sleep(POLL_SECONDS)
         raise NotReady("endpoint", name, f"It was not in service after {self._config.wait_seconds} s")

@@ -39,7 +39,7 @@ class AzureConfig(Frozen):
     batch_code: str = Field("recsys-batch:1", description="code asset with serving/lines.py; registered once by hand")
     wait_seconds: int = Field(1800, ge=1, description="until a deployment counts as stuck")
     poll_seconds: float = Field(5, gt=0, description="between looks at an operation")
-    management: str = Field("", description="another address of the management API: a sovereign cloud's, or rehearsal's")
+    management: str = Field("", description="another address of the management API, as of a sovereign cloud")
 
     @property
     def workspace_id(self) -> str:

@@ -49,7 +49,8 @@ class AzurePlane:
         } if config.management else {}  # fmt: skip
         self._ml = MLClient(
             credential, config.subscription, config.resource_group, config.workspace,
-            enable_telemetry=False, show_progress=False, retry_total=0, polling_interval=config.poll_seconds, **elsewhere,
+            enable_telemetry=False, show_progress=False, retry_total=0, polling_interval=config.poll_seconds,
+            **elsewhere,
         )  # fmt: skip
         signs = BearerTokenCredentialPolicy(credential, f"{management}/.default")
         self._management, self._arm = management, PipelineClient(management, policies=[HeadersPolicy(), signs])

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from infra.blueprint import ServingPlane
 from infra.azure.blueprint import AzureBlueprint as Blueprint
 from infra.azure.blueprint import AzureConfig as Config
+from infra.blueprint import ServingPlane
 
 __all__ = ["Blueprint", "Config", "plane"]
 

@@ -25,7 +25,7 @@ PORT = 8080
 
 
 class GcpConfig(Frozen):
-    """Where in Google Cloud. Credentials are the SDK's matter (application default) and stand nowhere in the project."""
+    """Where in Google Cloud. Credentials are the SDK's matter (application default) and stand nowhere here."""
 
     project: str = Field(pattern=r"^[a-z][a-z0-9-]{4,28}[a-z0-9]$")
     location: str = Field("us-central1", pattern=r"^[a-z]+-[a-z]+\d$")

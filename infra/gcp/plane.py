@@ -148,8 +148,8 @@ class GcpPlane:
         """Wait for a long-running operation.
 
         Raises:
-            NotReady: it is not done after the configured time. It is cancelled; if it is done all the same, the ledger's
-            line finds what it made.
+            NotReady: it is not done after the configured time. It is cancelled; if it is done all the same, the
+            ledger's line finds what it made.
         """
         for _ in range(max(1, self._config.wait_seconds // POLL_SECONDS)):
             if operation.done(retry=None):

@@ -11,13 +11,20 @@ from typing import Any
 from recsys import interval, station
 from recsys.artifacts import MODEL_NAMES
 from recsys.columns import DOMAINS
-from recsys.settings import load_settings
+from recsys.settings import Settings, load_settings
 
 
 def main() -> Mapping[str, Any]:
     arguments = _parse()
     settings = load_settings()
     logging.getLogger("kafka").setLevel(logging.ERROR)  # it tells every connection, and every slow moment
+    if arguments.command in ("deploy", "rollback", "lineage", "smoke", "warehouse-docs"):
+        return _use(settings, arguments)
+    return _run(settings, arguments)
+
+
+def _use(settings: Settings, arguments: Namespace) -> Mapping[str, Any]:
+    """Use what runs."""
     if arguments.command == "deploy":
         from infra.local.deploy import deploy
 
@@ -35,13 +42,15 @@ def main() -> Mapping[str, Any]:
 
         return smoke(settings)
 
-    if arguments.command == "warehouse-docs":
-        from infra.local import warehouse_docs
+    from infra.local import warehouse_docs
 
-        print(f"The warehouse's pages, until you press Ctrl-C: http://127.0.0.1:{arguments.port}", flush=True)
-        warehouse_docs.serve(settings, arguments.port)
-        return {"served": arguments.port}
+    print(f"The warehouse's pages, until you press Ctrl-C: http://127.0.0.1:{arguments.port}", flush=True)
+    warehouse_docs.serve(settings, arguments.port)
+    return {"served": arguments.port}
 
+
+def _run(settings: Settings, arguments: Namespace) -> Mapping[str, Any]:
+    """Start, show, stop or remove the platform."""
     from infra.local import platform
 
     today = datetime.now(UTC).date()

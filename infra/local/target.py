@@ -3,8 +3,8 @@
     deployment   recsys/<release>   a serving process with that version's bundle
     traffic      recsys             the shares, and the scaling policy, which one machine cannot follow
 
-For trying a rollout, and for the conformance suite. The platform's own process (`make up`) has no shares: `infra.local.deploy`
-gives it the champion, and that is what the step `canary` does where RECSYS_CLOUDS has no part `local`.
+For trying a rollout, and for the conformance suite. The platform's own process (`make up`) has no shares:
+`infra.local.deploy` gives it the champion, and that is what the step `canary` does where RECSYS_CLOUDS has no `local`.
 """
 
 import json
@@ -16,6 +16,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from pydantic import Field
 from infra.blueprint import Read, State, state_of
 from infra.prices import price
 from infra.targets import CloudFault, Frozen, Key, NotReady, Release, Resource, Transient, digest_of
-from recsys.settings import HOME
+from recsys.settings import HOME, process_environment
 
 KINDS = ("deployment", "traffic")
 PREFIX = "recsys"
@@ -103,7 +104,7 @@ class LocalPlane:
         if not folder.is_dir():
             raise NotReady("deployment", f"{key.name}: no bundle in {folder}", "Deploy that version once, or train it")
         self._config.state.mkdir(parents=True, exist_ok=True)
-        environment = {**os.environ, "RECSYS_MODEL_DIR": str(folder), "RECSYS_SERVING_URL": url}
+        environment = process_environment(RECSYS_MODEL_DIR=str(folder), RECSYS_SERVING_URL=url)
         with self._file(key).with_suffix(".log").open("wb") as log:
             process = subprocess.Popen(
                 [PYTHON, "-m", "serving", "serve"], cwd=HOME, env=environment, stdout=log, stderr=log,
@@ -128,11 +129,7 @@ class LocalPlane:
         if traffic is None:
             raise CloudFault("traffic", PREFIX, "Nothing is deployed here")
         self._asked += 1
-        place = self._asked * 37 % 100
-        for name, share in traffic["shares"].items():
-            place -= share
-            if place < 0:
-                break
+        name = drawn(traffic["shares"], self._asked * 37 % 100)
         url = (self._written(Key("deployment", f"{PREFIX}/{name}")) or {}).get("url", "")
         asked = urllib.request.Request(
             f"{url}/invocations", json.dumps(request).encode(), {"Content-Type": "application/json"}
@@ -148,7 +145,7 @@ class LocalPlane:
     def batch(self, release: Release, source: str, destination: str) -> str:
         """Answer the files at `source` into `destination`, and return when it is done."""
         folder = self._config.bundles.format(version=release.version)
-        environment = {**os.environ, "RECSYS_MODEL_DIR": folder}
+        environment = process_environment(RECSYS_MODEL_DIR=folder)
         done = subprocess.run(
             [PYTHON, "-m", "serving", "lines", source, destination], cwd=HOME, env=environment, capture_output=True,
         )  # fmt: skip
@@ -197,6 +194,12 @@ class LocalPlane:
 
 Config, Blueprint, plane = LocalConfig, LocalBlueprint, LocalPlane
 """What `infra.configuration` takes from here."""
+
+
+def drawn(shares: Mapping[str, int], place: int) -> str:
+    """Return the release whose share of the hundred covers this place, from 0."""
+    ends = accumulate(shares.values())
+    return next(name for name, end in zip(shares, ends, strict=True) if place < end)
 
 
 def alive(pid: int) -> bool:

@@ -112,7 +112,7 @@ class AwsEmulator(Emulator):
         return self.backend._models[model].primary_container["Environment"]["RECSYS_RELEASE"]
 
     def _transform(self, name: str) -> None:
-        """Run a batch transform at once: each line of the objects is a request; SageMaker adds `.out` to their names."""
+        """Run a batch transform at once: each line of the objects is a request; `.out` is added to their names."""
         job = self.backend.transform_jobs[name]
         source = job.transform_input["DataSource"]["S3DataSource"]["S3Uri"].removeprefix("s3://").partition("/")
         target = job.transform_output["S3OutputPath"].removeprefix("s3://").partition("/")

@@ -19,8 +19,10 @@ from tests.clouds.emulation import MAX_BODY_BYTES, Call, Emulator, Refused, body
 SUBSCRIPTION = "00000000-0000-4000-8000-000000000000"
 GROUP = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rehearsal"
 WORKSPACE = f"{GROUP}/providers/Microsoft.MachineLearningServices/workspaces/recsys"
-RESOURCE = re.compile(r"^(?P<parent>.*)/(?P<kind>onlineEndpoints|batchEndpoints|deployments|environments|versions|computes|"
-                      r"codes|autoscalesettings)(?:/(?P<name>[^/]+))?(?:/(?P<verb>listKeys))?$")  # fmt: skip
+RESOURCE = re.compile(
+    r"^(?P<parent>.*)/(?P<kind>onlineEndpoints|batchEndpoints|deployments|environments|versions|computes|codes|"
+    r"autoscalesettings)(?:/(?P<name>[^/]+))?(?:/(?P<verb>listKeys))?$"
+)
 KINDS: dict[str, tuple[type, type, tuple[str, ...]]] = {
     "onlineEndpoints": (models.OnlineEndpoint, models.OnlineEndpointProperties, ("location", "properties.authMode")),
     "onlineEndpoints/deployments": (models.OnlineDeployment, models.ManagedOnlineDeployment, (
@@ -93,6 +95,10 @@ class AzureEmulator(Emulator):
             return self._score(environ, path, body, start_response)
         if path.endswith("/jobs") and method == "POST":
             return json_answer(start_response, 201, self._batch(environ, json.loads(body)))
+        return self._managed(method, path, environ, body, start_response)
+
+    def _managed(self, method: str, path: str, environ: dict, body: bytes, start_response: Callable) -> Iterable[bytes]:
+        """Answer what the resource manager is asked."""
         if not path.startswith(GROUP):
             raise refused(404, "SubscriptionNotFound", f"no route {path}")
         if path == WORKSPACE:
@@ -266,8 +272,8 @@ class AzureEmulator(Emulator):
         version = self._version_of(f"{WORKSPACE}/onlineEndpoints/recsys", release)
         lines = [line for file in sorted(self.file_at(source).iterdir()) for line in file.read_bytes().splitlines()]
         self.file_at(target).write_bytes(b"\n".join(self.ask(version, "/score", line)[1] for line in lines))
-        self.jobs[name] = {"id": f"{WORKSPACE}/jobs/{name}", "name": name,
-                           "properties": {"jobType": "Pipeline", "status": "Completed", "displayName": name}}  # fmt: skip
+        told = {"jobType": "Pipeline", "status": "Completed", "displayName": name}
+        self.jobs[name] = {"id": f"{WORKSPACE}/jobs/{name}", "name": name, "properties": told}
         return self.jobs[name]
 
     def file_at(self, uri: str) -> Path:

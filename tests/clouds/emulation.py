@@ -1,4 +1,4 @@
-"""What the clouds' emulators share: a WSGI server on loopback, the serving processes behind it, and faults on demand."""
+"""What the clouds' emulators share: a WSGI server on loopback, serving processes behind it, and faults on demand."""
 
 import json
 import threading
@@ -69,9 +69,7 @@ class Emulator(ABC):
         self.outcome = "ready"
         """What becomes of the next deployments: ready, unhealthy, no image, no quota or stuck."""
         self._lock = threading.Lock()
-        self._server = make_server(
-            "127.0.0.1", 0, self, threaded=True, ssl_context=ssl_context, request_handler=Quiet
-        )
+        self._server = make_server("127.0.0.1", 0, self, threaded=True, ssl_context=ssl_context, request_handler=Quiet)
         self.url = f"http{'s' if ssl_context else ''}://127.0.0.1:{self._server.port}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 

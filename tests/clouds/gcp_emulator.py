@@ -1,8 +1,8 @@
 """Vertex AI's REST API on this machine, built on the SDK's own message types.
 
-Requests are parsed into the messages and answers written from them, so an unknown or mistyped field is refused as Google
-refuses it. Long-running operations are `google.longrunning.Operation`s with the result packed as `Any`; each is done at
-its second look. A deployed model counts as billable from the moment in which it is asked for.
+Requests are parsed into the messages and answers written from them, so an unknown or mistyped field is refused as
+Google refuses it. Long-running operations are `google.longrunning.Operation`s with the result packed as `Any`; each
+is done at its second look. A deployed model counts as billable from the moment in which it is asked for.
 """
 
 import json
@@ -294,9 +294,11 @@ class GcpEmulator(Emulator):
         if status >= 400:
             raise refused(400, content.decode())
         answered = zip(lines, json.loads(content)["predictions"], strict=True)
-        target = self.object_at(job.output_config.gcs_destination.output_uri_prefix) / "prediction.results-00000-of-00001"
+        folder = self.object_at(job.output_config.gcs_destination.output_uri_prefix)
+        target = folder / "prediction.results-00000-of-00001"
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text("".join(json.dumps({"instance": each, "prediction": found}) + "\n" for each, found in answered))
+        rows = [json.dumps({"instance": each, "prediction": found}) for each, found in answered]
+        target.write_text("".join(f"{row}\n" for row in rows))
         job.name = f"{PARENT}/batchPredictionJobs/{len(self.jobs) + 1}"
         job.state = v1.JobState.JOB_STATE_SUCCEEDED
         self.jobs[job.name] = job

@@ -1,6 +1,6 @@
 """A Kubernetes API server on this machine, as far as a rollout asks one, and the gateway before its pods.
 
-Objects are checked strictly against Kubernetes' own JSON schemas; an HTTPRoute, which is no part of Kubernetes, by hand.
+Objects are checked strictly against Kubernetes' own JSON schemas; an HTTPRoute, no part of Kubernetes, by hand.
 Deployments become available at the second look, and count as billable while they stand, by their autoscaler's minimum.
 """
 
@@ -15,8 +15,10 @@ from tests.clouds.emulation import MAX_BODY_BYTES, Call, Emulator, Refused, body
 
 KUBERNETES = "1.37.0"
 ROUTE = re.compile(r"^/(?P<api>api/v1|apis/[^/]+/[^/]+)/namespaces/recsys/(?P<plural>[a-z]+)(?:/(?P<name>[^/]+))?$")
-REASONS = {401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 409: "AlreadyExists", 422: "Invalid",
-           429: "TooManyRequests", 500: "InternalError", 503: "ServiceUnavailable", 413: "RequestEntityTooLarge"}  # fmt: skip
+REASONS = {
+    401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 409: "AlreadyExists", 413: "RequestEntityTooLarge",
+    422: "Invalid", 429: "TooManyRequests", 500: "InternalError", 503: "ServiceUnavailable",
+}  # fmt: skip
 CONDITIONS = {
     "unhealthy": ("Progressing", "False", "ProgressDeadlineExceeded", "Readiness probe failed"),
     "no image": ("Progressing", "False", "ProgressDeadlineExceeded", "Back-off pulling image"),

@@ -116,10 +116,10 @@ def disturbed(settings) -> Iterator[Disturbed]:
 
 
 def snapshot(settings: Settings) -> dict[str, Any]:
-    """All that the effects left, without the versions: they may move once more."""
+    """All that the effects left, without the versions, which may move once more, and the transactions' numbers."""
     with psycopg.connect(settings.postgres_url) as connection:
         tables = {
-            table: connection.execute(f"select t::text from {table} t order by 1").fetchall()
+            table: connection.execute(f"select to_jsonb(t) - 'landed_tx' from {table} t order by 1").fetchall()
             for table in ("raw.interactions_stream", artifacts.RAW_IMPRESSIONS)
         }
     with redis.Redis.from_url(settings.redis_url, decode_responses=True) as client:

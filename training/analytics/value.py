@@ -2,7 +2,7 @@
 
 Fader, Hardie, Lee 2005, "“Counting Your Customers” the Easy Way: An Alternative to the Pareto/NBD Model", and Fader and
 Hardie 2013, "The Gamma-Gamma Model of Monetary Value". Fitted by maximum likelihood; on CDNOW the published parameters
-come out (tests/training/test_analytics_value.py; docs/decisions/0040-customer-value.md says why no library).
+come out (tests/training/test_analytics_value.py; docs/decisions/0028-customer-value.md says why no library).
 
 A customer is `x`, purchase days after the first; `t_x`, days from the first to the last of them; `T`, days from the
 first to the end of the data. All arrays are (N,).

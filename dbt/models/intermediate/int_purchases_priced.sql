@@ -29,10 +29,10 @@ contexts as (
 
     from landed_purchases
     order by
-        event_id,
-        source = 'stream',
+        event_id asc,
+        source = 'stream' asc,
         landed_partition desc,
-        source
+        source asc
 
 ),
 
@@ -43,7 +43,9 @@ stated as (
         event_id,
         case when context ->> 'quantity' ~ '^\d{1,9}$' then (context ->> 'quantity')::double precision end as quantity,
         case when context ->> 'price' ~ '^\d{1,9}(\.\d+)?$' then (context ->> 'price')::double precision end as price,
-        case when context ->> 'revenue' ~ '^\d{1,9}(\.\d+)?$' then (context ->> 'revenue')::double precision end as revenue
+        case
+            when context ->> 'revenue' ~ '^\d{1,9}(\.\d+)?$' then (context ->> 'revenue')::double precision
+        end as revenue
 
     from contexts
 

@@ -26,7 +26,7 @@ exposures as (
 
 ),
 
--- Last touch: a purchase belongs to the latest click on a recommendation of that item by that user in the 7 days before.
+-- Last touch: a purchase belongs to the latest click on a recommendation of that item to that user in 7 days before.
 last_touches as (
 
     select distinct on (purchases.event_id)
@@ -42,7 +42,7 @@ last_touches as (
             and purchases.item_id = impressions.item_id
             and purchases.occurred_at >= impressions.clicked_at
             and purchases.occurred_at < impressions.clicked_at + interval '7 days'
-    order by purchases.event_id, impressions.clicked_at desc, impressions.event_id
+    order by purchases.event_id asc, impressions.clicked_at desc, impressions.event_id asc
 
 ),
 
