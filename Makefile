@@ -55,7 +55,7 @@ setup-cloud: ## the clouds' SDKs too, in an environment of their own (1 GB)
 	@$(PYTHON) -m infra.local.setup --with-tests --with-clouds
 
 rehearse: setup-cloud ## roll releases out through the clouds' own SDKs, against emulators on this machine
-	$(CLOUD) -m pytest --confcutdir=tests/clouds -p no:cacheprovider tests/clouds/rehearse_aws.py tests/clouds/rehearse_k8s.py
+	$(CLOUD) -m pytest --confcutdir=tests/clouds -p no:cacheprovider tests/clouds/rehearse_*.py
 
 lint: ## style and layers only
 	$(RUN) -m ruff check .

@@ -13,7 +13,7 @@ from pathlib import Path
 from bench.results import publish
 from recsys.settings import HOME
 
-FILES = ("tests/clouds/rehearse_aws.py", "tests/clouds/rehearse_k8s.py")
+FILES = sorted(str(path.relative_to(HOME)) for path in (HOME / "tests" / "clouds").glob("rehearse_*.py"))
 COMMAND = "python -m bench.rehearsal"
 
 NOTES = """AWS: SageMaker's SDK 3.27.0 over HTTP against moto 5.2.5 with the additions of

@@ -1,4 +1,4 @@
-"""What every target has to do, whatever stands behind it. A test module calls `walk` with a target of its own."""
+"""What every target has to do, whatever stands behind it. A test module calls this with a target of its own."""
 
 from infra import rollout
 from infra.autoscaling import ScalingPolicy
@@ -8,7 +8,9 @@ POLICY = ScalingPolicy()
 REQUEST = {"user_id": "tiny:1", "k": 5, "items": ["movielens:00", "movielens:02"]}
 
 
-def walk(target: Target, first: Release, second: Release, expected: dict[str, dict] | None = None) -> None:
+def check_the_whole_way(
+    target: Target, first: Release, second: Release, expected: dict[str, dict] | None = None
+) -> None:
     """Two releases go the whole way, and everything is removed.
 
     Args:

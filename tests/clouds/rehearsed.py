@@ -15,7 +15,7 @@ from infra.autoscaling import ScalingPolicy
 from infra.blueprint import Blueprint, BlueprintTarget, ServingPlane
 from infra.reconcile import Ledger, Reconciler
 from infra.targets import CloudFault, Key, NotReady, Release, Transient
-from tests.clouds.conformance import POLICY, REQUEST, walk
+from tests.clouds.conformance import POLICY, REQUEST, check_the_whole_way
 from tests.clouds.emulation import CHANGES, Emulator, Fault
 from tests.clouds.memory_plane import Killed
 
@@ -102,7 +102,7 @@ class Conforms:
     """What each of the five targets passes; `cloud` is the module's."""
 
     def test_the_whole_way_with_real_answers(self, cloud, local):
-        walk(cloud.target, OLD, NEW, local)
+        check_the_whole_way(cloud.target, OLD, NEW, local)
         assert cloud.plane.owned() == []
         assert cloud.emulator.billable() == {}
 

@@ -8,7 +8,7 @@ from infra.blueprint import BlueprintTarget
 from infra.reconcile import ATTEMPTS, Ledger, Reconciler
 from infra.targets import Change, CloudFault, Key, NotReady, Release, Transient, check_shares, shares_with
 from recsys.errors import CheckFailed
-from tests.clouds.conformance import POLICY, walk
+from tests.clouds.conformance import POLICY, check_the_whole_way
 from tests.clouds.memory_plane import Killed, MemoryPlane
 
 CONFIG = AwsConfig(role_arn="arn:aws:iam::123456789012:role/recsys-serving", registry="registry.example")
@@ -44,7 +44,7 @@ def served(world):
 
 
 def test_the_whole_way(world):
-    walk(world.target, OLD, NEW)
+    check_the_whole_way(world.target, OLD, NEW)
     assert world.plane.there == {}
 
 

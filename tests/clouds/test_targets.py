@@ -11,7 +11,7 @@ from infra.prices import Price
 from infra.reconcile import Ledger, Reconciler
 from infra.targets import Release
 from recsys.settings import Settings
-from tests.clouds.conformance import POLICY, walk
+from tests.clouds.conformance import POLICY, check_the_whole_way
 from tests.clouds.memory_plane import MemoryPlane
 
 OLD, NEW = Release(version="1", image="recsys:1"), Release(version="2", image="recsys:2")
@@ -42,7 +42,7 @@ def test_these_targets_are_there():
 
 @pytest.mark.parametrize("name", PARTS)
 def test_each_blueprint_goes_the_whole_way(name, tmp_path):
-    walk(in_memory(blueprint(name), tmp_path), OLD, NEW)
+    check_the_whole_way(in_memory(blueprint(name), tmp_path), OLD, NEW)
 
 
 @pytest.mark.parametrize("name", PARTS)
@@ -124,7 +124,7 @@ def test_a_new_target_is_one_file_and_its_prices(tmp_path, monkeypatch):
     try:
         target = configuration.target("invented", settings, configuration.read(settings))
         assert target.plan(OLD, rollout.CANARY).monthly_usd == 36.5
-        walk(target, OLD, NEW)
+        check_the_whole_way(target, OLD, NEW)
     finally:
         sys.modules.pop("infra.invented.target", None)
         sys.modules.pop("infra.invented", None)
