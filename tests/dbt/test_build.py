@@ -150,7 +150,7 @@ def test_the_pages_of_the_warehouse_show_every_table_and_who_reads_it(built):
     assert {f"model.recsys.{mart}" for mart in MARTS} <= set(catalogue)
     assert (folder / "index.html").is_file()
     assert {name.split(".")[-1] for name in json.loads((folder / "manifest.json").read_text())["exposures"]} == {
-        "executive_dashboard", "feature_services", "recommender", "experiment_readings",
+        "executive_dashboard", "feature_services", "fitted_analytics", "recommender", "experiment_readings",
     }  # fmt: skip
 
 
