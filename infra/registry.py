@@ -17,14 +17,14 @@ class Version(NamedTuple):
     run_id: str
 
 
-def champion(mlflow_url: str) -> Version:
+def champion(mlflow_url: str, registered: str = REGISTERED_MODEL) -> Version:
     """Return the version that the alias names, by the registry's REST API (its client needs seconds to import).
 
     Raises:
         MissingArtifact: no version is champion yet.
         ServiceUnavailable: the registry does not answer.
     """
-    query = urllib.parse.urlencode({"name": REGISTERED_MODEL, "alias": ALIAS_CHAMPION})
+    query = urllib.parse.urlencode({"name": registered, "alias": ALIAS_CHAMPION})
     try:
         with urllib.request.urlopen(
             f"{mlflow_url}/api/2.0/mlflow/registered-models/alias?{query}", timeout=10
@@ -32,31 +32,10 @@ def champion(mlflow_url: str) -> Version:
             found = json.load(answer)["model_version"]
     except urllib.error.HTTPError as error:
         raise MissingArtifact(
-            f"models:/{REGISTERED_MODEL}@{ALIAS_CHAMPION}",
+            f"models:/{registered}@{ALIAS_CHAMPION}",
             f"{mlflow_url} answers {error.code}",
             "Train, register and promote first; `make demo` runs all in order",
         ) from error
     except OSError as error:
         raise ServiceUnavailable("MLflow", f"{mlflow_url}: {error}", "Start the platform with `make up`") from error
     return Version(str(found["version"]), found.get("run_id", ""))
-
-
-def move_champion(mlflow_url: str, number: str) -> None:
-    """Point the alias at a version, by the registry's REST API.
-
-    Raises:
-        ServiceUnavailable: the registry does not answer, or refuses to be written to; the alias stays.
-    """
-    body = json.dumps({"name": REGISTERED_MODEL, "alias": ALIAS_CHAMPION, "version": number}).encode()
-    request = urllib.request.Request(
-        f"{mlflow_url}/api/2.0/mlflow/registered-models/alias", body, {"Content-Type": "application/json"}
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=10):
-            return
-    except urllib.error.HTTPError as error:
-        raise ServiceUnavailable(
-            "MLflow", f"{mlflow_url} answers {error.code} to a moved alias", "Nothing was changed; is it read-only?"
-        ) from error
-    except OSError as error:
-        raise ServiceUnavailable("MLflow", f"{mlflow_url}: {error}", "Start the platform with `make up`") from error

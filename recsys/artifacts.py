@@ -88,9 +88,18 @@ ITEM_FEATURES = ("item_interactions_total", "item_interactions_90d", "item_mean_
 
 # registry
 REGISTERED_MODEL = "recommender"
+RANKER = "ranker"
+"""The registered model that orders candidates; its files are `RANKER_FILES`, beside the served bundle."""
+RANKER_FILES = ("ranker.onnx", "ranker.json")
 ALIAS_CHAMPION = "champion"
 ALIAS_CHALLENGER = "challenger"
 EXPERIMENT = "recsys"
+# tags of a version on its way to champion (recsys/promotion.py)
+TAG_PROMOTION_STAGE = "promotion_stage"
+TAG_PROMOTION_AGAINST = "promotion_against"
+TAG_PROMOTION_ENTERED_AT = "promotion_entered_at"
+TAG_PROMOTION_LIVE_AT = "promotion_live_at"
+TAG_PROMOTION_WHY = "promotion_why"
 # The slowest to train first: so many train at a time that a slow last one would keep all waiting.
 MODEL_NAMES = ("two_tower", "keras_two_tower", "text_encoder", "ials", "slist", "popularity")
 """Trained by the pipeline unless its parameter `models` says otherwise."""
@@ -111,6 +120,3 @@ EXPERIMENT_SALT = "recommendations-2026-11"
 DAG_PIPELINE = "recsys_pipeline"
 DAG_INSIGHT = "recsys_insight"
 DAG_DEPLOY = "recsys_deploy"
-
-# where a release can be rolled out (infra/)
-TARGETS = ("local", "aws")

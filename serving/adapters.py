@@ -16,14 +16,12 @@ from serving.metrics import Metrics
 from serving.model import ServedModel, load
 from serving.online_store import OnlineStore
 from serving.ports import Glimpse
-from serving.recommend import Query, recommend
+from serving.recommend import warm
 
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.5
 """How often the model's folder is looked at."""
-
-WARM_UP_HISTORY = 3
 
 GLIMPSED = 20
 """Latest items of a history that tell what a user is about."""
@@ -102,7 +100,7 @@ class FolderModels:
         self._seen = look
         try:
             model = load(self._folder, self._threads)
-            _warm(model)
+            warm(model)
         except UnusableInput as error:
             log.error("the deployed model is not taken: %s", error)
             self._metrics.reloads.labels("broken").inc()
@@ -128,15 +126,3 @@ class FolderModels:
             )
         except OSError:  # not deployed yet, or being replaced at this moment
             return None
-
-
-def _warm(model: ServedModel) -> None:
-    """Answer once, so that the first request pays nothing extra.
-
-    Raises:
-        UnusableInput: the model gives no finite score to a user with a history.
-    """
-    history = model.retriever.catalogue.item_id[:WARM_UP_HISTORY]
-    (ranking,) = recommend(model, [Query(k=WARM_UP_HISTORY, history=history)])
-    if model.retriever.n_items > len(history) and model.allowed(None).any() and not ranking.items:
-        raise UnusableInput("model", model.version, "It recommends nothing to a user with a history; train again")

@@ -1,6 +1,7 @@
 """From a request to an answer: reads the users, asks the core, names the items, hands on what was shown and why."""
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -22,8 +23,22 @@ from serving.doors import Refused
 from serving.explanation import Decision, RequestRecord, Source, with_drivers
 from serving.metrics import Metrics
 from serving.model import ServedModel
-from serving.ports import EventLog, Lists, ModelSource, RequestRecords, Shown, Splits, UserStateStore
+from serving.ports import (
+    Candidates,
+    EventLog,
+    Lists,
+    ModelSource,
+    RequestRecords,
+    Shadow,
+    Shown,
+    Splits,
+    UserStateStore,
+)
 from serving.recommend import PERSONALISED, Query, Ranking, in_random_order, recommend
+from serving.rollout import Candidate
+from serving.shadow import ShadowLine
+
+log = logging.getLogger(__name__)
 
 UNKNOWN_USER = UserState(history=[], features={}, version=0)
 
@@ -57,8 +72,11 @@ class Answering:
         metrics: Metrics,
         lists: Lists | None = None,
         list_seconds: int = 0,
+        candidates: Candidates | None = None,
+        shadow: Shadow | None = None,
     ):
         """Wire the parts; `lists` takes computed lists for `list_seconds` at most, 0: none."""
+        self._candidates, self._shadow = candidates, shadow
         self._models, self._users, self._log, self._records = models, users, log, records
         self._splits, self._metrics = splits, metrics
         self._lists, self._list_seconds = lists if list_seconds else None, list_seconds
@@ -71,8 +89,13 @@ class Answering:
         """Whether a model was deployed."""
         return self._models.current is not None
 
+    @property
+    def candidate(self) -> Candidate | None:
+        """The version beside the champion, if there is one."""
+        return self._candidates.current if self._candidates is not None else None
+
     def model(self) -> ServedModel:
-        """Return the model that answers now.
+        """Return the champion, the model that answers now.
 
         Raises:
             ServiceUnavailable: none was deployed yet.
@@ -134,42 +157,77 @@ class Answering:
         return await self._answer([(user_id, wanted, instant) for user_id, wanted in asked])
 
     async def _answer(self, asked: Sequence[tuple[str, Wanted, datetime]]) -> list[Answer]:
-        model = self.model()
+        champion, candidate = self.model(), self.candidate
         try:
-            states = await self._users.read([(user_id, _list_domain(model, wanted)) for user_id, wanted, _ in asked])
+            states = await self._users.read([(user_id, _list_domain(champion, wanted)) for user_id, wanted, _ in asked])
         except ServiceUnavailable:
             states = [(UNKNOWN_USER, None)] * len(asked)
         split = self._splits.current
         assigned = [split.of(user_id, instant.date()) for user_id, _, instant in asked]
-        queries, found = [], []
-        for (_, wanted, instant), (state, cached), assignment in zip(asked, states, assigned, strict=True):
+        models, queries, found = [], [], []
+        for (user_id, wanted, instant), (state, cached), assignment in zip(asked, states, assigned, strict=True):
+            is_taken = candidate is not None and candidate.takes(user_id, assignment)
+            models.append(candidate.model if is_taken else champion)
             personal = assignment.policy != POPULAR
             queries.append(Query(wanted.k, state.history, state.features, wanted.items, wanted.domain, personal))
             may_be_cached = personal and state.history and not wanted.items
-            found.append(self._from_cache(model, cached, state, wanted, instant) if may_be_cached else None)
-        computed = iter(await self._compute(model, [q for q, stored in zip(queries, found, strict=True) if not stored]))
+            found.append(self._from_cache(models[-1], cached, state, wanted, instant) if may_be_cached else None)
+        to_compute = [place for place, stored in enumerate(found) if not stored]
+        computed = dict(zip(to_compute, await self._compute(champion, models, queries, to_compute), strict=True))
         answers = []
-        for (user_id, _, instant), (state, _), assignment, query, stored in zip(
-            asked, states, assigned, queries, found, strict=True
+        for place, ((user_id, _, instant), (state, _), assignment, query) in enumerate(
+            zip(asked, states, assigned, queries, strict=True)
         ):
-            ranking, source = stored or (next(computed), "model")
-            if source == "model":
+            if stored := found[place]:
+                model, (ranking, source) = models[place], stored
+            else:
+                (model, ranking), source = computed[place], "model"
                 ranking = self._remembered(model, user_id, state, query, ranking, instant)
+            if candidate is not None and candidate.is_shadow and assignment.policy == ALIAS_CHAMPION:
+                self._copy(candidate, model, query, ranking)
             answers.append(self._shown(model, uuid4().hex, user_id, assignment, query, ranking, instant, source))
         return answers
 
-    async def _compute(self, model: ServedModel, queries: Sequence[Query]) -> list[Ranking]:
-        """Return the core's rankings, those that will be remembered as long as they are remembered."""
-        if not queries:
-            return []
-        longer = [replace(q, k=max(q.k, CACHED_LENGTH)) if self._is_kept(q) else q for q in queries]
-        started = perf_counter()
-        if len(queries) > TOGETHER:  # many take long enough to let others be answered meanwhile
-            rankings = await asyncio.to_thread(recommend, model, longer)
-        else:
-            rankings = recommend(model, longer)
-        self._core_seconds += MEAN_SHARE * ((perf_counter() - started) / len(queries) - self._core_seconds)
-        return rankings
+    async def _compute(
+        self, champion: ServedModel, models: Sequence[ServedModel], queries: Sequence[Query], places: Sequence[int]
+    ) -> list[tuple[ServedModel, Ranking]]:
+        """Return the rankings at these places with the model that made each: one product a model. Those that will be
+        remembered are as long as they are remembered. What a candidate fails to answer, the champion answers."""
+        made: dict[int, tuple[ServedModel, Ranking]] = {}
+        for model in {id(models[place]): models[place] for place in places}.values():
+            mine = [place for place in places if models[place] is model]
+            wanted = [queries[place] for place in mine]
+            longer = [replace(q, k=max(q.k, CACHED_LENGTH)) if self._is_kept(q) else q for q in wanted]
+            answering = model
+            started = perf_counter()
+            try:
+                rankings = await _recommended(model, longer)
+            except Exception:
+                if model is champion:
+                    raise
+                log.exception("version %s failed to answer", model.version)
+                self._metrics.candidate_failures.labels(model.version).inc(len(mine))
+                answering, rankings = champion, await _recommended(champion, longer)
+            self._core_seconds += MEAN_SHARE * ((perf_counter() - started) / len(mine) - self._core_seconds)
+            made.update((place, (answering, ranking)) for place, ranking in zip(mine, rankings, strict=True))
+        return [made[place] for place in places]
+
+    def _copy(self, candidate: Candidate, model: ServedModel, query: Query, ranking: Ranking) -> None:
+        """Hand a copy of what the champion answered to the version in the shadow."""
+        if self._shadow is None:
+            return
+        names = model.retriever.catalogue.item_id
+        self._shadow.copy(
+            ShadowLine(
+                model_version=candidate.model.version,
+                k=query.k,
+                history=list(query.history),
+                features=dict(query.features),
+                session=list(query.session),
+                domain=query.domain,
+                given=[names[item] for item in ranking.items],
+            )
+        )
 
     def _is_kept(self, query: Query) -> bool:
         return bool(self._lists and query.personal and query.history and not query.session)
@@ -201,8 +259,20 @@ class Answering:
         user_id = SESSION_USER.format(session_id or request_id)
         assignment = self._splits.current.of(user_id, instant.date()) if session_id else NO_EXPERIMENT
         query = Query(wanted.k, session=wanted.items, domain=wanted.domain, personal=assignment.policy != POPULAR)
-        (ranking,) = recommend(model, [query])
+        model, ranking = self._of_session(model, user_id, assignment, query)
         return self._shown(model, request_id, user_id, assignment, query, ranking, instant)
+
+    def _of_session(
+        self, champion: ServedModel, unit: str, assignment: Assignment, query: Query
+    ) -> tuple[ServedModel, Ranking]:
+        candidate = self.candidate
+        if candidate is not None and assignment is not NO_EXPERIMENT and candidate.takes(unit, assignment):
+            try:
+                return candidate.model, *recommend(candidate.model, [query])
+            except Exception:
+                log.exception("version %s failed to answer", candidate.model.version)
+                self._metrics.candidate_failures.labels(candidate.model.version).inc()
+        return champion, *recommend(champion, [query])
 
     def similar(self, item_id: str, wanted: WantedList) -> SimilarItems:
         """Return the available items most like this one, best first, without it.
@@ -289,6 +359,13 @@ class Answering:
                     result = "stale"
         self._metrics.cached.labels(result).inc()
         return found
+
+
+async def _recommended(model: ServedModel, queries: Sequence[Query]) -> list[Ranking]:
+    """Return the core's rankings; many take long enough to let others be answered meanwhile."""
+    if len(queries) > TOGETHER:
+        return await asyncio.to_thread(recommend, model, queries)
+    return recommend(model, queries)
 
 
 def _list_domain(model: ServedModel, wanted: Wanted) -> str | None:

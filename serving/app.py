@@ -14,7 +14,7 @@ from recsys.schemas import refused_for_its_instant
 from serving import clouds, lists, page, storefront
 from serving.access import Guard, KeyRing, check_user
 from serving.answering import Answering
-from serving.contracts import Accepted, Answer, NewEvent, Ready, WantedFor
+from serving.contracts import Accepted, Answer, CandidateReady, NewEvent, Ready, WantedFor
 from serving.doors import GUARDED, LABELS, error_documents, install, json_answer
 from serving.metrics import Metrics
 from serving.ports import EventLog
@@ -77,8 +77,11 @@ def create_app(
         return answers
 
     def ready() -> Response:
-        model = answering.model()
-        return json_answer(Ready(model=model.manifest.model, model_version=model.version))
+        model, candidate = answering.model(), None
+        if answering.candidate is not None:
+            rollout = answering.candidate.rollout
+            candidate = CandidateReady(model_version=rollout.version, stage=rollout.stage, share=rollout.share)
+        return json_answer(Ready(model=model.manifest.model, model_version=model.version, candidate=candidate))
 
     @app.post(
         "/v1/events",

@@ -16,8 +16,10 @@ from serving.cache import ListLine
 from serving.explanation import RequestRecord
 from serving.impressions import ImpressionWriter
 from serving.metrics import Metrics
-from serving.outbox import LIST, RECORD, REPORTED
+from serving.outbox import COPY, LIST, RECORD, REPORTED
 from serving.request_records import RecordWriter
+from serving.rollout import LiveRollout
+from serving.shadow import ShadowAnswers
 
 REPORT_SECONDS = 0.1
 
@@ -29,14 +31,17 @@ def carry(settings: Settings) -> None:
     metrics, ended = Metrics(), threading.Event()
     impressions = ImpressionWriter(settings.kafka_bootstrap, settings.topic_prefix, metrics)
     records = RecordWriter(settings.redis_url, settings.request_days, metrics)
+    shadow = ShadowAnswers(LiveRollout(settings, metrics), metrics)
     reporting = threading.Thread(target=_report, args=(metrics, ended), name="report")
-    for each in (impressions, records, reporting):
+    for each in (impressions, records, shadow, reporting):
         each.start()
     for line in sys.stdin.buffer:
         if line[:1] == RECORD:
             records.put(line[1:], RequestRecord)
         elif line[:1] == LIST:
             records.put(line[1:], ListLine)
+        elif line[:1] == COPY:
+            shadow.put(line[1:])
         else:
             impressions.put(line[1:])
     impressions.close()

@@ -205,12 +205,23 @@ class Accepted(BaseModel):
     event_id: str = Field(examples=["9e107d9d372bb6826bd81d3542a419d6"])
 
 
+class CandidateReady(BaseModel):
+    """The version beside the champion, loaded."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    model_version: str
+    stage: str
+    share: float
+
+
 class Ready(BaseModel):
     model_config = ConfigDict(protected_namespaces=())
 
     status: str = "ready"
     model: str
     model_version: str
+    candidate: CandidateReady | None = None
 
 
 class Fault(BaseModel):

@@ -18,7 +18,7 @@ from serving.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
-MAX_BODY_BYTES = 1_000_000
+MAX_BODY_BYTES = 1_500_000
 MAX_MESSAGE = 2000
 GUARDED = (401, 403, 429)
 """What a key may be told, where keys are asked for."""

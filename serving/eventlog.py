@@ -40,8 +40,8 @@ class KafkaEventLog:
         self._thread.start()
 
     def close(self) -> None:
+        """Flush what was published. A connection that is only being made is not waited for: nothing went through it."""
         self._closing.set()
-        self._thread.join()
         if self._producer is not None:
             close_producer(self._producer)
 

@@ -53,6 +53,8 @@ class ImpressionWriter:
     def close(self) -> None:
         """Publish what waits, within twice `FLUSH_SECONDS`; the rest is lost, as a dead Kafka makes it."""
         self._closing.set()
+        if self._producer is None and self._waiting.empty():  # still connecting, and nothing to lose
+            return
         self._thread.join(FLUSH_SECONDS)
         if self._producer is not None:
             close_producer(self._producer)

@@ -78,6 +78,24 @@ class Metrics:
             ["reason"],
             registry=self.registry,
         )
+        self.candidate_failures = Counter(
+            "recsys_candidate_failures_total",
+            "Answers that a version on its way to champion failed to give; the champion gave them",
+            ["model_version"],
+            registry=self.registry,
+        )
+        self.shadow_answers = Counter(
+            "recsys_shadow_answers_total",
+            "Copies of requests for a version in the shadow: answered, failed, or dropped for want of room",
+            ["model_version", "outcome"],
+            registry=self.registry,
+        )
+        self.shadow_items = Counter(
+            "recsys_shadow_items_total",
+            "Items of a shadow's lists: shared with the champion's list, or other ones",
+            ["model_version", "placed"],
+            registry=self.registry,
+        )
         self.reloads = Counter(
             "recsys_model_reloads_total",
             "Models that were picked up: loaded, or broken (the earlier one goes on answering)",

@@ -11,6 +11,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from time import perf_counter
 from typing import Literal
 
 from recsys.settings import HOME
@@ -18,15 +19,18 @@ from serving.cache import ListLine
 from serving.explanation import Decision, describe
 from serving.metrics import Metrics
 from serving.ports import Shown
+from serving.shadow import COPIES_A_SECOND, Rate, ShadowLine
 
 log = logging.getLogger(__name__)
 
-Line = Literal[b"S", b"R", b"L"]
+Line = Literal[b"S", b"R", b"L", b"C"]
 SHOWN: Line = b"S"
 """A line that begins so holds JSON of `Shown`; one that begins with `RECORD` that of a `RequestRecord`."""
 RECORD: Line = b"R"
 LIST: Line = b"L"
 """A line that begins so holds JSON of `ListLine`."""
+COPY: Line = b"C"
+"""A line that begins so holds JSON of `ShadowLine`."""
 
 GATHER_SECONDS = 0.02
 """How long lines are gathered: one write an answer would cost a switch of processes an answer."""
@@ -38,7 +42,9 @@ RETRY_SECONDS = 1.0
 CLOSE_SECONDS = 15.0
 
 COMMAND = (sys.executable, "-m", "serving", "carry")
-REPORTED = ("published", "impressions_dropped", "records_dropped", "dependency_errors")
+REPORTED = (
+    "published", "impressions_dropped", "records_dropped", "dependency_errors", "shadow_answers", "shadow_items",
+)  # fmt: skip
 """The counters of `Metrics` that the child moves."""
 
 
@@ -52,6 +58,7 @@ class Outbox:
         self._child: asyncio.subprocess.Process | None = None
         self._watching: asyncio.Task[None] | None = None
         self._closing = False
+        self._copies = Rate(COPIES_A_SECOND)
 
     def start(self) -> None:
         """Start the child soon; returns at once."""
@@ -88,6 +95,12 @@ class Outbox:
     def remember(self, line: ListLine) -> None:
         """Take a list that may answer again. Never waits, never raises."""
         self._put(LIST, line.model_dump_json().encode())
+
+    def copy(self, line: ShadowLine) -> None:
+        """Take a copy of a request for the version in the shadow. Never waits, never raises; never before others."""
+        if self._bytes > MAX_BYTES_WAITING // 2 or not self._copies.take(perf_counter()):
+            return
+        self._put(COPY, line.model_dump_json().encode())
 
     def _put(self, kind: Line, content: bytes) -> bool:
         if self._bytes + len(content) > MAX_BYTES_WAITING:

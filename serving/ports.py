@@ -12,6 +12,8 @@ from serving.cache import ListLine
 from serving.contracts import Answer
 from serving.explanation import Decision, RequestRecord
 from serving.model import ServedModel
+from serving.rollout import Candidate
+from serving.shadow import ShadowLine
 
 
 class ModelSource(Protocol):
@@ -19,6 +21,21 @@ class ModelSource(Protocol):
 
     @property
     def current(self) -> ServedModel | None: ...
+
+
+class Candidates(Protocol):
+    """Which version stands beside the champion; it may change between two requests, never within one."""
+
+    @property
+    def current(self) -> Candidate | None: ...
+
+
+class Shadow(Protocol):
+    """Where copies of requests go that a version in the shadow answers for nobody."""
+
+    def copy(self, line: ShadowLine) -> None:
+        """Take a copy. Never waits, never raises; what is too much is dropped."""
+        ...
 
 
 class Splits(Protocol):

@@ -23,6 +23,7 @@ from serving.metrics import Metrics
 from serving.online_store import OnlineStore
 from serving.outbox import Outbox
 from serving.request_records import RedisRequestRecords
+from serving.rollout import LiveRollout
 from serving.splits import LiveSplits
 from serving.storefront import Storefront
 
@@ -43,7 +44,7 @@ def build(settings: Settings, clock: Callable[[], datetime]) -> FastAPI:
     models = FolderModels(settings.served_model, metrics, settings.threads)
     store = OnlineStore(settings.redis_url, metrics, CircuitBreaker())
     users = RedisUserStates(store)
-    splits = LiveSplits(settings)
+    splits, rollout = LiveSplits(settings), LiveRollout(settings, metrics)
     outbox = Outbox(settings.own_environment(), metrics)
     records = RedisRequestRecords(store, outbox)
     event_log = KafkaEventLog(settings.kafka_bootstrap, settings.topic_prefix, metrics, CircuitBreaker(), outbox)
@@ -51,9 +52,14 @@ def build(settings: Settings, clock: Callable[[], datetime]) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(models.refresh)
+        await asyncio.to_thread(rollout.refresh)
         event_log.start()
         outbox.start()
-        watching = [asyncio.create_task(models.watch()), asyncio.create_task(splits.watch())]
+        watching = [
+            asyncio.create_task(models.watch()),
+            asyncio.create_task(splits.watch()),
+            asyncio.create_task(rollout.watch()),
+        ]
         yield
         for watch in watching:
             watch.cancel()
@@ -63,7 +69,9 @@ def build(settings: Settings, clock: Callable[[], datetime]) -> FastAPI:
         await asyncio.to_thread(event_log.close)
         await store.close()
 
-    answering = Answering(models, users, event_log, records, splits, metrics, outbox, settings.answer_cache_seconds)
+    answering = Answering(
+        models, users, event_log, records, splits, metrics, outbox, settings.answer_cache_seconds, rollout, outbox
+    )
     return create_app(
         answering,
         event_log,

@@ -10,6 +10,7 @@ from hashlib import blake2b
 
 import numpy as np
 
+from recsys.errors import UnusableInput
 from recsys.retriever import Retriever
 from serving.model import ServedModel
 
@@ -18,6 +19,8 @@ RUNGS = (PERSONALISED, SESSION, SEGMENT_POPULAR, POPULAR)
 """The fallback ladder, best first."""
 
 NOTHING = np.empty(0, np.int64)
+
+WARM_UP_HISTORY = 3
 
 
 @dataclass(frozen=True)
@@ -96,3 +99,15 @@ def _features(retriever: Retriever, queries: Sequence[Query]) -> np.ndarray | No
     if not names:
         return None
     return np.array([[query.features.get(name, np.nan) for name in names] for query in queries])  # (B, F)
+
+
+def warm(model: ServedModel) -> None:
+    """Answer once, so that the first request pays nothing extra.
+
+    Raises:
+        UnusableInput: the model gives no finite score to a user with a history.
+    """
+    history = model.retriever.catalogue.item_id[:WARM_UP_HISTORY]
+    (ranking,) = recommend(model, [Query(k=WARM_UP_HISTORY, history=history)])
+    if model.retriever.n_items > len(history) and model.allowed(None).any() and not ranking.items:
+        raise UnusableInput("model", model.version, "It recommends nothing to a user with a history; train again")

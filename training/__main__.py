@@ -1,11 +1,11 @@
-"""`python -m training cut|fit|evaluate|register|promote --as-of D --domains movies[,books]`."""
+"""`python -m training cut|fit|evaluate|register|promote|rank --as-of D --domains movies[,books]`."""
 
 import argparse
 import os
 from pathlib import Path
 
 from recsys import station
-from recsys.artifacts import MODEL_NAMES, MODEL_ZOO
+from recsys.artifacts import FEATURE_SERVICE_RETRIEVAL, MODEL_NAMES, MODEL_ZOO, RANKER_MODELS
 from recsys.errors import RecsysError
 from recsys.interval import add_arguments, from_arguments
 from recsys.settings import load_settings
@@ -32,18 +32,22 @@ def parser() -> argparse.ArgumentParser:
         ("evaluate", "judge the fitted models on the same test users"),
         ("register", "make them versions of the registered model"),
         ("promote", "let the challenger become champion if it earned it"),
+        ("rank", "train, judge and register a ranker of chosen candidates"),
     ):
         command = commands.add_parser(name, help=described)
         add_arguments(command)
         if name == "fit":
             command.add_argument("--model", required=True, help=f"one of {', '.join(MODEL_ZOO)}")
+        if name == "rank":
+            command.add_argument("--model", default=RANKER_MODELS[0], help=f"one of {', '.join(RANKER_MODELS)}")
         if name in {"evaluate", "register"}:
             command.add_argument(
                 "--models", default=",".join(MODEL_NAMES), help="comma-separated; default the pipeline's"
             )
-    join = commands.add_parser("join", help="point-in-time join of user features (called by fit)")
+    join = commands.add_parser("join", help="point-in-time join of features (called by fit and rank)")
     join.add_argument("--requests", type=Path, required=True)
     join.add_argument("--answers", type=Path, required=True)
+    join.add_argument("--service", default=FEATURE_SERVICE_RETRIEVAL)
     return root
 
 
@@ -65,7 +69,7 @@ def main() -> dict:
     if arguments.command == "join":
         from training.point_in_time import join
 
-        return {"rows": join(arguments.requests, arguments.answers), "unchanged": False}
+        return {"rows": join(arguments.requests, arguments.answers, arguments.service), "unchanged": False}
     settings, interval = load_settings(), from_arguments(arguments)
     match arguments.command:
         case "cut":
@@ -76,6 +80,10 @@ def main() -> dict:
             return tasks.evaluate(settings, interval, chosen(arguments.models))
         case "register":
             return tasks.register(settings, interval, chosen(arguments.models))
+        case "rank":
+            from training import rank
+
+            return rank.run(settings, interval, arguments.model)
         case _:
             return tasks.promote(settings, interval)
 

@@ -1,10 +1,13 @@
 """The one evaluation: each written bundle answers the same test requests through the code that serves.
 
 Full ranking over the catalogue less the user's own history, in blocks of users; per-user values are kept, so that every
-difference between two models has a paired bootstrap interval.
+difference between two models has a paired bootstrap interval. Beside being right, lists are judged by how evenly they
+show the catalogue, how new, varied and surprising they are, and how well they fit the user's own mix of categories;
+and the deciding metric is told apart by how much of a user is known.
 """
 
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recsys import metrics
+from recsys import beyond_accuracy, metrics
 from recsys.artifacts import BASELINE_MODEL
 from recsys.bundle import read_manifest
 from recsys.retriever import Retriever
@@ -23,6 +26,43 @@ BLOCK_SCORES = 8_000_000
 LIST_LENGTH = 20
 TIMED_USERS = 300
 DECIDING_METRIC = "ndcg_at_10"
+BUCKETS = {"0": (0, 0), "1_to_5": (1, 5), "6_to_20": (6, 20), "over_20": (21, np.iinfo(np.int64).max)}
+"""Name → least and most interactions that are known of a user."""
+MOST_CATEGORIES = 256
+"""The most frequent categories of the catalogue; what is rarer says nothing of variety or calibration."""
+BLOCK_USERS = 500
+
+
+@dataclass(frozen=True)
+class Background:
+    """What a list is held against, from the training part of a cut. I items, C categories."""
+
+    counts: np.ndarray
+    """Training users of each item. (I,)"""
+    n_users: int
+    popular: np.ndarray
+    """The list that everybody would be shown. (1, K)"""
+    categories: np.ndarray
+    """Each item's shares of its categories, float32 (I, C); C is 0 where the catalogue has none."""
+
+    @classmethod
+    def of(cls, cut: Cut) -> "Background":
+        data = cut.training_data()
+        pairs = np.unique(data.users.astype(np.int64) * data.n_items + data.items)
+        counts = np.bincount(pairs % data.n_items, minlength=data.n_items)
+        popular = np.argsort(-counts, kind="stable")[None, :LIST_LENGTH]
+        return cls(counts, len(np.unique(data.users)), popular, category_shares(cut.catalogue.categories))
+
+
+def category_shares(listed: list[list[str]]) -> np.ndarray:
+    """Return each item's shares of its `MOST_CATEGORIES` most frequent categories. float32 (I, C)"""
+    frequency = Counter(name for names in listed for name in names)
+    place = {name: column for column, (name, _) in enumerate(frequency.most_common(MOST_CATEGORIES))}
+    shares = np.zeros((len(listed), len(place)), np.float32)
+    for item, names in enumerate(listed):
+        known = [place[name] for name in names if name in place]
+        np.add.at(shares[item], known, 1 / max(len(known), 1))
+    return shares
 
 
 @dataclass(frozen=True)
@@ -36,7 +76,13 @@ class Quality:
 
 
 def evaluate(
-    bundle: Path, cut: Cut, requests: Requests, features: np.ndarray | None, threads: int, timed: bool = True
+    bundle: Path,
+    cut: Cut,
+    requests: Requests,
+    features: np.ndarray | None,
+    threads: int,
+    timed: bool = True,
+    background: Background | None = None,
 ) -> Quality:
     """Judge a bundle on a cut's requests. The bundle may be of an older cut: items are matched by id.
 
@@ -45,6 +91,7 @@ def evaluate(
     Args:
         features: user features of the requests in the order of `artifacts.USER_FEATURES` (B, F); None: all unknown.
         timed: measure the latency, too.
+        background: of this cut, where several bundles are judged on it; otherwise it is made here.
     """
     retriever = Retriever(bundle, threads)
     to_bundle = np.array([retriever.index.get(item, -1) for item in cut.catalogue.item_id])  # (I,)
@@ -62,12 +109,61 @@ def evaluate(
         "map_at_10": metrics.map_at_k(hits, n_relevant, 10),
         "hit_rate_at_10": metrics.hit_rate_at_k(hits, n_relevant, 10),
         "mrr_at_10": metrics.mrr_at_k(hits, n_relevant, 10),
+        "precision_at_10": metrics.precision_at_k(hits, n_relevant, 10),
     }
-    overall = {name: float(np.nanmean(values)) for name, values in per_user.items()}
+    from_bundle = np.full(retriever.n_items + 1, -1)  # its last place is what pads
+    from_bundle[to_bundle[to_bundle >= 0]] = np.flatnonzero(to_bundle >= 0)
+    shown = from_bundle[lists]  # (B, k), codes of the cut
+    background = background or Background.of(cut)
+    per_user |= character(shown, hits, n_relevant, requests.histories, background)
+    overall = {name: float(np.nanmean(values)) for name, values in per_user.items() if not np.isnan(values).all()}
     overall["coverage_at_20"] = metrics.coverage_at_k(lists, retriever.n_items, 20)
+    overall["gini_at_20"] = beyond_accuracy.gini_at_k(shown, len(background.counts), 20)
+    overall |= by_history(per_user[DECIDING_METRIC], requests.histories)
     if timed:
         overall |= latency(retriever, histories[:TIMED_USERS], features)
     return Quality(per_user, overall)
+
+
+def character(
+    shown: np.ndarray, hits: np.ndarray, n_relevant: np.ndarray, histories: list[np.ndarray], background: Background
+) -> dict[str, np.ndarray]:
+    """Return novelty (bits), serendipity and, where the catalogue has categories, variety and miscalibration (nats) of
+    each list, all at 20. `shown`: codes of the cut, (B, k)."""
+    k, (counts, n_users) = LIST_LENGTH, (background.counts, background.n_users)
+    values = {
+        "novelty_at_20": beyond_accuracy.novelty_at_k(shown, counts, n_users, k),
+        "serendipity_at_20": beyond_accuracy.serendipity_at_k(
+            shown, hits, n_relevant, np.repeat(background.popular, len(shown), 0), k
+        ),
+    }
+    if not background.categories.shape[1]:
+        return values
+    diversity, miscalibration, place = [], [], np.full(len(counts) + 1, -1)  # its last place is what pads
+    for start in range(0, len(shown), BLOCK_USERS):
+        own = histories[start : start + BLOCK_USERS]
+        rows = shown[start : start + BLOCK_USERS]
+        pool = np.unique(np.concatenate([rows[rows >= 0], *own]))
+        place[pool] = np.arange(len(pool))
+        categories = background.categories[pool]
+        diversity.append(beyond_accuracy.diversity_at_k(place[rows], categories, k))
+        used = [place[history] for history in own]
+        miscalibration.append(beyond_accuracy.miscalibration_at_k(place[rows], used, categories, k))
+    return values | {
+        "diversity_at_20": np.concatenate(diversity),
+        "miscalibration_at_20": np.concatenate(miscalibration),
+    }
+
+
+def by_history(values: np.ndarray, histories: list[np.ndarray]) -> dict[str, float]:
+    """Return the mean of the deciding metric for users of whom so much is known; buckets without a judged user are
+    left out. `values`: (B,)"""
+    lengths, means = np.array([len(history) for history in histories]), {}
+    for name, (least, most) in BUCKETS.items():
+        inside = values[(lengths >= least) & (lengths <= most) & ~np.isnan(values)]
+        if len(inside):
+            means[f"{DECIDING_METRIC}_of_{name}_known"] = float(inside.mean())
+    return means
 
 
 def recommend_all(retriever: Retriever, histories: list[np.ndarray], features: np.ndarray | None) -> np.ndarray:
@@ -104,13 +200,25 @@ def compare(candidate: Quality, baseline: Quality, seed: int, metric: str = DECI
     return {"difference": difference, "low": low, "high": high, "ratio": ratio}
 
 
+def differences(candidate: Quality, baseline: Quality, seed: int) -> dict[str, dict[str, float]]:
+    """Return `compare` for every metric that both have a value of for some user."""
+    return {
+        metric: compare(candidate, baseline, seed, metric)
+        for metric, values in candidate.per_user.items()
+        if metric in baseline.per_user and not np.isnan(values - baseline.per_user[metric]).all()
+    }
+
+
 def evaluate_models(
     cut: Cut, names: list[str], features: np.ndarray | None, *, threads: int, seed: int
 ) -> tuple[dict[str, Quality], dict[str, dict[str, float]]]:
     """Judge the cut's bundles of these models. Returns each one's quality, and each one's difference to the baseline
     (none where the baseline is not among them)."""
-    requests = cut.requests()
-    qualities = {name: evaluate(model_folder(cut, name) / "bundle", cut, requests, features, threads) for name in names}
+    requests, background = cut.requests(), Background.of(cut)
+    qualities = {
+        name: evaluate(model_folder(cut, name) / "bundle", cut, requests, features, threads, background=background)
+        for name in names
+    }
     baseline = qualities.get(BASELINE_MODEL)
     against = {
         name: compare(quality, baseline, seed)

@@ -86,7 +86,6 @@ class Graph:
 def standardised(graph: Graph, scaling: Scaling, n_user: int) -> str:
     """Append the join of user_features (1, U) and item_features (n, I) and what `Scaling.apply` does. → (n, F)"""
     n_item = len(scaling.mean) - n_user
-    graph.constant("axis_0", np.array([0]))
     graph.constant("user_width", np.array([n_user]))
     graph.add("Shape", ["item_features"], "rows", start=0, end=1)
     graph.add("Concat", ["rows", "user_width"], "user_shape", axis=0)

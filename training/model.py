@@ -25,6 +25,8 @@ that goes on is ended from outside, so a model with epochs stops in time by itse
 
 import importlib
 import math
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -171,6 +173,26 @@ def filled(inputs: np.ndarray, targets: np.ndarray, batch: np.ndarray) -> tuple[
     """Return inputs and targets of a batch without the columns that are padding in all of its windows. Both (B, L)"""
     longest = int((inputs[batch] >= 0).sum(1).max())
     return inputs[batch][:, -longest:], targets[batch][:, -longest:]
+
+
+def padded_blocks(
+    histories: list[np.ndarray], longest: int, at_once: int = 256
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield histories of about equal length together, cut to their `longest` latest items: which they are (b,), their
+    items int64 (b, L) and the mask float32 (b, L), the latest item last."""
+    lengths = np.minimum([len(history) for history in histories], longest)
+    for together in np.array_split(np.argsort(lengths, kind="stable"), -(-len(histories) // at_once)):
+        width = lengths[together].max()
+        items, mask = np.zeros((len(together), width), np.int64), np.zeros((len(together), width), np.float32)
+        for at, row in enumerate(together):
+            items[at, width - lengths[row] :] = histories[row][-longest:]
+            mask[at, width - lengths[row] :] = 1
+        yield together, items, mask
+
+
+def share_done(step: int, steps: int, started: float, workplace: Workplace) -> float:
+    """Return which share of a training is done: of its steps, or of the time that it may take, the greater."""
+    return max(step / steps, (time.perf_counter() - started) / workplace.seconds)
 
 
 def check_finite(loss: float, model: str, step: int) -> None:

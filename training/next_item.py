@@ -28,11 +28,10 @@ from torch import Tensor, nn
 from recsys.errors import CheckFailed
 from training.checkpoint import Checkpoint
 from training.dataset import TrainingData
-from training.model import ModelConfig, Parts, Workplace, check_finite, popularity, recency_shift
+from training.model import ModelConfig, Parts, Workplace, check_finite, padded_blocks, popularity, recency_shift
 from training.sampled_softmax import Sample, SampledSoftmax
 
 ONNX_OPSET = 18
-SCORED_AT_ONCE = 256
 SEED_STRIDE = 1_000_003
 """Between the seeds of members, so that neighbouring seeds of a model share none."""
 OPERATIONS_A_SECOND = 25e9
@@ -218,16 +217,9 @@ class NextItemModel:
 
     @torch.no_grad()
     def score(self, histories: list[np.ndarray], user_features: np.ndarray | None = None) -> np.ndarray:
-        recent = [history[-self.config.max_history :] for history in histories]
-        users = self.vectors.new_empty(len(recent), self.vectors.shape[1])  # (B, D)
-        by_length = np.argsort([len(history) for history in recent], kind="stable")
-        for together in np.array_split(by_length, -(-len(recent) // SCORED_AT_ONCE)):
-            longest = max(len(recent[row]) for row in together)
-            items, mask = torch.zeros(len(together), longest, dtype=torch.long), torch.zeros(len(together), longest)
-            for at, row in enumerate(together):
-                items[at, longest - len(recent[row]) :] = torch.from_numpy(recent[row].astype(np.int64))
-                mask[at, longest - len(recent[row]) :] = 1
-            users[torch.from_numpy(together)] = self.encoder(items, mask)
+        users = self.vectors.new_empty(len(histories), self.vectors.shape[1])  # (B, D)
+        for rows, items, mask in padded_blocks(histories, self.config.max_history):
+            users[torch.from_numpy(rows)] = self.encoder(torch.from_numpy(items), torch.from_numpy(mask))
         return (users @ self.vectors.T + self.bias).numpy()  # (B, I)
 
     def parts(self) -> Parts:

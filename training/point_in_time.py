@@ -1,4 +1,4 @@
-"""User features as they were known at an instant, through Feast's point-in-time join.
+"""Features as they were known at an instant, through Feast's point-in-time join.
 
 The join runs in a process of its own (`python -m training join`): Feast reads its connection from the environment, and
 its 600 MB need not stay beside the training framework.
@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys import columns
-from recsys.artifacts import FEATURE_SERVICE_RETRIEVAL, USER_FEATURES
+from recsys.artifacts import FEATURE_SERVICE_RANKING, FEATURE_SERVICE_RETRIEVAL, ITEM_FEATURES, USER_FEATURES
 from recsys.errors import MissingArtifact
 from recsys.settings import HOME, Settings
 from training.dataset import Cut
@@ -22,6 +22,11 @@ from training.dataset import Cut
 FEATURE_REPO = HOME / "feature_repo"
 MAX_TRAINING_REQUESTS = 40_000
 DAY_MS = 86_400_000
+SERVICES = {
+    FEATURE_SERVICE_RETRIEVAL: ((columns.USER_ID,), USER_FEATURES),
+    FEATURE_SERVICE_RANKING: ((columns.USER_ID, columns.ITEM_ID), (*USER_FEATURES, *ITEM_FEATURES)),
+}
+"""Feature service → whom it is asked about, and what it answers."""
 
 
 def user_features(settings: Settings, cut: Cut) -> tuple[np.ndarray, np.ndarray]:
@@ -64,47 +69,57 @@ def _join(settings: Settings, cut: Cut) -> tuple[np.ndarray, np.ndarray]:
             ),
         }
     )
-    answered = _feast(settings, asked, cut.folder)  # (R, F)
+    answered = look_up(settings, asked, cut.folder, FEATURE_SERVICE_RETRIEVAL)  # (R, F)
     of_user_day = np.full((len(firsts), len(USER_FEATURES)), np.nan, np.float32)
     of_user_day[sampled] = answered[: len(sampled)]
     return of_user_day[user_day], answered[len(sampled) :]
 
 
-def _feast(settings: Settings, asked: pa.Table, folder: Path) -> np.ndarray:
+def look_up(settings: Settings, asked: pa.Table, folder: Path, service: str) -> np.ndarray:
+    """Return a service's features for each row of entities and `event_timestamp`, NaN where unknown. float32 (R, F)
+
+    Args:
+        folder: where the questions and answers may lie for a while.
+
+    Raises:
+        MissingArtifact: Feast does not know the service.
+    """
     questions, answers = folder / ".feature_requests.parquet", folder / ".feature_answers.parquet"
     pq.write_table(asked, questions)
-    command = [sys.executable, "-m", "training", "join", "--requests", str(questions), "--answers", str(answers)]
+    command = [sys.executable, "-m", "training", "join", "--service", service]
+    command += ["--requests", str(questions), "--answers", str(answers)]
     environment = {**settings.child_environment(), "PYTHONOPTIMIZE": "1"}  # halves the time of Feast's imports
     done = subprocess.run(command, cwd=HOME, env=environment, stdout=sys.stderr)
     if done.returncode:
         raise MissingArtifact(
-            f"point-in-time join with `{FEATURE_SERVICE_RETRIEVAL}`",
+            f"point-in-time join with `{service}`",
             f"exit code {done.returncode}",
             "Its log is above; apply the feature repository first (`feast apply`)",
         )
     table = pq.read_table(answers)
     questions.unlink()
     answers.unlink()
-    return np.column_stack([table[name].to_numpy() for name in USER_FEATURES]).astype(np.float32)
+    return np.column_stack([table[name].to_numpy() for name in SERVICES[service][1]]).astype(np.float32)
 
 
-def join(requests: Path, answers: Path) -> int:
-    """Answer a Parquet file of user_id and event_timestamp with the features, in its order. Returns the rows.
+def join(requests: Path, answers: Path, service: str) -> int:
+    """Answer a Parquet file of entities and event_timestamp with the features, in its order. Returns the rows.
 
     Runs with libpq's and Feast's variables in the environment (`Settings.child_environment`).
     """
     from feast import FeatureStore
 
+    entities, features = SERVICES[service]
     store = FeatureStore(repo_path=str(FEATURE_REPO))
     asked = pq.read_table(requests).to_pandas()
-    service = store.get_feature_service(FEATURE_SERVICE_RETRIEVAL)
-    found: pd.DataFrame = store.get_historical_features(entity_df=asked, features=service).to_df()
-    key = [columns.USER_ID, columns.EVENT_TIMESTAMP]
+    offered = store.get_feature_service(service)
+    found: pd.DataFrame = store.get_historical_features(entity_df=asked.drop_duplicates(), features=offered).to_df()
+    key = [*entities, columns.EVENT_TIMESTAMP]
     for frame in (asked, found):
         frame[columns.EVENT_TIMESTAMP] = pd.to_datetime(frame[columns.EVENT_TIMESTAMP], utc=True).astype(
             "datetime64[ms, UTC]"
         )
     answered = asked.merge(found.drop_duplicates(key), on=key, how="left", validate="many_to_one")
-    values = {name: answered[name].to_numpy(np.float64, na_value=np.nan) for name in USER_FEATURES}
+    values = {name: answered[name].to_numpy(np.float64, na_value=np.nan) for name in features}
     pq.write_table(pa.table(values), answers)
     return len(answered)

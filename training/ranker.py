@@ -18,10 +18,10 @@ from typing import Any, Protocol
 import numpy as np
 from scipy.stats import rankdata
 
-from recsys.artifacts import RANKER_MODELS
+from recsys.artifacts import RANKER_FILES, RANKER_MODELS
 from recsys.errors import CheckFailed, RecsysError
 
-MODEL_FILE, SIGNATURE_FILE = "ranker.onnx", "ranker.json"
+MODEL_FILE, SIGNATURE_FILE = RANKER_FILES
 LIMIT = 5.0
 """Standardised numbers are clipped here."""
 

@@ -117,7 +117,7 @@ def _fit_and_write(settings: Settings, cut_at: Path, folder: Path, name: str):
     """Fit a model and publish its folder. Returns what it cost, and its manifest."""
     from training import dataset, model
 
-    started, cpu_before = time.perf_counter(), _cpu_seconds()
+    started, cpu_before = time.perf_counter(), cpu_seconds()
     frozen = dataset.Cut(cut_at)
     module = model.module_of(name)
     features = None
@@ -146,7 +146,7 @@ def _fit_and_write(settings: Settings, cut_at: Path, folder: Path, name: str):
     dataset.publish_folder(draft, folder)
     measured = {
         "training_seconds": time.perf_counter() - started,
-        "cpu_seconds": _cpu_seconds() - cpu_before,
+        "cpu_seconds": cpu_seconds() - cpu_before,
         "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         / (1024 if sys.platform == "linux" else 1 << 20),
         "bundle_mb": sum(path.stat().st_size for path in (folder / "bundle").iterdir()) / 1e6,
@@ -154,7 +154,7 @@ def _fit_and_write(settings: Settings, cut_at: Path, folder: Path, name: str):
     return {key: round(value, 3) for key, value in measured.items()}, manifest
 
 
-def _cpu_seconds() -> float:
+def cpu_seconds() -> float:
     """CPU seconds of this process and of the children it has waited for."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
@@ -225,6 +225,11 @@ def evaluate(settings: Settings, interval: Interval, names: tuple[str, ...]) -> 
         "test_users": made["test_users"],
         "table": evaluation.table(qualities, against, costs),
         "against_popularity": against,
+        "differences": {
+            name: evaluation.differences(quality, qualities[BASELINE_MODEL], settings.seed)
+            for name, quality in qualities.items()
+            if name in against
+        },
     }
     rows = [
         (made["cut_id"], interval.as_of, name, fits[name][1]["run_id"], metric, value)

@@ -13,15 +13,16 @@ from typing import Any
 
 import mlflow
 import mlflow.pyfunc
+import numpy as np
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
-from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 from mlflow.types.schema import Array
 
-from recsys.artifacts import EXPERIMENT, REGISTERED_MODEL
+from recsys.artifacts import EXPERIMENT, RANKER, RANKER_FILES, REGISTERED_MODEL
 from recsys.errors import MissingArtifact, ServiceUnavailable
 from recsys.settings import HOME, Settings
 
@@ -115,6 +116,45 @@ def log_fit(
         return run.info.run_id
 
 
+def log_ranker(
+    client: MlflowClient,
+    folder: Path,
+    name: str,
+    tags: dict[str, str],
+    parameters: dict[str, Any],
+    metrics: dict[str, float],
+) -> str:
+    """Log one ranker: parameters, metrics, tags, its graph as an ONNX model with the signature file beside it.
+
+    Returns the run id.
+    """
+    import mlflow.onnx
+    import onnx
+
+    graph = onnx.load(folder / RANKER_FILES[0])
+    inputs, outputs = (
+        Schema([
+            TensorSpec(np.dtype(np.float32), tuple(d.dim_value or -1 for d in put.type.tensor_type.shape.dim), put.name)
+            for put in puts
+        ])
+        for puts in (graph.graph.input, graph.graph.output)
+    )  # fmt: skip
+    with mlflow.start_run(experiment_id=experiment_id(client), run_name=name, tags=tags) as run:
+        mlflow.log_params(parameters)
+        mlflow.log_metrics(metrics)
+        logged = mlflow.onnx.log_model(
+            graph,
+            name=name,
+            extra_files=[str(folder / RANKER_FILES[1])],
+            pip_requirements=["numpy", "onnx", "onnxruntime"],
+            save_as_external_data=False,
+            signature=ModelSignature(inputs=inputs, outputs=outputs),
+            tags=tags,
+        )
+        client.set_tag(run.info.run_id, MODEL_ID_TAG, logged.model_id)
+        return run.info.run_id
+
+
 def _copy_package(source: Path, target: Path) -> None:
     """Copy a package's sources, without compiled files."""
     target.mkdir()
@@ -128,31 +168,33 @@ def log_metrics(client: MlflowClient, run_id: str, metrics: dict[str, float], in
     client.log_batch(run_id, metrics=[Metric(name, value, instant_ms, 0) for name, value in metrics.items()])
 
 
-def register(client: MlflowClient, run_id: str, tags: dict[str, str]) -> ModelVersion:
+def register(
+    client: MlflowClient, run_id: str, tags: dict[str, str], registered: str = REGISTERED_MODEL
+) -> ModelVersion:
     """Return the version of this run, registered if it is not yet; its tags are set anew."""
-    _registered_model(client)
-    versions = client.search_model_versions(f"name = '{REGISTERED_MODEL}' and run_id = '{run_id}'")
+    _registered_model(client, registered)
+    versions = client.search_model_versions(f"name = '{registered}' and run_id = '{run_id}'")
     if versions:
         version = versions[0]
         for key, value in tags.items():
-            client.set_model_version_tag(REGISTERED_MODEL, version.version, key, value)
+            client.set_model_version_tag(registered, version.version, key, value)
         return version
     run = client.get_run(run_id)
     model_id = run.data.tags[MODEL_ID_TAG]
     return client.create_model_version(
-        REGISTERED_MODEL, source=f"models:/{model_id}", run_id=run_id, tags=tags, model_id=model_id
+        registered, source=f"models:/{model_id}", run_id=run_id, tags=tags, model_id=model_id
     )
 
 
-def _registered_model(client: MlflowClient) -> None:
-    if client.search_registered_models(f"name = '{REGISTERED_MODEL}'"):
+def _registered_model(client: MlflowClient, registered: str) -> None:
+    if client.search_registered_models(f"name = '{registered}'"):
         return
-    client.create_registered_model(REGISTERED_MODEL, description="The recommender; aliases champion and challenger")
+    client.create_registered_model(registered, description=f"The {registered}; aliases champion and challenger")
 
 
-def aliased_version(client: MlflowClient, alias: str) -> str | None:
+def aliased_version(client: MlflowClient, alias: str, registered: str = REGISTERED_MODEL) -> str | None:
     """Return the version that an alias points at, or None."""
-    models = client.search_registered_models(f"name = '{REGISTERED_MODEL}'")
+    models = client.search_registered_models(f"name = '{registered}'")
     version = models[0].aliases.get(alias) if models else None
     return None if version is None else str(version)
 
@@ -179,3 +221,9 @@ def fetch_bundle(version: str, folder: Path) -> Path:
     if not bundle.is_dir():
         raise MissingArtifact("bundle", uri, "Move the alias to a version that this platform registered")
     return bundle
+
+
+def fetch_ranker(version: str, folder: Path) -> Path:
+    """Download a registered ranker into a folder and return its graph."""
+    uri = f"models:/{RANKER}/{version}"
+    return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder))) / "model.onnx"

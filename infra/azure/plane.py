@@ -201,10 +201,11 @@ class AzurePlane:
 
     def _read_traffic(self, name: str) -> dict[str, Any]:
         endpoint = self._endpoint(name)
-        if not endpoint.traffic:
+        shares = {release: share for release, share in (endpoint.traffic or {}).items() if share}
+        if not shares:  # the SDK adds a 0 for each deployment that stands without traffic: it is none of ours yet
             raise Absent(name)
         policy = (endpoint.tags or {}).get(POLICY_TAG)
-        return {"shares": dict(endpoint.traffic), **({"policy": policy} if policy else {})}
+        return {"shares": shares, **({"policy": policy} if policy else {})}
 
     def _put_traffic(self, name: str, spec: dict[str, Any]) -> None:
         endpoint = self._endpoint(name)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import requests
@@ -94,6 +95,11 @@ class Airflow:
 
     def run_state(self, dag_id: str, run_id: str) -> str:
         return self._call("GET", f"dags/{dag_id}/dagRuns/{run_id}")["state"]
+
+    def span(self, dag_id: str, run_id: str) -> float:
+        """Return how many seconds a finished run took, from its first task to its last."""
+        found = self._call("GET", f"dags/{dag_id}/dagRuns/{run_id}")
+        return (datetime.fromisoformat(found["end_date"]) - datetime.fromisoformat(found["start_date"])).total_seconds()
 
     def tasks(self, dag_id: str, run_id: str) -> list[TaskState]:
         """Return the run's tasks in the order in which they started; those that have not stand last."""

@@ -3,6 +3,7 @@
     <var_dir>/serving/bundles/v3/   the bundle of version 3 and deployment.json; complete, or not there
     <var_dir>/serving/current       link to the served one; serving watches it
 
+The champion among the rankers, where there is one, lies in the served folder too: ranker.onnx and ranker.json.
 A version that serving does not take in time is taken back: the link returns to where it was.
 """
 
@@ -10,13 +11,14 @@ import json
 import shutil
 import tempfile
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from infra.local.service import NotHealthyYet, poll
 from infra.registry import Version, champion
-from recsys.artifacts import REGISTERED_MODEL
+from recsys.artifacts import RANKER, RANKER_FILES, REGISTERED_MODEL
 from recsys.bundle import read_manifest
 from recsys.errors import MissingArtifact, ServiceUnavailable
 from recsys.interval import Interval
@@ -40,7 +42,8 @@ def deploy(settings: Settings, interval: Interval) -> dict[str, Any]:
         ServiceUnavailable: the registry or serving does not answer as it should; the former model stays.
     """
     version = champion(settings.mlflow_url)
-    wanted = fingerprint(code_fingerprint("infra/local", "recsys"), version, str(settings.served_model))
+    ranker = ranker_champion(settings.mlflow_url)
+    wanted = fingerprint(code_fingerprint("infra/local", "recsys"), version, ranker, str(settings.served_model))
     with connect(settings) as connection:
         earlier = recall(connection, TASK, interval.key, wanted)
     if earlier and deployed(settings.served_model) == version:
@@ -48,6 +51,7 @@ def deploy(settings: Settings, interval: Interval) -> dict[str, Any]:
 
     began = perf_counter()
     folder = place(settings, version)
+    place_ranker(settings, folder, ranker)
     before = flip(settings.served_model, folder)
     try:
         poll(lambda: serves(settings.serving_url, version), READY_SECONDS)
@@ -63,6 +67,7 @@ def deploy(settings: Settings, interval: Interval) -> dict[str, Any]:
         "model": read_manifest(folder).model,
         "model_version": version.number,
         "run_id": version.run_id,
+        "ranker_version": ranker.number if ranker else None,
         "former_version": before.name.removeprefix("v") if before else None,
         "seconds": round(perf_counter() - began, 2),
     }
@@ -95,12 +100,42 @@ def place(settings: Settings, version: Version) -> Path:
         return put(bundle, folder, version)
 
 
-def download(mlflow_url: str, version: Version, work: Path) -> Path:
+def ranker_champion(mlflow_url: str) -> Version | None:
+    """Return the ranker that has passed its gate, or None where none has."""
+    try:
+        return champion(mlflow_url, RANKER)
+    except MissingArtifact:
+        return None
+
+
+def place_ranker(settings: Settings, folder: Path, ranker: Version | None) -> None:
+    """Bring the ranker's two files into a bundle's folder, or take them out where there is none.
+
+    ranker.json comes last and goes first: while it is missing there is no ranker. It says the version.
+    """
+    graph, signature = (folder / name for name in RANKER_FILES)
+    with suppress(FileNotFoundError, ValueError):
+        if ranker and json.loads(signature.read_text()).get("version") == ranker.number:
+            return
+    signature.unlink(missing_ok=True)
+    if ranker is None:
+        graph.unlink(missing_ok=True)
+        return
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".unfinished-") as work:
+        found = download(settings.mlflow_url, ranker, Path(work), RANKER)
+        said = json.loads((found / "extra_files" / RANKER_FILES[1]).read_text())
+        draft = found / RANKER_FILES[1]
+        draft.write_text(json.dumps({**said, "version": ranker.number, "run_id": ranker.run_id}, indent=2))
+        (found / "model.onnx").replace(graph)
+        draft.replace(signature)
+
+
+def download(mlflow_url: str, version: Version, work: Path, registered: str = REGISTERED_MODEL) -> Path:
     """Return the local folder of a registered model's artifacts."""
     import mlflow  # seconds: only when something is to be deployed
 
     mlflow.set_tracking_uri(mlflow_url)
-    uri = f"models:/{REGISTERED_MODEL}/{version.number}"
+    uri = f"models:/{registered}/{version.number}"
     return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(work)))
 
 

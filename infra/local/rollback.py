@@ -11,8 +11,9 @@ from typing import Any
 
 from infra.local.deploy import READY_SECONDS, TASK, deployed, flip, serves, take_back
 from infra.local.service import NotHealthyYet, poll
-from infra.registry import Version, champion, move_champion
+from infra.registry import Version, champion
 from recsys.errors import MissingArtifact, RecsysError, ServiceUnavailable
+from recsys.registry import point_champion
 from recsys.settings import Settings
 from recsys.warehouse import Outcome, connect, write_outcomes
 
@@ -48,7 +49,7 @@ def rollback(settings: Settings, who: str, at: datetime, to: str | None = None, 
             kept = ", ".join(sorted(path.name for path in folder.parent.glob("v*")))
             raise MissingArtifact(f"bundle of version {target}", folder, f"On this machine are {kept}")
         was_champion = champion(settings.mlflow_url)
-        move_champion(settings.mlflow_url, target)
+        point_champion(settings.mlflow_url, target)
         _serve(settings, version, was_champion)
         seconds = round(perf_counter() - began, 2)
         detail = {"who": who, "at": at.isoformat(), "from": served.number, "to": target, "why": why, "seconds": seconds}
@@ -88,7 +89,7 @@ def _serve(settings: Settings, version: Version, was_champion: Version) -> None:
         poll(lambda: serves(settings.serving_url, version), READY_SECONDS)
     except NotHealthyYet as error:
         take_back(settings.served_model, before)
-        move_champion(settings.mlflow_url, was_champion.number)
+        point_champion(settings.mlflow_url, was_champion.number)
         raise ServiceUnavailable(
             "serving", f"version {version.number} was not taken ({error})", "All is as before; see serving's log"
         ) from error

@@ -43,7 +43,7 @@ FAILED = {
     "no quota": ("OutOfQuota", "Not enough quota available for Standard_F2s_v2 in SubscriptionId"),
 }
 INSTANCE_QUOTA = 60
-SOON = {"x-ms-retry-after-ms": "20"}
+SOON = {"x-ms-retry-after-ms": "2"}
 """When the SDK looks again; by itself it would wait five seconds."""
 
 

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any, NamedTuple
 
 from werkzeug.serving import WSGIRequestHandler, make_server
@@ -46,10 +47,34 @@ class Fault:
     lost: bool = False
 
 
-class Quiet(WSGIRequestHandler):
-    """Says nothing of each request."""
+class Kept(WSGIRequestHandler):
+    """Keeps connections, as the clouds do: a TLS handshake a client and not a request. Says nothing of each request.
+
+    Werkzeug's own handler closes after each answer, and waits 10 ms before it does.
+    """
 
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # one write an answer
+    disable_nagle_algorithm = True
+
+    def run_wsgi(self) -> None:
+        self.wfile.flush()  # a "100 Continue" that was said while the request was read
+        environ = self.make_environ()
+        asked, length = environ["wsgi.input"], int(environ.get("CONTENT_LENGTH") or 0)
+        environ["wsgi.input"] = BytesIO(asked.read() if environ.get("wsgi.input_terminated") else asked.read(length))
+        said: list[tuple[str, list[tuple[str, str]]]] = []
+        body = b"".join(self.server.app(environ, lambda status, headers, *_: said.append((status, headers))))
+        status, headers = said[-1]
+        self.send_response(int(status[:3]), status[4:])
+        given = {name.lower(): value for name, value in headers}
+        for name, value in headers:
+            if name.lower() not in ("content-length", "connection"):
+                self.send_header(name, value)
+        is_head = self.command == "HEAD"
+        self.send_header("Content-Length", given.get("content-length", "0") if is_head else str(len(body)))
+        self.end_headers()
+        if not is_head:
+            self.wfile.write(body)
 
     def log_request(self, *_: Any) -> None:
         return
@@ -69,7 +94,7 @@ class Emulator(ABC):
         self.outcome = "ready"
         """What becomes of the next deployments: ready, unhealthy, no image, no quota or stuck."""
         self._lock = threading.Lock()
-        self._server = make_server("127.0.0.1", 0, self, threaded=True, ssl_context=ssl_context, request_handler=Quiet)
+        self._server = make_server("127.0.0.1", 0, self, threaded=True, ssl_context=ssl_context, request_handler=Kept)
         self.url = f"http{'s' if ssl_context else ''}://127.0.0.1:{self._server.port}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 

@@ -3,11 +3,9 @@
 Runs in the cloud environment only (`make rehearse`); its name keeps it out of the default suite.
 """
 
-import ipaddress
 import json
 import os
 import time
-from datetime import UTC, datetime, timedelta
 
 import pytest
 from azure.core.credentials import AccessToken
@@ -15,6 +13,7 @@ from azure.core.credentials import AccessToken
 from infra import rollout
 from infra.azure.blueprint import AzureBlueprint, AzureConfig
 from infra.targets import CloudFault, Key
+from tests.clouds.certificate import self_signed
 from tests.clouds.conformance import POLICY, REQUEST
 from tests.clouds.processes import bundles, local, serving
 from tests.clouds.rehearsed import OLD, Rehearsal, Rehearsed, lines
@@ -40,27 +39,7 @@ class SignedOut:
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory):
     """A self-signed certificate of the loopback address, which the SDK is told to trust."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    folder, key = tmp_path_factory.mktemp("tls"), ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
-        .sign(key, hashes.SHA256())
-    )  # fmt: skip
-    (folder / "cert.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    (folder / "key.pem").write_bytes(private)
-    return str(folder / "cert.pem"), str(folder / "key.pem")
+    return self_signed(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture(scope="session")

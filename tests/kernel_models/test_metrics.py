@@ -1,7 +1,8 @@
-"""Metrics against their definitions written out, against scikit-learn, and against answers counted by hand."""
+"""Metrics against their definitions, against scikit-learn and ir-measures, and against answers counted by hand."""
 
 import math
 
+import ir_measures
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -152,3 +153,27 @@ def test_the_bootstraps_seed_decides():
     first = metrics.paired_bootstrap(candidate, baseline, seed=1)
     assert first == metrics.paired_bootstrap(candidate, baseline, seed=1)
     assert first != metrics.paired_bootstrap(candidate, baseline, seed=2)
+
+
+def test_the_field_s_own_tool_gives_the_same_values():
+    """ir-measures, which asks trec_eval; it divides average precision by all relevant items, found within k or not."""
+    rng, users, ranks, k = np.random.default_rng(3), 60, 25, 10
+    hits = rng.random((users, ranks)) < 0.15
+    n_relevant = hits.sum(1) + rng.integers(1, 15, users)
+    run, judged = {}, {}
+    for user in range(users):
+        run[str(user)] = {f"i{rank:02d}": float(ranks - rank) for rank in range(ranks)}
+        found = [f"i{rank:02d}" for rank in np.flatnonzero(hits[user])]
+        missed = [f"m{place:02d}" for place in range(n_relevant[user] - len(found))]
+        judged[str(user)] = dict.fromkeys(found + missed, 1)
+    named = {"recall": "R", "precision": "P", "hit_rate": "Success", "ndcg": "nDCG", "map": "AP", "mrr": "RR"}
+    measures = {name: ir_measures.parse_measure(f"{theirs}@{k}") for name, theirs in named.items()}
+    theirs = {name: np.full(users, np.nan) for name in named}
+    for value in ir_measures.iter_calc(measures.values(), judged, run):
+        name = next(name for name, measure in measures.items() if measure == value.measure)
+        theirs[name][int(value.query_id)] = value.value
+    theirs["map"] *= n_relevant / np.minimum(n_relevant, k)
+    for name, values in theirs.items():
+        np.testing.assert_allclose(
+            getattr(metrics, f"{name}_at_k")(hits, n_relevant, k), values, atol=1e-4, err_msg=name
+        )

@@ -18,6 +18,8 @@ from serving.explanation import Decision, RequestRecord, explain
 from serving.metrics import Metrics
 from serving.model import ServedModel, load
 from serving.ports import Glimpse, Shown
+from serving.rollout import Candidate
+from serving.shadow import ShadowLine
 from serving.storefront import Storefront
 
 INSTANT = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
@@ -53,6 +55,19 @@ class Users:
 
     def precompute(self, user_id: str, domain: str | None, **content: object) -> None:
         self.lists[user_id, domain] = json.dumps(content)
+
+
+@dataclass
+class Candidates:
+    current: Candidate | None = None
+
+
+@dataclass
+class Copies:
+    lines: list[ShadowLine] = field(default_factory=list)
+
+    def copy(self, line: ShadowLine) -> None:
+        self.lines.append(line)
 
 
 class Splits:
@@ -101,6 +116,8 @@ class Parts:
     records: Records
     metrics: Metrics
     app: FastAPI
+    candidates: Candidates
+    copies: Copies
 
     def count(self, name: str, **labels: str) -> float:
         """Return a counter's value, zero where it never moved."""
@@ -117,7 +134,8 @@ def assemble(folder: Path | None, weights: dict[str, float] | None = None, **rou
         Metrics(),
     )
     splits = Splits(weights or {"champion": 1.0})
-    answering = Answering(models, users, log, records, splits, metrics)
+    candidates, copies = Candidates(), Copies()
+    answering = Answering(models, users, log, records, splits, metrics, candidates=candidates, shadow=copies)
     visits = Storefront(answering, users, users, splits, lambda: INSTANT)
     app = create_app(answering, log, metrics, lambda: INSTANT, visits=visits, **routes)
-    return Parts(models, users, log, records, metrics, app)
+    return Parts(models, users, log, records, metrics, app, candidates, copies)

@@ -32,8 +32,8 @@ BY_ID = {
     "/v1/requests/{}": 404,
 }
 BODIES = {
-    "1 MB and a byte": (b" " * (MAX_BODY_BYTES + 1), 413),
-    "1 MB of blanks": (b" " * MAX_BODY_BYTES, 422),
+    "1.5 MB and a byte": (b" " * (MAX_BODY_BYTES + 1), 413),
+    "1.5 MB of blanks": (b" " * MAX_BODY_BYTES, 422),
     "deep lists": (b"[" * 100_000, 422),
     "deep objects": (b'{"a":' * 50_000 + b"1" + b"}" * 50_000, 422),
     "no JSON": (b"{", 422),

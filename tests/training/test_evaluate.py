@@ -1,23 +1,31 @@
 """Evaluation against a brute-force judge, and the matching of items by id between cuts."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from recsys.bundle import Catalogue
 from recsys.retriever import Retriever
 from tests.worlds import checkerboard as world
-from training.dataset import Cut, Requests
-from training.evaluate import BLOCK_SCORES, compare, evaluate, recommend_all
+from training import evaluate as evaluation
+from training.dataset import Cut, Requests, TrainingData
+from training.evaluate import BLOCK_SCORES, Background, by_history, compare, differences, evaluate, recommend_all
 from training.model import Workplace, module_of, write_model
 
 ORIGIN = {"framework": "numpy", "cut_id": "toy", "as_of": "2020-06-01T00:00:00+00:00"}
 
 
 class ToyCut:
-    """As much of a `Cut` as the evaluation reads."""
+    """As much of a `Cut` as the evaluation reads: the world, whose items a newer catalogue has more in front of."""
 
     def __init__(self, catalogue: Catalogue):
         self.catalogue = catalogue
+
+    def training_data(self) -> TrainingData:
+        data = world.training_data()
+        more = len(self.catalogue.item_id) - data.n_items
+        return replace(data, items=data.items + more, catalogue=self.catalogue)
 
 
 def bundle(tmp_path, name: str, data=None, **config):
@@ -59,7 +67,9 @@ def test_the_values_are_those_of_a_judge_that_goes_user_by_user(popular):
         ranking = sorted(set(range(world.ITEMS)) - set(history.tolist()), key=lambda i: (-retriever.popularity[i], i))
         shown |= set(ranking[:20])
         if not len(target):
-            assert all(np.isnan(values[user]) for values in quality.per_user.values())
+            judged = set(quality.per_user) - {"novelty_at_20", "diversity_at_20", "miscalibration_at_20"}
+            assert judged >= {"ndcg_at_10", "serendipity_at_20"}
+            assert all(np.isnan(quality.per_user[name][user]) for name in judged)
             continue
         ranks = [rank for rank, item in enumerate(ranking, 1) if item in target.tolist()]
         assert quality.per_user["recall_at_20"][user] == pytest.approx(sum(r <= 20 for r in ranks) / len(target))
@@ -106,3 +116,57 @@ def test_a_bundle_of_an_older_cut_is_judged_by_item_ids(ials):
     np.testing.assert_allclose(older.per_user["mrr_at_10"], same.per_user["mrr_at_10"])
     found = same.per_user["recall_at_20"] * world.HELD_BACK
     np.testing.assert_allclose(older.per_user["recall_at_20"], found / (world.HELD_BACK + 1))
+
+
+# beyond accuracy ------------------------------------------------------------------------------------------------------
+
+
+def test_the_character_of_lists_is_that_of_a_judge_that_goes_list_by_list(ials, monkeypatch):
+    """Whatever the blocks; categories are the colours of the world."""
+    monkeypatch.setattr(evaluation, "BLOCK_USERS", 7)
+    cut, asked = toy_cut(), requests()
+    quality, background = evaluate(ials, cut, asked, None, threads=1), Background.of(cut)
+    retriever = Retriever(ials)
+    lists = recommend_all(retriever, asked.histories, None)
+    colours = [cut.catalogue.categories[item][0] for item in range(world.ITEMS)]
+    users_of = np.array([sum(item in history for history in asked.histories) for item in range(world.ITEMS)])
+    np.testing.assert_array_equal(background.counts, users_of)
+    popular = set(np.lexsort((np.arange(world.ITEMS), -users_of))[:20].tolist())
+    for user, (best, target) in enumerate(zip(lists, asked.targets, strict=True)):
+        shown = best[best >= 0].tolist()
+        bits = -np.log2(np.maximum(users_of[shown], 1) / world.USERS)
+        assert quality.per_user["novelty_at_20"][user] == pytest.approx(bits.mean())
+        differ = [colours[a] != colours[b] for a in shown for b in shown if a != b]
+        assert quality.per_user["diversity_at_20"][user] == pytest.approx(np.mean(differ))
+        if len(target):
+            surprising = len(set(shown) & set(target.tolist()) - popular) / 20
+            assert quality.per_user["serendipity_at_20"][user] == pytest.approx(surprising)
+        mixes = [np.array([np.mean([colours[item] == c for item in some]) for c in sorted(set(colours))])
+                 for some in (asked.histories[user].tolist(), shown)]  # fmt: skip
+        mixed = 0.99 * mixes[1] + 0.01 * mixes[0]
+        divergence = sum(p * np.log(p / q) for p, q in zip(mixes[0], mixed, strict=True) if p)
+        assert quality.per_user["miscalibration_at_20"][user] == pytest.approx(divergence, abs=1e-6)
+    assert 0 < quality.overall["gini_at_20"] < 1
+
+
+def test_a_catalogue_without_categories_has_no_variety(ials):
+    bare = world.catalogue().model_copy(update={"categories": [[] for _ in range(world.ITEMS)]})
+    overall = evaluate(ials, toy_cut(bare), requests(), None, threads=1, timed=False).overall
+    assert {"novelty_at_20", "serendipity_at_20", "gini_at_20"} <= set(overall)
+    assert not {"diversity_at_20", "miscalibration_at_20"} & set(overall)
+
+
+def test_users_are_told_apart_by_how_much_is_known_of_them():
+    lengths, values = [0, 1, 5, 6, 20, 21, 400, 3], np.array([1.0, 0, 1, 0, 1, 1, np.nan, np.nan])
+    means = by_history(values, [np.zeros(length, int) for length in lengths])
+    assert means == {f"ndcg_at_10_of_{name}_known": value for name, value in
+                     (("0", 1.0), ("1_to_5", 0.5), ("6_to_20", 0.5), ("over_20", 1.0))}  # fmt: skip
+    assert by_history(values[:1], [np.zeros(0, int)]) == {"ndcg_at_10_of_0_known": 1.0}
+
+
+def test_every_metric_of_a_user_has_its_interval(ials, popular):
+    better, baseline = (evaluate(folder, toy_cut(), requests(), None, threads=1) for folder in (ials, popular))
+    found = differences(better, baseline, seed=1)
+    assert set(found) == set(better.per_user)
+    assert found["ndcg_at_10"] == compare(better, baseline, seed=1)
+    assert all(one["low"] <= one["difference"] <= one["high"] for one in found.values())

@@ -47,6 +47,7 @@ class Outcome:
     fit_cpu_seconds: float = math.nan
     judge_cpu_seconds: float = math.nan
     wall_seconds: float = 0.0
+    judge_wall_seconds: float = 0.0
     peak_rss_bytes: int = 0
     failed: str = ""
     """Why there is no result, in a sentence."""
@@ -118,7 +119,7 @@ def do(job: Job) -> Outcome:
     config = module.Config(**job.config)
     begun = cpu_seconds()
     model = module.fit(job.data, config, job.seed, job.workplace)
-    fitted = cpu_seconds()
+    fitted, began_judging = cpu_seconds(), perf_counter()
     judged = judge(model, job.data, job.asked)
     return Outcome(
         metrics=judged.overall,
@@ -126,5 +127,6 @@ def do(job: Job) -> Outcome:
         hyper_parameters=config.model_dump(),
         fit_cpu_seconds=fitted - begun,
         judge_cpu_seconds=cpu_seconds() - fitted,
+        judge_wall_seconds=perf_counter() - began_judging,
         peak_rss_bytes=UNIT * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
     )

@@ -11,6 +11,8 @@ exponent 0 .19 / .22, .75 .258 / .243, 1 .264 / .227; half-life none .226, 1500 
 α0 .1, .3, 1, 3 at exponent 1 .21, .24, .264, .24 on 1M; 96 or 128 factors no more than 64; 8 epochs no more than 6.
 """
 
+import logging
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +25,8 @@ from training.model import ModelConfig, Parts, Workplace, popularity
 
 FRAMEWORK = "numpy"
 FEATURES: tuple[str, ...] = ()
+STOPS_IN_TIME = True
+log = logging.getLogger(__name__)
 TRIALS = (
     {"embedding_size": 64, "epochs": 8, "unobserved_ratio": 10.0, "reg": 0.01, "fold_in_share": 0.35},
     {"embedding_size": 128, "epochs": 8, "unobserved_ratio": 5.0, "reg": 0.01, "fold_in_share": 0.35},
@@ -100,9 +104,13 @@ def fit(data: TrainingData, config: Config, seed: int, workplace: Workplace) -> 
     item_vectors[np.bincount(items, minlength=data.n_items) == 0] = 0
     user_vectors = np.zeros((n_users, size), np.float32)  # (U, D)
     of_users, of_items = Rows(users, items, weights, n_users), Rows(items, users, weights, data.n_items)
-    for _ in range(config.epochs):
+    started = time.perf_counter()
+    for epoch in range(1, config.epochs + 1):
         solve_side(user_vectors, item_vectors, of_users, config, config.reg)
         solve_side(item_vectors, user_vectors, of_items, config, config.reg)
+        if epoch < config.epochs and (time.perf_counter() - started) * (epoch + 1) / epoch > workplace.seconds:
+            log.warning("ials stops after epoch %d of %d: its time is over", epoch, config.epochs)
+            break
     if not data.is_ordered:
         config = config.model_copy(update={"recency_exponent": 0.0})
     return IALS(item_vectors, popularity(data), config)

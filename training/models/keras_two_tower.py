@@ -15,6 +15,7 @@ need packages that hold TensorFlow back.
 
 import logging
 import math
+import time
 from pathlib import Path
 
 import keras
@@ -32,13 +33,16 @@ from training.model import (
     batches,
     check_finite,
     filled,
+    padded_blocks,
     popularity,
     recency_shift,
+    share_done,
     windows,
 )
 
 FRAMEWORK = "tensorflow"
 FEATURES = USER_FEATURES
+STOPS_IN_TIME = True
 ONNX_OPSET, ONNX_IR = 18, 9
 FEATURE_LIMIT = 5.0
 """Standardised features are clipped here, as the retriever does."""
@@ -114,13 +118,11 @@ class KerasTwoTower:
 
     def score(self, histories: list[np.ndarray], user_features: np.ndarray | None = None) -> np.ndarray:
         raw = np.full((len(histories), len(FEATURES)), np.nan, np.float32) if user_features is None else user_features
-        users = []
-        for history, features in zip(histories, self.scaling.apply(raw), strict=True):
-            latest = history[-self.config.max_history :]
-            repeated = np.tile(features, (len(latest), 1))[None]  # (1, L, F)
-            inputs = [self.vectors[latest][None], np.ones((1, len(latest)), np.float32), repeated]
-            users.append(self.tower(inputs, training=False)[:, -1].numpy())
-        return np.concatenate(users) @ self.vectors.T + self.bias  # (B, I)
+        features, users = self.scaling.apply(raw), np.empty((len(histories), self.vectors.shape[1]), np.float32)
+        for rows, latest, mask in padded_blocks(histories, self.config.max_history):
+            repeated = np.repeat(features[rows][:, None], latest.shape[1], 1)  # (b, L, F)
+            users[rows] = self.tower([self.vectors[latest], mask, repeated], training=False)[:, -1].numpy()
+        return users @ self.vectors.T + self.bias  # (B, I)
 
     def parts(self) -> Parts:
         arrays = {"popularity": self.counts, "item_vectors": self.vectors, "item_bias": self.bias}
@@ -170,7 +172,7 @@ def fit(data: TrainingData, config: Config, seed: int, workplace: Workplace) -> 
     start = rng.normal(0, config.embedding_size**-0.5, (data.n_items, config.embedding_size))
     items = keras.Variable(start, dtype="float32", name="items")  # (I, D)
     bias = keras.Variable(np.zeros(data.n_items), dtype="float32", name="bias")  # (I,)
-    train(tower, items, bias, data, scaling.apply(raw), config, rng)
+    train(tower, items, bias, data, scaling.apply(raw), config, rng, workplace)
     return KerasTwoTower(tower, items.numpy(), bias.numpy(), scaling, data, config)
 
 
@@ -181,7 +183,8 @@ def set_threads(threads: int) -> None:
         tf.config.threading.set_inter_op_parallelism_threads(1)
 
 
-def train(tower, items, bias, data: TrainingData, features: np.ndarray, config: Config, rng) -> None:
+def train(tower, items, bias, data: TrainingData, features: np.ndarray, config: Config, rng, workplace) -> None:
+    """Train for the configured epochs, or for as long as the workplace allows, whichever ends first."""
     frequency = np.bincount(data.items, minlength=data.n_items) / len(data.items)
     log_q = np.log(np.maximum(frequency, 1e-12))  # (I,)
     # The logQ correction takes popularity off, so that it is the bias that training starts from.
@@ -189,10 +192,7 @@ def train(tower, items, bias, data: TrainingData, features: np.ndarray, config: 
     sequences = data.sequences()
     per_epoch = len(batches(windows(sequences, config.max_history, rng)[0], config.batch_size, rng))
     epochs = max(config.epochs, math.ceil(config.min_steps / per_epoch))
-    rate = keras.optimizers.schedules.PolynomialDecay(
-        config.learning_rate, per_epoch * epochs, config.learning_rate / 50
-    )
-    optimiser = keras.optimizers.Adam(rate)
+    optimiser = keras.optimizers.Adam(config.learning_rate)
     weights = [items, bias, *tower.trainable_variables]
     optimiser.build(weights)
 
@@ -211,11 +211,15 @@ def train(tower, items, bias, data: TrainingData, features: np.ndarray, config: 
         optimiser.apply(tape.gradient(loss, weights), weights)
         return loss
 
-    done = 0
+    number, started = 0, time.perf_counter()
     for epoch in range(epochs):
         inputs, targets = windows(sequences, config.max_history, rng, config.horizon)
         losses = []
         for batch in batches(inputs, config.batch_size, rng):
+            done = share_done(number, per_epoch * epochs, started, workplace)
+            if done >= 1:
+                break
+            optimiser.learning_rate.assign(config.learning_rate * (1 - 0.98 * done))
             read, wanted_rows = filled(inputs, targets, batch)
             rows, mask = np.maximum(read, 0), read >= 0  # (B, L)
             learned = mask & (rng.random(mask.shape) < config.learned_share)
@@ -228,10 +232,10 @@ def train(tower, items, bias, data: TrainingData, features: np.ndarray, config: 
             # The features of a place are those known at its own event, so the next one is still unknown.
             arguments = (present, np.float32(correction), seen, wanted, np.float32(mask), learned, features[rows])
             loss = float(step(*map(tf.convert_to_tensor, arguments)))
-            check_finite(loss, "keras_two_tower", done)
+            check_finite(loss, "keras_two_tower", number)
             losses.append(loss)
-            done += 1
-        log.info("keras_two_tower epoch %d of %d: loss %.3f", epoch + 1, epochs, np.mean(losses))
+            number += 1
+        log.info("keras_two_tower epoch %d, %d steps: loss %.3f", epoch + 1, number, np.mean(losses or [np.nan]))
 
 
 def encoder_graph(tower: keras.Model, item_vectors: np.ndarray, config: Config) -> bytes:

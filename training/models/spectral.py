@@ -46,7 +46,7 @@ class Config(ModelConfig):
 def estimate_seconds(data: TrainingData, config: Config) -> float:
     """Pairs of items that a user has used both, and with V a dense block a scored item; one core of 2026."""
     pairs = float((np.bincount(data.users).astype(float) ** 2).sum())
-    low_pass = len(data.users) * config.components / 1e7 + data.n_items**2 * (config.components + 200) / 5e10
+    low_pass = len(data.users) * config.components / 1e7 + data.n_items**2 * (config.components + 200) / 2e10
     return 1 + pairs / 4e7 + (low_pass if config.components else 0)
 
 

@@ -50,7 +50,7 @@ class TextEncoder:
         for history in histories:
             weights = (1.0 + np.arange(len(history))[::-1]) ** -self.config.recency_exponent  # (L,)
             users.append(np.average(self.vectors[history], axis=0, weights=weights))
-        return (np.stack(users) @ self.vectors.T + self.bias).astype(np.float32)  # (B, I)
+        return np.stack(users).astype(np.float32) @ self.vectors.T + self.bias  # (B, I)
 
     def parts(self) -> Parts:
         arrays = {"popularity": self.counts, "item_vectors": self.vectors, "item_bias": self.bias}

@@ -17,6 +17,7 @@ Where data is small, steps overfit: on latest-small, popularity alone .219, at .
 import io
 import logging
 import math
+import time
 from pathlib import Path
 
 import numpy as np
@@ -33,13 +34,16 @@ from training.model import (
     batches,
     check_finite,
     filled,
+    padded_blocks,
     popularity,
     recency_shift,
+    share_done,
     windows,
 )
 
 FRAMEWORK = "pytorch"
 FEATURES: tuple[str, ...] = ()
+STOPS_IN_TIME = True
 ONNX_OPSET = 18
 MAX_CATEGORIES = 8
 log = logging.getLogger(__name__)
@@ -149,11 +153,10 @@ class TwoTower:
 
     @torch.no_grad()
     def score(self, histories: list[np.ndarray], user_features: np.ndarray | None = None) -> np.ndarray:
-        users = []
-        for history in histories:
-            latest = torch.from_numpy(history[-self.config.max_history :].astype(np.int64))[None]  # (1, L)
-            users.append(self.encoder(latest, torch.ones(latest.shape)))
-        return (torch.cat(users) @ self.vectors.T + self.bias).numpy()  # (B, I)
+        users = self.vectors.new_empty(len(histories), self.vectors.shape[1])  # (B, D)
+        for rows, latest, mask in padded_blocks(histories, self.config.max_history):
+            users[torch.from_numpy(rows)] = self.encoder(torch.from_numpy(latest), torch.from_numpy(mask))
+        return (users @ self.vectors.T + self.bias).numpy()  # (B, I)
 
     def parts(self) -> Parts:
         arrays = {"popularity": self.counts, "item_vectors": self.vectors.numpy(), "item_bias": self.bias.numpy()}
@@ -190,11 +193,20 @@ def fit(data: TrainingData, config: Config, seed: int, workplace: Workplace) -> 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         items, users = ItemTower(data.catalogue, config.embedding_size), UserTower(config)
-        train(items, users, data, config, np.random.default_rng(seed))
+        train(items, users, data, config, np.random.default_rng(seed), workplace)
     return TwoTower(items, users, data, config)
 
 
-def train(items: ItemTower, users: UserTower, data: TrainingData, config: Config, rng: np.random.Generator) -> None:
+def train(
+    items: ItemTower,
+    users: UserTower,
+    data: TrainingData,
+    config: Config,
+    rng: np.random.Generator,
+    workplace: Workplace,
+) -> None:
+    """Train for the configured epochs, or for as long as the workplace allows, whichever ends first."""
+    started = time.perf_counter()
     frequency = np.bincount(data.items, minlength=data.n_items) / len(data.items)
     log_q = torch.from_numpy(np.log(np.maximum(frequency, 1e-12))).float()  # (I,)
     with torch.no_grad():  # the logQ correction takes popularity off, so that it is the bias that training starts from
@@ -206,11 +218,14 @@ def train(items: ItemTower, users: UserTower, data: TrainingData, config: Config
     optimiser = torch.optim.AdamW(
         [*items.parameters(), *users.parameters()], lr=config.learning_rate, weight_decay=config.reg, fused=True
     )
-    step, total = 0, per_epoch * epochs
+    step = 0
     for epoch in range(epochs):
         inputs, targets = windows(sequences, config.max_history, rng, config.horizon)
         losses = []
         for batch in batches(inputs, config.batch_size, rng):
+            done = share_done(step, per_epoch * epochs, started, workplace)
+            if done >= 1:
+                break
             rows, following = map(torch.from_numpy, filled(inputs, targets, batch))  # (B, L)
             mask = rows >= 0
             learned = mask & torch.from_numpy(rng.random(mask.shape) < config.learned_share)  # P places
@@ -223,15 +238,13 @@ def train(items: ItemTower, users: UserTower, data: TrainingData, config: Config
             user = users(history, mask.float())[learned]  # (P, D)
             loss = in_batch_softmax(user, wanted, vectors, items.bias(present)[:, 0] - log_q[present])
             check_finite(loss.item(), "two_tower", step)
-            optimiser.param_groups[0]["lr"] = config.learning_rate * min(
-                1, (step + 1) / 100, max(0.02, 1 - step / total)
-            )
+            optimiser.param_groups[0]["lr"] = config.learning_rate * min(1, (step + 1) / 100, max(0.02, 1 - done))
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
             losses.append(loss.item())
             step += 1
-        log.info("two_tower epoch %d of %d: loss %.3f", epoch + 1, epochs, np.mean(losses))
+        log.info("two_tower epoch %d of %d, %d steps: loss %.3f", epoch + 1, epochs, step, np.mean(losses or [np.nan]))
 
 
 def in_batch_softmax(user: Tensor, wanted: Tensor, vectors: Tensor, bias: Tensor) -> Tensor:
