@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch  # noqa: F401  before TensorFlow: the other way round this process ends in a segmentation fault
 from pydantic import ValidationError
 
 from recsys import retriever

@@ -3,7 +3,6 @@
 import numpy as np
 import onnxruntime
 import pytest
-import torch  # noqa: F401  before TensorFlow, as in test_conformance.py
 from hypothesis import given
 from hypothesis import strategies as st
 
