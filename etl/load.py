@@ -124,7 +124,7 @@ def replace_partition(
         sources |= _delete(cursor, table, interval, sources)
         folders = [partition_folder(lake, table, *place, interval.partition) for place in places]
         files = [path for folder in folders for path in parquet_files(folder)]
-        written[table] = _copy(cursor, TARGETS[table], files) if files else 0
+        written[table] = copy_files(cursor, TARGETS[table], files) if files else 0
         if written[table] != expected[table]:
             found = f"{written[table]} rows in the lake, {expected[table]} landed"
             raise MissingArtifact(TARGETS[table], found, "Land again: the lake has changed since")
@@ -156,7 +156,7 @@ def _delete(cursor: adbc.Cursor, table: str, interval: Interval, sources: set[st
     return {source for (source,) in cursor.fetchall()}
 
 
-def _copy(cursor: adbc.Cursor, target: str, files: Sequence[Path]) -> int:
+def copy_files(cursor: adbc.Cursor, target: str, files: Sequence[Path]) -> int:
     """Append the files' rows to a table through COPY, one record batch in memory at a time; return how many."""
     schema, table = target.split(".")
     rows = ds.dataset([str(path) for path in files], format="parquet")

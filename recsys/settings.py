@@ -9,6 +9,7 @@ import os
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 from pydantic import Field
@@ -59,6 +60,9 @@ class Settings(BaseSettings):
     spark_memory: str = Field("2g", description="heap of the Spark driver")
     clouds: str = Field("", description="JSON file that says where in which cloud releases go; none: this machine only")
     seed: int = Field(1, description="seed of every training and sampling")
+    wandb_mode: Literal["disabled", "offline", "online"] = Field(
+        "disabled", validation_alias="WANDB_MODE", description="whether Weights & Biases mirrors MLflow's runs"
+    )
     vertex_http_port: int | None = Field(
         None, validation_alias="AIP_HTTP_PORT", description="set by Vertex AI: the port that the container serves on"
     )

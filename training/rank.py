@@ -246,7 +246,7 @@ def _tags(client, run_id: str, measured: dict[str, float]) -> dict[str, str]:
 
 def _fit_and_log(settings: Settings, interval: Interval, name: str, made: dict, wanted: str, champion: str | None):
     """Return the run's id and what was measured."""
-    from training import tracking
+    from training import mirror, tracking
 
     module, began = module_of(name), tasks.cpu_seconds()
     folder = tasks.cut_folder(settings, made["cut_id"]) / RANKER
@@ -290,4 +290,6 @@ def _fit_and_log(settings: Settings, interval: Interval, name: str, made: dict, 
             tracking.FINGERPRINT_TAG: wanted,
         }
         parameters = {**config.model_dump(), "seed": settings.seed, "threads": settings.threads}
-        return tracking.log_ranker(client, folder, name, tags, parameters, measured), measured
+        run_id = tracking.log_ranker(client, folder, name, tags, parameters, measured)
+        mirror.mirror_run(client, run_id, settings)
+        return run_id, measured

@@ -94,7 +94,7 @@ def fit(settings: Settings, interval: Interval, name: str) -> dict[str, Any]:
 
     from threadpoolctl import threadpool_limits
 
-    from training import tracking
+    from training import mirror, tracking
 
     with threadpool_limits(settings.threads), tracking.reaching(settings) as client:
         run = tracking.finished_run(client, wanted)
@@ -105,6 +105,7 @@ def fit(settings: Settings, interval: Interval, name: str) -> dict[str, Any]:
             tags = lineage(settings, made, manifest.framework, name) | {tracking.FINGERPRINT_TAG: wanted}
             parameters = {**manifest.hyper_parameters, "seed": settings.seed, "threads": settings.threads}
             run_id = tracking.log_fit(client, folder, name, tags, parameters, measured)
+            mirror.mirror_run(client, run_id, settings)
         else:  # of a process that was killed before its receipt
             run_id, measured = run.info.run_id, dict(run.data.metrics)
     detail = {"model": name, "cut_id": made["cut_id"], "run_id": run_id, **measured}
@@ -200,7 +201,7 @@ def evaluate(settings: Settings, interval: Interval, names: tuple[str, ...]) -> 
 
     from threadpoolctl import threadpool_limits
 
-    from training import dataset, point_in_time, tracking
+    from training import dataset, mirror, point_in_time, tracking
     from training import evaluate as evaluation
 
     frozen = dataset.Cut(cut_folder(settings, made["cut_id"]))
@@ -218,6 +219,7 @@ def evaluate(settings: Settings, interval: Interval, names: tuple[str, ...]) -> 
             run_id = fits[name][1]["run_id"]
             tracking.log_metrics(client, run_id, quality.overall, instant_ms)
             client.log_artifact(run_id, str(path), "evaluation")
+            mirror.mirror_run(client, run_id, settings)
     cost_names = ("training_seconds", "cpu_seconds", "peak_rss_mb")
     costs = {name: {key: detail[key] for key in cost_names} for name, (_, detail) in fits.items()}
     detail = {

@@ -3,7 +3,7 @@
 import json
 import re
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -27,6 +27,8 @@ def table() -> list[str]:
 
 
 def _type(annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return "one of " + ", ".join(f"`{value}`" for value in get_args(annotation))
     names = [_name(part) for part in get_args(annotation) if part is not type(None)]
     return names[0] if len(names) == 1 else _name(annotation)
 

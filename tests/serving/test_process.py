@@ -314,7 +314,7 @@ def test_vertex_says_where_to_listen(alone):
 
 
 def test_a_large_body_is_refused_over_the_wire(alone):
-    answer = alone.post("/v1/events", content=b" " * 1_200_000, headers={"content-type": "application/json"})
+    answer = alone.post("/v1/events", content=b" " * 1_600_000, headers={"content-type": "application/json"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
     assert alone.get("/healthz").status_code == 200
 

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from recsys.artifacts import USER_FEATURES
+from recsys.artifacts import FEATURE_SERVICE_RETRIEVAL, USER_FEATURES
 from recsys.settings import Settings
 from tests.worlds import checkerboard as world
 from training import dataset, point_in_time
@@ -33,7 +33,8 @@ def asked(monkeypatch) -> list[pa.Table]:
     for _, user, _, at in world.events():
         by_user.setdefault(user, []).append(int(at.timestamp() * 1000))
 
-    def answer(settings: Settings, table: pa.Table, folder) -> np.ndarray:
+    def answer(settings: Settings, table: pa.Table, folder, service: str) -> np.ndarray:
+        assert service == FEATURE_SERVICE_RETRIEVAL
         questions.append(table)
         users, instants = table["user_id"].to_pylist(), table["event_timestamp"].cast(pa.int64()).to_pylist()
         counts = [
@@ -42,7 +43,7 @@ def asked(monkeypatch) -> list[pa.Table]:
         ]
         return np.repeat(np.array(counts, np.float32)[:, None], len(USER_FEATURES), axis=1)
 
-    monkeypatch.setattr(point_in_time, "_feast", answer)
+    monkeypatch.setattr(point_in_time, "look_up", answer)
     return questions
 
 
