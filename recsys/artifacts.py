@@ -10,6 +10,8 @@ MARTS = "marts"
 MONITORING = "monitoring"
 SERVING = "serving"
 ANALYTICS = "analytics"
+TUNING = "tuning"
+"""Studies of `python -m training tune`, in Optuna's own tables."""
 
 # raw tables: written by etl and streaming, read by dbt
 RAW_INTERACTIONS = "raw.interactions"

@@ -60,6 +60,14 @@ def recall(connection: psycopg.Connection, task: str, key: str, wanted: str) -> 
     return row[0] if row else None
 
 
+def known(connection: psycopg.Connection, task: str, key: str) -> dict[str, Any] | None:
+    """Return the detail of a task's receipt, None while there is none."""
+    row = connection.execute(
+        "select detail from monitoring.receipts where task = %s and key = %s", (task, key)
+    ).fetchone()
+    return row[0] if row else None
+
+
 def latest(connection: psycopg.Connection, task: str, key: str) -> tuple[str, dict[str, Any]]:
     """Return the fingerprint and the detail of an upstream task's receipt.
 

@@ -4,6 +4,7 @@ create schema if not exists marts;
 create schema if not exists monitoring;
 create schema if not exists serving;
 create schema if not exists analytics;
+create schema if not exists tuning;
 
 -- Grain: one row per event and landed partition. An event that lands twice in one partition is refused as a
 -- duplicate by etl; one that lands in two partitions is counted once by dbt (event_id is deterministic).

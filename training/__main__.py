@@ -1,4 +1,4 @@
-"""`python -m training cut|fit|evaluate|register|promote|rank --as-of D --domains movies[,books]`."""
+"""`python -m training cut|fit|evaluate|register|promote|rank|tune --as-of D --domains movies[,books]`."""
 
 import argparse
 import os
@@ -33,11 +33,15 @@ def parser() -> argparse.ArgumentParser:
         ("register", "make them versions of the registered model"),
         ("promote", "let the challenger become champion if it earned it"),
         ("rank", "train, judge and register a ranker of chosen candidates"),
+        ("tune", "search for a model's settings on a part of the cut's training part"),
     ):
         command = commands.add_parser(name, help=described)
         add_arguments(command)
-        if name == "fit":
+        if name in {"fit", "tune"}:
             command.add_argument("--model", required=True, help=f"one of {', '.join(MODEL_ZOO)}")
+        if name == "tune":
+            command.add_argument("--trials", type=int, default=30, help="of the whole study, earlier calls included")
+            command.add_argument("--seconds", type=float, default=1800, help="after which no trial is begun")
         if name == "rank":
             command.add_argument("--model", default=RANKER_MODELS[0], help=f"one of {', '.join(RANKER_MODELS)}")
         if name in {"evaluate", "register"}:
@@ -84,6 +88,10 @@ def main() -> dict:
             from training import rank
 
             return rank.run(settings, interval, arguments.model)
+        case "tune":
+            from training import tune
+
+            return tune.run(settings, interval, arguments.model, arguments.trials, arguments.seconds)
         case _:
             return tasks.promote(settings, interval)
 

@@ -19,11 +19,16 @@ A module may say more, for `python -m training.benchmark` (docs/benchmark.md), w
     NEEDS_ORDER: bool                         true: it cannot learn where `data.is_ordered` is false
     estimate_seconds(data, config) -> float   processor seconds that a fit is expected to take, on one core
 
-Where the last is missing, the first trial is the measurement. `workplace.seconds` says how long a fit may take: one
-that goes on is ended from outside, so a model with epochs stops in time by itself, and says so.
+and for `python -m training tune` (training/tune.py):
+
+    SPACE: dict[str, Between | OneOf]         field of Config → values that may be searched, the default among them
+
+Where `estimate_seconds` is missing, the first trial is the measurement. `workplace.seconds` says how long a fit may
+take: one that goes on is ended from outside, so a model with epochs stops in time by itself, and says so.
 """
 
 import importlib
+import logging
 import math
 import time
 from collections.abc import Iterator
@@ -36,6 +41,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from recsys import receipts
 from recsys.artifacts import MODEL_ZOO
 from recsys.bundle import Kind, Manifest, write_bundle
 from recsys.errors import CheckFailed, RecsysError
@@ -44,12 +50,39 @@ from training.dataset import TrainingData
 POPULARITY_HALF_LIFE_DAYS = 365.0
 """Of all candidates from 7 days to none the best on validation parts of MovieLens latest-small and within .002 of the
 best on 1M; shared by every model for users without a history."""
+log = logging.getLogger(__name__)
 
 
 class ModelConfig(BaseModel):
     """Base of every model's configuration: frozen, unknown fields are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True)
+class Between:
+    """A number to search for, both ends included; whole where both are. `log`: its order of magnitude is searched."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def suggest(self, trial: Any, name: str) -> float:
+        """Ask a trial of Optuna for a value."""
+        if isinstance(self.low, int) and isinstance(self.high, int):
+            return trial.suggest_int(name, self.low, self.high, log=self.log)
+        return trial.suggest_float(name, self.low, self.high, log=self.log)
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Values to choose from."""
+
+    values: tuple[float | int | bool | str, ...]
+
+    def suggest(self, trial: Any, name: str) -> float | int | bool | str:
+        """Ask a trial of Optuna for one."""
+        return trial.suggest_categorical(name, self.values)
 
 
 @dataclass(frozen=True)
@@ -113,6 +146,26 @@ def module_of(name: str) -> ModuleType:
     if name not in MODEL_ZOO:
         raise RecsysError("model", name, f"Choose among {', '.join(MODEL_ZOO)}")
     return importlib.import_module(f"training.models.{name}")
+
+
+def space_of(module: ModuleType) -> dict[str, Between | OneOf]:
+    """Return what may be searched of a model; nothing where it does not say."""
+    return getattr(module, "SPACE", {})
+
+
+def space_fingerprint(module: ModuleType) -> str:
+    """Return a fingerprint of what is searched and of what the model's Config holds."""
+    searched = {name: repr(values) for name, values in space_of(module).items()}
+    return receipts.fingerprint(searched, module.Config().model_dump())
+
+
+def config_of(module: ModuleType, tuned: dict[str, Any] | None) -> ModelConfig:
+    """Return the settings to train with: what `training tune` found, unless it searched another space; else the model's
+    own."""
+    if tuned and tuned["space"] != space_fingerprint(module):
+        log.warning("%s: settings were found in another search space, tune again; its own are used", module.__name__)
+        tuned = None
+    return module.Config(**(tuned["settings"] if tuned else {}))
 
 
 def popularity(data: TrainingData, half_life_days: float = POPULARITY_HALF_LIFE_DAYS) -> np.ndarray:

@@ -28,7 +28,17 @@ from torch import Tensor, nn
 from recsys.errors import CheckFailed
 from training.checkpoint import Checkpoint
 from training.dataset import TrainingData
-from training.model import ModelConfig, Parts, Workplace, check_finite, padded_blocks, popularity, recency_shift
+from training.model import (
+    Between,
+    ModelConfig,
+    OneOf,
+    Parts,
+    Workplace,
+    check_finite,
+    padded_blocks,
+    popularity,
+    recency_shift,
+)
 from training.sampled_softmax import Sample, SampledSoftmax
 
 ONNX_OPSET = 18
@@ -75,6 +85,18 @@ TRIALS: tuple[dict, ...] = (
 )
 """For the benchmark: what short histories want, three of them together, what long ones want, more of the same, less of
 it learnt by heart."""
+
+
+SPACE = {
+    "embedding_size": OneOf((32, 64, 128)),
+    "max_history": OneOf((20, 50, 100, 200)),
+    "layers": Between(1, 3),
+    "dropout": Between(0.0, 0.6),
+    "input_dropout": Between(0.0, 0.5),
+    "temperature": Between(0.03, 0.15, log=True),
+    "learning_rate": Between(0.001, 0.02, log=True),
+    "epochs": Between(5, 40, log=True),
+}
 
 
 class Dropout(nn.Module):

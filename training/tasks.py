@@ -31,6 +31,8 @@ from recsys.warehouse import Outcome, connect, write_outcomes
 CUT, FIT, EVALUATE, REGISTER, PROMOTE = (
     f"training.{name}" for name in ("cut", "fit", "evaluate", "register", "promote")
 )
+TUNE = "training.tune"
+"""What training/tune.py found for a model and these domains, on whatever cut."""
 log = logging.getLogger(__name__)
 
 
@@ -86,7 +88,8 @@ def fit(settings: Settings, interval: Interval, name: str) -> dict[str, Any]:
     with connect(settings) as connection:
         upstream, made = receipts.latest(connection, CUT, interval.key)
         more = receipts.upstream(connection, ["feast.apply"], interval.key) if name in MODELS_WITH_USER_FEATURES else []
-        wanted = receipts.fingerprint(code(), upstream, more, name, settings.seed)
+        tuned = receipts.known(connection, f"{TUNE}.{name}", ",".join(interval.domains))
+        wanted = receipts.fingerprint(code(), upstream, more, name, settings.seed, tuned and tuned["settings"])
         known = receipts.recall(connection, task, interval.key, wanted)
     folder = cut_folder(settings, made["cut_id"]) / "models" / name
     if known and (folder / "bundle" / "manifest.json").is_file():
@@ -101,7 +104,7 @@ def fit(settings: Settings, interval: Interval, name: str) -> dict[str, Any]:
         if run is None or not (folder / "bundle" / "manifest.json").is_file():
             if run is not None:
                 client.delete_run(run.info.run_id)
-            measured, manifest = _fit_and_write(settings, cut_folder(settings, made["cut_id"]), folder, name)
+            measured, manifest = _fit_and_write(settings, cut_folder(settings, made["cut_id"]), folder, name, tuned)
             tags = lineage(settings, made, manifest.framework, name) | {tracking.FINGERPRINT_TAG: wanted}
             parameters = {**manifest.hyper_parameters, "seed": settings.seed, "threads": settings.threads}
             run_id = tracking.log_fit(client, folder, name, tags, parameters, measured)
@@ -114,7 +117,7 @@ def fit(settings: Settings, interval: Interval, name: str) -> dict[str, Any]:
     return {**detail, "unchanged": False}
 
 
-def _fit_and_write(settings: Settings, cut_at: Path, folder: Path, name: str):
+def _fit_and_write(settings: Settings, cut_at: Path, folder: Path, name: str, tuned: dict[str, Any] | None):
     """Fit a model and publish its folder. Returns what it cost, and its manifest."""
     from training import dataset, model
 
@@ -126,7 +129,7 @@ def _fit_and_write(settings: Settings, cut_at: Path, folder: Path, name: str):
         from training import point_in_time
 
         features, _ = point_in_time.user_features(settings, frozen)
-    data, config = frozen.training_data(features), module.Config()
+    data, config = frozen.training_data(features), model.config_of(module, tuned)
     fitted = module.fit(
         data, config, settings.seed, model.Workplace(settings.threads, settings.var_dir / "training" / "cache")
     )

@@ -13,7 +13,7 @@ from recsys.artifacts import BASELINE_MODEL, MODEL_ZOO, USER_FEATURES
 from recsys.errors import CheckFailed, RecsysError
 from recsys.retriever import Retriever
 from tests.worlds import checkerboard as world
-from training.model import Workplace, module_of, write_model
+from training.model import OneOf, Workplace, module_of, space_of, write_model
 
 SEQUENTIAL = {"embedding_size": 16, "epochs": 1, "min_steps": 60, "learning_rate": 0.02}
 SEQUENTIAL |= {"dropout": 0.1, "input_dropout": 0.1}
@@ -294,3 +294,14 @@ def test_a_text_is_encoded_once(tmp_path, caplog):
     assert "2 of 2 texts to encode" in caplog.text
     assert "0 of 2 texts to encode" in caplog.text
     np.testing.assert_array_equal(first, again[::-1])
+
+
+@pytest.mark.parametrize("name", MODEL_ZOO)
+def test_what_may_be_searched_are_settings_and_holds_the_own_ones(name):
+    own = module_of(name).Config()
+    space = space_of(module_of(name))
+    assert space, f"{name} cannot be tuned: give it a SPACE"
+    for field, values in space.items():
+        value = getattr(own, field)
+        inside = value in values.values if isinstance(values, OneOf) else values.low <= value <= values.high
+        assert inside, f"{field} {value} lies outside {values}"

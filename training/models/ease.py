@@ -21,7 +21,7 @@ import scipy.sparse
 
 from training.dataset import TrainingData
 from training.item_weights import ItemWeights, interaction_matrix, strongest
-from training.model import ModelConfig, Workplace, popularity
+from training.model import Between, ModelConfig, Workplace, popularity
 
 FRAMEWORK = "numpy"
 FEATURES: tuple[str, ...] = ()
@@ -34,6 +34,7 @@ TRIALS = (
     {"reg": 3.0, "user_exponent": 1.0},
     {"reg": 30.0},
 )
+SPACE = {"reg": Between(1.0, 5000.0, log=True), "user_exponent": Between(0.0, 1.0)}
 
 
 class Config(ModelConfig):

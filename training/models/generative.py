@@ -29,7 +29,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 from training.checkpoint import Checkpoint
 from training.dataset import TrainingData
 from training.factors import padded, to_onnx
-from training.model import ModelConfig, Parts, Workplace, check_finite, popularity
+from training.model import Between, ModelConfig, Parts, Workplace, check_finite, popularity
 from training.models import text_encoder
 from training.next_item import Dropout, Stream, rate, visible_ages
 from training.semantic_ids import Trie, semantic_ids
@@ -42,6 +42,12 @@ HIDDEN = -1e4
 UNREACHED = -1e3
 """Scores of items that no beam reached, plus their log share of the events."""
 log = logging.getLogger(__name__)
+SPACE = {
+    "dropout": Between(0.05, 0.4),
+    "input_dropout": Between(0.0, 0.4),
+    "learning_rate": Between(0.0005, 0.01, log=True),
+    "reg": Between(0.001, 0.3, log=True),
+}
 
 
 class Config(ModelConfig):

@@ -20,7 +20,7 @@ FRAMEWORK = "pytorch"
 FEATURES: tuple[str, ...] = ()
 STOPS_IN_TIME = True
 NEEDS_ORDER = True
-TRIALS = next_item.TRIALS
+TRIALS, SPACE = next_item.TRIALS, next_item.SPACE
 estimate_seconds = next_item.estimate_seconds
 
 

@@ -21,7 +21,7 @@ import scipy.linalg
 
 from recsys.errors import CheckFailed
 from training.dataset import TrainingData
-from training.model import ModelConfig, Parts, Workplace, popularity
+from training.model import Between, ModelConfig, OneOf, Parts, Workplace, popularity
 
 FRAMEWORK = "numpy"
 FEATURES: tuple[str, ...] = ()
@@ -34,6 +34,13 @@ TRIALS = (
     {"embedding_size": 128, "epochs": 8, "unobserved_ratio": 20.0, "reg": 0.01, "fold_in_share": 0.35},
     {"embedding_size": 64, "epochs": 8, "unobserved_ratio": 5.0, "reg": 0.003},
 )
+SPACE = {
+    "embedding_size": OneOf((32, 64, 128)),
+    "unobserved_weight": Between(0.03, 10.0, log=True),
+    "reg": Between(0.0003, 0.1, log=True),
+    "recency_exponent": Between(0.0, 1.5),
+    "half_life_days": Between(30.0, 5000.0, log=True),
+}
 
 
 class Config(ModelConfig):

@@ -15,7 +15,7 @@ import scipy.sparse
 
 from training.dataset import TrainingData
 from training.item_weights import ItemWeights, interaction_matrix, strongest_of_columns
-from training.model import ModelConfig, Workplace, popularity
+from training.model import Between, ModelConfig, Workplace, popularity
 
 FRAMEWORK = "numpy"
 FEATURES: tuple[str, ...] = ()
@@ -26,6 +26,11 @@ TRIALS = (
     {"neighbours": 20, "shrinkage": 0.0, "user_exponent": 0.5},
 )
 BLOCK_ITEMS = 500
+SPACE = {
+    "neighbours": Between(10, 500, log=True),
+    "shrinkage": Between(0.0, 200.0),
+    "user_exponent": Between(0.0, 1.0),
+}
 
 
 class Config(ModelConfig):

@@ -27,7 +27,9 @@ from onnx import TensorProto, helper, numpy_helper
 from recsys.artifacts import USER_FEATURES
 from training.dataset import TrainingData
 from training.model import (
+    Between,
     ModelConfig,
+    OneOf,
     Parts,
     Workplace,
     batches,
@@ -47,6 +49,13 @@ ONNX_OPSET, ONNX_IR = 18, 9
 FEATURE_LIMIT = 5.0
 """Standardised features are clipped here, as the retriever does."""
 log = logging.getLogger(__name__)
+SPACE = {
+    "embedding_size": OneOf((32, 64, 128)),
+    "horizon": Between(1, 20, log=True),
+    "dropout": Between(0.0, 0.5),
+    "learning_rate": Between(0.001, 0.02, log=True),
+    "epochs": Between(1, 8, log=True),
+}
 
 
 class Config(ModelConfig):

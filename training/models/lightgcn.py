@@ -27,11 +27,18 @@ from torch import Tensor, nn
 from training.collaborative import Interactions, Multiply, as_tensor, normalised, spectral_start
 from training.dataset import TrainingData
 from training.factors import FactorConfig, FactorModel, fit_factors
-from training.model import Workplace
+from training.model import Between, OneOf, Workplace
 
 FRAMEWORK = "pytorch"
 FEATURES: tuple[str, ...] = ()
 STOPS_IN_TIME = True
+SPACE = {
+    "embedding_size": OneOf((64, 128, 256)),
+    "layers": Between(1, 3),
+    "reg": Between(0.003, 0.3, log=True),
+    "user_exponent": Between(0.0, 1.0),
+    "recency_exponent": Between(0.0, 1.5),
+}
 
 
 class Config(FactorConfig):

@@ -25,11 +25,18 @@ from torch import Tensor, nn
 from training.collaborative import Batch, CollaborativeConfig, Interactions, Multiply, as_tensor, train
 from training.dataset import TrainingData
 from training.factors import MAX_HISTORY, SCORED_AT_ONCE, as_rows, item_log_share, padded, to_onnx
-from training.model import Parts, Workplace, popularity, recency_shift
+from training.model import Between, OneOf, Parts, Workplace, popularity, recency_shift
 
 FRAMEWORK = "pytorch"
 FEATURES: tuple[str, ...] = ()
 STOPS_IN_TIME = True
+SPACE = {
+    "embedding_size": OneOf((64, 200, 400)),
+    "dropout": Between(0.1, 0.8),
+    "reg": Between(0.02, 1.0, log=True),
+    "recency_exponent": Between(0.0, 1.5),
+    "learning_rate": Between(0.001, 0.02, log=True),
+}
 
 
 class Config(CollaborativeConfig):

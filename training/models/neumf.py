@@ -28,13 +28,20 @@ from torch import Tensor, nn
 from training.collaborative import Batch, CollaborativeConfig, Interactions, spectral_start, train
 from training.dataset import TrainingData
 from training.factors import MAX_HISTORY, SCORED_AT_ONCE, as_rows, item_log_share, padded, to_onnx
-from training.model import Parts, Workplace, popularity, recency_shift
+from training.model import Between, OneOf, Parts, Workplace, popularity, recency_shift
 
 FRAMEWORK = "pytorch"
 FEATURES: tuple[str, ...] = ()
 STOPS_IN_TIME = True
 SCORED_PAIRS = 1_000_000
 """Pairs whose hidden layers are held at once."""
+SPACE = {
+    "embedding_size": OneOf((32, 64, 128)),
+    "reg": Between(0.003, 0.3, log=True),
+    "user_exponent": Between(0.0, 1.0),
+    "recency_exponent": Between(0.0, 1.5),
+    "learning_rate": Between(0.002, 0.03, log=True),
+}
 
 
 class Config(CollaborativeConfig):

@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from training.dataset import TrainingData
-from training.model import POPULARITY_HALF_LIFE_DAYS, ModelConfig, Parts, Workplace, popularity
+from training.model import POPULARITY_HALF_LIFE_DAYS, Between, ModelConfig, Parts, Workplace, popularity
 
 FRAMEWORK = "numpy"
 FEATURES: tuple[str, ...] = ()
+SPACE = {"half_life_days": Between(7.0, 5000.0, log=True)}
 
 
 class Config(ModelConfig):

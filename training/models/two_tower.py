@@ -28,7 +28,9 @@ from torch import Tensor, nn
 from recsys.bundle import Catalogue
 from training.dataset import TrainingData
 from training.model import (
+    Between,
     ModelConfig,
+    OneOf,
     Parts,
     Workplace,
     batches,
@@ -47,6 +49,13 @@ STOPS_IN_TIME = True
 ONNX_OPSET = 18
 MAX_CATEGORIES = 8
 log = logging.getLogger(__name__)
+SPACE = {
+    "embedding_size": OneOf((32, 64, 128)),
+    "horizon": Between(1, 20, log=True),
+    "dropout": Between(0.0, 0.5),
+    "learning_rate": Between(0.002, 0.03, log=True),
+    "epochs": Between(1, 8, log=True),
+}
 
 
 class Config(ModelConfig):
