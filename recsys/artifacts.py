@@ -64,6 +64,8 @@ SEGMENT_EFFECTIVENESS = "analytics.segment_effectiveness"
 OUTCOMES = "monitoring.outcomes"
 RECEIPTS = "monitoring.receipts"
 MODEL_EVALUATIONS = "monitoring.model_evaluations"
+CLOUD_SHAPES = "monitoring.cloud_shapes"
+"""The clouds' comparison, written by `python -m infra.shapes`, read by the dashboard."""
 
 # batch answers: written by serving, read by dashboards and bulk consumers
 PRECOMPUTED_LISTS = "serving.precomputed_lists"

@@ -175,6 +175,29 @@ create table if not exists monitoring.model_evaluations (
     primary key (cut_id, model, metric)
 );
 
+-- Grain: one row per target and instance shape: what the same serving process did at the shape's limits of cores and
+-- memory, and what it costs by the dated price table. `kinds` says of each column what it is: measured, list price,
+-- estimate. A shape that is too large for the measuring machine has estimates. Written by `python -m infra.shapes`.
+create table if not exists monitoring.cloud_shapes (
+    target                      text not null,
+    shape                       text not null,
+    vcpus                       double precision not null,
+    memory_gib                  double precision not null,
+    p50_ms                      double precision,
+    p99_ms                      double precision,
+    requests_per_s              double precision,
+    usd_per_hour                double precision not null,
+    usd_per_1000_requests       double precision,
+    usd_per_million_batch_users double precision,
+    startup_s                   double precision,
+    scale_out_s                 double precision,
+    configuration_lines         integer,
+    kinds                       jsonb not null,
+    measured_on                 date not null,
+    prices_of                   date not null,
+    primary key (target, shape)
+);
+
 -- Grain: one row per user, domain and rank of the latest precomputed lists.
 create table if not exists serving.precomputed_lists (
     user_id       text not null,
