@@ -95,6 +95,8 @@ REGISTERED_MODEL = "recommender"
 RANKER = "ranker"
 """The registered model that orders candidates; its files are `RANKER_FILES`, beside the served bundle."""
 RANKER_FILES = ("ranker.onnx", "ranker.json")
+ITEM_FACTS_FILE = "item_facts.npz"
+"""Beside the served bundle: price and the features of the marts, one number an item of its catalogue, NaN unknown."""
 ALIAS_CHAMPION = "champion"
 ALIAS_CHALLENGER = "challenger"
 EXPERIMENT = "recsys"

@@ -42,6 +42,9 @@ class Settings(BaseSettings):
     dashboard_url: str = Field("http://127.0.0.1:18501", description="the executive dashboard")
     api_keys: str = Field("", description="JSON file of API keys, hashed; none: the API asks for no key")
     model_dir: Path | None = Field(None, description="served model bundle; default <var_dir>/serving/current")
+    graph_file: Path | None = Field(
+        None, description="declares the serving graph: ladder, stages, rules (TOML); default `serving/graph.toml`"
+    )
     experiments_file: Path | None = Field(
         None, description="declares the experiments (TOML); default `recsys/experiments.toml`"
     )

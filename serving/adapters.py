@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from recsys import user_state
+from recsys.artifacts import RANKER_FILES
 from recsys.errors import UnusableInput
 from recsys.user_state import UserState
 from serving.cache import list_key
+from serving.graph import DEFAULT_FILE, graph_state, read_graph
 from serving.metrics import Metrics
 from serving.model import ServedModel, load
 from serving.online_store import OnlineStore
@@ -80,36 +82,65 @@ def _queue_scan(cursor: int, pipeline: Any) -> None:
 class FolderModels:
     """The model in a folder, usually a link that each deployment moves; a new one is picked up without a pause."""
 
-    def __init__(self, folder: Path, metrics: Metrics, threads: int = 1):
-        self._folder, self._metrics, self._threads = folder, metrics, threads
+    def __init__(self, folder: Path, metrics: Metrics, threads: int = 1, graph_file: Path = DEFAULT_FILE):
+        """Read the serving graph; the model is loaded by `refresh`.
+
+        Raises:
+            UnusableInput: the graph cannot be used: a process that does not know its rules does not start.
+        """
+        self._folder, self._metrics, self._threads, self._graph_file = folder, metrics, threads, graph_file
+        self._graph = read_graph(graph_file)
         self._current: ServedModel | None = None
         self._seen: object = None
+        self._seen_graph = graph_state(graph_file)
 
     @property
     def current(self) -> ServedModel | None:
         return self._current
 
     def refresh(self) -> None:
-        """Load the folder's model if the folder differs from what was last looked at.
+        """Load the folder's model, or take the graph, if it differs from what was last looked at.
 
-        A model that cannot be loaded, or cannot answer, is logged and counted, and the earlier one stays.
+        What cannot be loaded, or cannot answer, is logged and counted, and the earlier one stays.
         """
+        self._refresh_graph()
         look = self._look()
         if look is None or look == self._seen:
             return
         self._seen = look
         try:
-            model = load(self._folder, self._threads)
+            model = load(self._folder, self._threads, self._graph)
             warm(model)
         except UnusableInput as error:
             log.error("the deployed model is not taken: %s", error)
             self._metrics.reloads.labels("broken").inc()
             return
+        if model.ranker is None and (self._folder / RANKER_FILES[1]).exists():
+            self._metrics.reloads.labels("without_its_ranker").inc()
         self._current = model
         gc.freeze()  # the catalogue lives as long as the model: the collector need not walk it
         self._metrics.reloads.labels("loaded").inc()
         self._metrics.show_model(model.manifest, model.version)
         log.info("serving model %s version %s, %d items", model.manifest.model, model.version, model.retriever.n_items)
+
+    def _refresh_graph(self) -> None:
+        state = graph_state(self._graph_file)
+        if state == self._seen_graph:
+            return
+        self._seen_graph = state
+        try:
+            graph = read_graph(self._graph_file)
+            if self._current is not None:
+                changed = self._current.under(graph)
+                warm(changed)
+                self._current = changed
+        except UnusableInput as error:
+            log.error("the changed serving graph is not taken: %s", error)
+            self._metrics.reloads.labels("broken_graph").inc()
+            return
+        self._graph = graph
+        self._metrics.reloads.labels("graph").inc()
+        log.info("serving graph %s", graph.digest)
 
     async def watch(self) -> None:
         """Refresh for ever, in a thread, so that answers go on meanwhile."""

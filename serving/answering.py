@@ -178,14 +178,17 @@ class Answering:
         for place, ((user_id, _, instant), (state, _), assignment, query) in enumerate(
             zip(asked, states, assigned, queries, strict=True)
         ):
+            request_id, source, computed_by = uuid4().hex, "model", None
             if stored := found[place]:
-                model, (ranking, source) = models[place], stored
+                model, (ranking, source, computed_by) = models[place], stored
             else:
-                (model, ranking), source = computed[place], "model"
-                ranking = self._remembered(model, user_id, state, query, ranking, instant)
+                model, ranking = computed[place]
+                ranking = self._remembered(model, request_id, user_id, state, query, ranking, instant)
             if candidate is not None and candidate.is_shadow and assignment.policy == ALIAS_CHAMPION:
                 self._copy(candidate, model, query, ranking)
-            answers.append(self._shown(model, uuid4().hex, user_id, assignment, query, ranking, instant, source))
+            answers.append(
+                self._shown(model, request_id, user_id, assignment, query, ranking, instant, source, computed_by)
+            )
         return answers
 
     async def _compute(
@@ -233,18 +236,28 @@ class Answering:
         return bool(self._lists and query.personal and query.history and not query.session)
 
     def _remembered(
-        self, model: ServedModel, user_id: str, state: UserState, query: Query, ranking: Ranking, instant: datetime
+        self,
+        model: ServedModel,
+        request_id: str,
+        user_id: str,
+        state: UserState,
+        query: Query,
+        ranking: Ranking,
+        instant: datetime,
     ) -> Ranking:
         """Return the part of a computed ranking that was asked for; a personal one is left behind whole."""
         if self._lists is None or not self._is_kept(query) or ranking.rung != PERSONALISED:
             return ranking
         names = model.retriever.catalogue.item_id
         items = [(names[item], score) for item, score in zip(ranking.items, ranking.scores, strict=True)]
-        stored = CachedList(model_version=model.version, user_version=state.version, items=items, made_at=instant)
+        stored = CachedList(
+            model_version=model.version, user_version=state.version, items=items, made_at=instant,
+            made_with=model.plan.version, computed_by=request_id,
+        )  # fmt: skip
         seconds = life_seconds(self._list_seconds, state.features.get(ACTIVITY, 0.0))
         domain = None if model.domains == (query.domain,) else query.domain
         self._lists.remember(ListLine(user_id=user_id, domain=domain, seconds=seconds, list=stored))
-        return Ranking(ranking.rung, ranking.items[: query.k], ranking.scores[: query.k])
+        return ranking.first(query.k)
 
     def answer_session(self, session_id: str | None, wanted: Wanted, instant: datetime) -> Answer:
         """Return the list for a session of nobody in particular; no store is asked.
@@ -315,6 +328,7 @@ class Answering:
         ranking: Ranking,
         instant: datetime,
         source: Source = "model",
+        computed_by: str | None = None,
     ) -> Answer:
         """Return the answer, its impressions and its record on their way."""
         orders = 1
@@ -332,13 +346,15 @@ class Answering:
         propensity = assignment.propensity if assignment is not NO_EXPERIMENT else None
         if propensity is not None:
             self._log.show(Shown(answer, propensity / orders, instant))
-        self._records.keep(Decision(answer, model, query, source, propensity, instant))
+        told = ranking if source == "model" else None
+        self._records.keep(Decision(answer, model, query, source, propensity, instant, told, computed_by))
         return answer
 
     def _from_cache(
         self, model: ServedModel, cached: str | None, state: UserState, wanted: Wanted, instant: datetime
-    ) -> tuple[Ranking, Source] | None:
-        """Return the stored ranking, and where it came from, if it is what the core would answer now, else None."""
+    ) -> tuple[Ranking, Source, str | None] | None:
+        """Return the stored ranking, where it came from, and the request that computed it, if it is what the core would
+        answer now, else None."""
         result, found = "absent", None
         if cached is not None:
             try:
@@ -347,11 +363,16 @@ class Answering:
                 result = "refused"
             else:
                 items = model.retriever.indices([item for item, _ in stored.items[: wanted.k]])
-                same = stored.model_version == model.version and stored.user_version == state.version
-                if same and len(items) == wanted.k and model.allowed(wanted.domain)[items].all():
+                same = stored.model_version == model.version and stored.made_with == model.plan.version
+                if (
+                    same
+                    and stored.user_version == state.version
+                    and len(items) == wanted.k
+                    and model.allowed(wanted.domain)[items].all()
+                ):
                     scores = [score for _, score in stored.items[: wanted.k]]
                     source: Source = "cached_list" if stored.made_at else "precomputed_list"
-                    result, found = "hit", (Ranking(PERSONALISED, items.tolist(), scores), source)
+                    result, found = "hit", (Ranking(PERSONALISED, items.tolist(), scores), source, stored.computed_by)
                     self._metrics.saved_seconds.inc(self._core_seconds)
                     if stored.made_at:
                         self._metrics.cached_age.observe(max(0.0, (instant - stored.made_at).total_seconds()))

@@ -81,7 +81,15 @@ def create_app(
         if answering.candidate is not None:
             rollout = answering.candidate.rollout
             candidate = CandidateReady(model_version=rollout.version, stage=rollout.stage, share=rollout.share)
-        return json_answer(Ready(model=model.manifest.model, model_version=model.version, candidate=candidate))
+        ranker = model.plan.ranker
+        return json_answer(
+            Ready(
+                model=model.manifest.model,
+                model_version=model.version,
+                ranker_version=ranker.version if ranker else None,
+                candidate=candidate,
+            )
+        )
 
     @app.post(
         "/v1/events",

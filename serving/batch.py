@@ -3,10 +3,12 @@
 from typing import Any
 
 from recsys import receipts
+from recsys.artifacts import ITEM_FACTS_FILE, RANKER_FILES
 from recsys.errors import MissingArtifact, RecsysError
 from recsys.interval import Interval
 from recsys.settings import Settings
 from recsys.warehouse import connect
+from serving.graph import graph_file
 
 TASK = "serving.batch"
 UPSTREAM = "dbt.build"
@@ -42,7 +44,7 @@ def run(settings: Settings, interval: Interval, length: int) -> dict[str, Any]:
 
 
 def _deployed(settings: Settings) -> list[str]:
-    """Return what identifies the deployed model.
+    """Return what identifies the deployed model, what lies beside it, and the serving graph.
 
     Raises:
         MissingArtifact: none is deployed.
@@ -50,5 +52,6 @@ def _deployed(settings: Settings) -> list[str]:
     folder = settings.served_model
     if not folder.exists():
         raise MissingArtifact("deployed model", folder, "Run `python -m infra.local deploy` first")
-    described = [path for path in (folder / "manifest.json", folder / "deployment.json") if path.exists()]
+    beside = (*RANKER_FILES, ITEM_FACTS_FILE, "manifest.json", "deployment.json")
+    described = [path for path in (*(folder / name for name in beside), graph_file(settings)) if path.exists()]
     return [receipts.file_fingerprint(path) for path in described]

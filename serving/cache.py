@@ -2,8 +2,9 @@
 
     list:<user_id>:<domain or all>    JSON of `CachedList`, with a time to live
 
-A list counts only under the model version and the user version that it was computed with: a new deployment makes all of
-them stale at once, a user's event makes that user's stale at once, and neither has to find a key.
+A list counts only under the model version, the plan (graph, ranker, items' facts) and the user version that it was
+computed with: a new deployment or rule makes all of them stale at once, a user's event makes that user's stale at once,
+and neither has to find a key.
 """
 
 from typing import Annotated
@@ -29,6 +30,10 @@ class CachedList(BaseModel):
     """Item ids with their scores."""
     made_at: AwareDatetime | None = None
     """When an answer computed it; None: the batch did."""
+    made_with: str = ""
+    """Version of the serving graph, its ranker and the items' facts (`Plan.version`)."""
+    computed_by: Identifier | None = None
+    """The request that computed it."""
 
 
 class ListLine(BaseModel):

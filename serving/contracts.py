@@ -221,6 +221,8 @@ class Ready(BaseModel):
     status: str = "ready"
     model: str
     model_version: str
+    ranker_version: str | None = None
+    """Null where lists keep the order of retrieval."""
     candidate: CandidateReady | None = None
 
 

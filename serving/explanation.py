@@ -15,11 +15,13 @@ from recsys.bundle import SparseRows
 from recsys.retriever import Retriever, by_latest_event
 from recsys.schemas import Identifier
 from serving.contracts import Answer
+from serving.graph import PERSONALISED, SESSION
 from serving.model import ServedModel
-from serving.recommend import PERSONALISED, SESSION, Query, seen_items
+from serving.recommend import Query, Ranking, seen_items
 
 Source = Literal["model", "precomputed_list", "cached_list"]
 
+NAN = float("nan")
 DRIVERS = 3
 """History items that are named for one shown item, the strongest first."""
 
@@ -41,12 +43,30 @@ class Driver(_Kept):
     contribution: float
 
 
+class Weighed(_Kept):
+    """A feature that the ranker read, and what it adds to the item's logit: how much that falls where it is unknown."""
+
+    feature: str
+    value: float
+    contribution: float
+
+
 class ExplainedItem(_Kept):
     """A shown item."""
 
     rank: int = Field(ge=1)
     item_id: str
     score: float
+    retrieval_score: float | None = Field(
+        None, description="before the other stages; null for a pinned item that was no candidate, and where none ran"
+    )
+    ranker_score: float | None = Field(None, description="the ranker's logit")
+    features: dict[str, float | None] | None = Field(
+        None, description="the item's features as the ranker read them; a null one was unknown"
+    )
+    top_features: list[Weighed] | None = Field(
+        None, description="strongest first; null below rank 20, and once another ranker serves"
+    )
     drivers: list[Driver] | None = Field(
         description="strongest first; null below rank 20, once another model serves, where scores are no sums"
     )
@@ -61,6 +81,26 @@ class Retrieval(_Kept):
     kind: str
     cut_id: str
     as_of: str
+    computed_by: Identifier | None = Field(
+        None, description="of a cached list: the request whose record tells how it was made"
+    )
+
+
+class RankedWith(_Kept):
+    """The ranker of an answer, and what it read of the user."""
+
+    model: str
+    version: str
+    user_features: dict[str, float | None]
+
+
+class StageTold(_Kept):
+    """What one stage of the serving graph did."""
+
+    stage: Identifier
+    came: int = Field(ge=0)
+    gave: int = Field(ge=0)
+    by: dict[str, int] = Field(description="rule or cause: items that it moved or held back")
 
 
 class HistoryRead(_Kept):
@@ -78,6 +118,7 @@ class Filtered(_Kept):
     catalogue: int = Field(ge=0)
     domain: int = Field(ge=0, description="of another domain than the wanted one")
     unavailable: int = Field(ge=0)
+    rules: dict[str, int] = Field({}, description="hidden by a rule of the serving graph, by its name")
     seen: int = Field(ge=0, description="in the history or in the session")
     eligible: int = Field(ge=0, description="ranked; the best k were shown")
 
@@ -94,6 +135,11 @@ class RequestRecord(_Kept):
     retrieval: Retrieval
     history: HistoryRead
     filtered: Filtered
+    graph: str = Field("", description="version of the serving graph with its ranker and the items' facts")
+    stages: list[StageTold] = Field(
+        [], description="behind retrieval, in their order; of a list that was computed for it"
+    )
+    ranker: RankedWith | None = None
     items: list[ExplainedItem]
 
 
@@ -108,6 +154,9 @@ class Decision:
     propensity: float | None
     """Share of the units that get this variant; None outside of an experiment."""
     answered_at: AwareDatetime
+    ranking: Ranking | None = None
+    """As it was computed; None of a stored list."""
+    computed_by: str | None = None
 
 
 def explain(decision: Decision) -> RequestRecord:
@@ -135,6 +184,7 @@ def describe(decision: Decision) -> dict[str, Any]:
             "kind": manifest.kind,
             "cut_id": manifest.cut_id,
             "as_of": manifest.as_of,
+            "computed_by": decision.computed_by,
         },
         "history": {
             "items": len(query.history),
@@ -143,10 +193,43 @@ def describe(decision: Decision) -> dict[str, Any]:
             "latest_items": [retriever.catalogue.item_id[item] for item in used[::-1].tolist()],
         },
         "filtered": _filtered(model, query.domain, seen),
-        "items": [
-            {"rank": item.rank, "item_id": item.item_id, "score": item.score, "drivers": None} for item in answer.items
-        ],
+        "graph": model.plan.version,
+        **_staged(decision),
     }
+
+
+def _staged(decision: Decision) -> dict[str, Any]:
+    """Return what the stages did, and the shown items with what each stage said of them."""
+    shown = [
+        {"rank": item.rank, "item_id": item.item_id, "score": item.score, "drivers": None}
+        for item in decision.answer.items
+    ]
+    ranking, ranker = decision.ranking, decision.model.plan.ranker
+    if ranking is None or not ranking.stages:
+        return {"items": shown}
+    for item, score in zip(shown, ranking.retrieved, strict=True):
+        item["retrieval_score"] = _known(score)
+    told: dict[str, Any] = {
+        "stages": [{"stage": one.stage, "came": one.came, "gave": one.gave, "by": one.by} for one in ranking.stages],
+        "items": shown,
+    }
+    if ranking.ranked and ranker is not None:
+        names = ranker.signature
+        read = ranker.item_features[ranking.items].tolist()  # (K, F)
+        for item, score, values in zip(shown, ranking.ranked, read, strict=True):
+            item["ranker_score"] = _known(score)
+            item["features"] = dict(zip(names.item_features, map(_known, values), strict=True))
+        user = decision.query.features
+        told["ranker"] = {
+            "model": names.model,
+            "version": names.version,
+            "user_features": {name: _known(user.get(name, NAN)) for name in names.user_features},
+        }
+    return told
+
+
+def _known(value: float) -> float | None:
+    return value if value == value else None  # NaN alone differs from itself
 
 
 def with_drivers(record: RequestRecord, model: ServedModel) -> RequestRecord:
@@ -155,19 +238,41 @@ def with_drivers(record: RequestRecord, model: ServedModel) -> RequestRecord:
         return record
     used = model.retriever.indices(record.history.latest_items[::-1])
     driven = _drivers(model.retriever, used, record.items[:DRIVEN])
-    items = [item.model_dump() | {"drivers": drivers} for item, drivers in zip_longest(record.items, driven)]
+    weighed = _weighed(model, record)
+    items = [
+        item.model_dump() | {"drivers": drivers, "top_features": features}
+        for item, drivers, features in zip_longest(record.items, driven, weighed)
+    ]
     return RequestRecord.model_validate(record.model_dump() | {"items": items})
 
 
+def _weighed(model: ServedModel, record: RequestRecord) -> list[list[dict[str, Any]]]:
+    """Return the strongest features of the first items; none at all once another ranker serves."""
+    ranker, said = model.plan.ranker, record.ranker
+    asked = [item for item in record.items[:DRIVEN] if item.features is not None]
+    if ranker is None or said is None or said.version != ranker.version or len(asked) < len(record.items[:DRIVEN]):
+        return []
+    told = []
+    read = [item.features or {} for item in asked]
+    for item, given in zip(read, ranker.contributions(said.user_features, read), strict=True):
+        values = {**said.user_features, **item}
+        strongest = sorted((name for name in given if values[name] is not None), key=lambda name: -abs(given[name]))
+        told.append([
+            {"feature": name, "value": values[name], "contribution": given[name]} for name in strongest[:DRIVERS]
+        ])  # fmt: skip
+    return told
+
+
 def _filtered(model: ServedModel, domain: str | None, seen: np.ndarray) -> dict[str, int]:
-    of_domain, available = model.counts(domain)
+    of_domain, shown, hidden = model.counts(domain)
     seen_allowed = int(np.count_nonzero(model.allowed(domain)[by_latest_event(seen)]))
     return {
         "catalogue": model.retriever.n_items,
         "domain": model.retriever.n_items - of_domain,
-        "unavailable": of_domain - available,
+        "unavailable": of_domain - shown - sum(hidden.values()),
+        "rules": dict(hidden),
         "seen": seen_allowed,
-        "eligible": available - seen_allowed,
+        "eligible": shown - seen_allowed,
     }
 
 
@@ -179,7 +284,10 @@ def _drivers(retriever: Retriever, used: np.ndarray, items: Sequence[ExplainedIt
     given = contributions(retriever, used, shown)  # (L, K)
     if given is None:
         return []
-    scores = np.array([item.score for item in items])
+    before = [item.retrieval_score for item in items] if record_has_stages(items) else [item.score for item in items]
+    if None in before:
+        return []
+    scores = np.array(before)
     bias = 0.0 if retriever.item_bias is None else retriever.item_bias[shown]
     if np.abs(given.sum(axis=0) + bias - scores).max() > SAME_SCORE * max(1e-6, np.abs(scores).max()):
         return []  # a list of other scores than these items give: no explanation is better than a wrong one
@@ -190,6 +298,11 @@ def _drivers(retriever: Retriever, used: np.ndarray, items: Sequence[ExplainedIt
         [{"item_id": names[item], "contribution": share} for item, share in zip(*column, strict=True) if share]
         for column in zip(used[strongest].T.tolist(), added.T.tolist(), strict=True)
     ]
+
+
+def record_has_stages(items: Sequence[ExplainedItem]) -> bool:
+    """Whether stages behind retrieval gave these items other scores than retrieval's."""
+    return any(item.retrieval_score is not None for item in items)
 
 
 def contributions(retriever: Retriever, used: np.ndarray, shown: np.ndarray) -> np.ndarray | None:

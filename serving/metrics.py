@@ -98,7 +98,8 @@ class Metrics:
         )
         self.reloads = Counter(
             "recsys_model_reloads_total",
-            "Models that were picked up: loaded, or broken (the earlier one goes on answering)",
+            "Models and serving graphs that were picked up: loaded, graph; or broken, broken_graph (the earlier one "
+            "goes on answering), without_its_ranker (lists keep the order of retrieval)",
             ["outcome"],
             registry=self.registry,
         )

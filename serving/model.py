@@ -1,16 +1,24 @@
-"""The model that answers: a bundle and the record of its deployment, checked and warm."""
+"""The model that answers: a bundle, the record of its deployment and the serving graph, checked and warm."""
 
+import logging
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from recsys.artifacts import RANKER_FILES
 from recsys.bundle import WITH_ENCODER, Manifest, read_manifest
 from recsys.errors import UnusableInput
 from recsys.retriever import Retriever
 from recsys.schemas import Identifier
+from serving.graph import Graph
+from serving.plan import Plan
+from serving.ranker import ItemFacts, ServedRanker, read_ranker
+
+log = logging.getLogger(__name__)
 
 DEPLOYMENT = "deployment.json"
 
@@ -33,16 +41,29 @@ class ServedModel:
 
     retriever: Retriever
     deployment: Deployment
-    _allowed: dict[str | None, np.ndarray] = field(default_factory=dict)
+    plan: Plan
+    ranker: ServedRanker | None = None
+    """The one beside the bundle, whether or not the graph asks for it."""
+    _allowed: dict[str | None, np.ndarray] = field(init=False, default_factory=dict)
     _barred: dict[str | None, np.ndarray | None] = field(init=False, default_factory=dict)
-    _counts: dict[str | None, tuple[int, int]] = field(init=False, default_factory=dict)
+    _counts: dict[str | None, tuple[int, int, dict[str, int]]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        domains = Counter(self.retriever.catalogue.domain)
-        for domain, allowed in self._allowed.items():
+        for domain, available in _masks(self.retriever, self.deployment).items():
+            hidden = {name: int((mask & available).sum()) for name, mask in self.plan.hidden.items()}
+            allowed = available.copy()
+            for mask in self.plan.hidden.values():
+                allowed &= ~mask
+            self._allowed[domain] = allowed
             shown = int(allowed.sum())
             self._barred[domain] = None if shown == len(allowed) else np.flatnonzero(~allowed)
-            self._counts[domain] = (len(allowed) if domain is None else domains[domain], shown)
+            domains = Counter(self.retriever.catalogue.domain)
+            in_domain = len(allowed) if domain is None else domains[domain]
+            self._counts[domain] = in_domain, shown, {name: items for name, items in hidden.items() if items}
+
+    def under(self, graph: Graph) -> "ServedModel":
+        """Return the same model under another graph."""
+        return replace(self, plan=Plan(graph, self.retriever, self.plan.facts, self.ranker))
 
     @property
     def manifest(self) -> Manifest:
@@ -58,20 +79,26 @@ class ServedModel:
         return tuple(sorted(domain for domain in self._allowed if domain is not None))
 
     def allowed(self, domain: str | None) -> np.ndarray:
-        """Return which items may be shown: the available ones, of this domain if one is named. bool (I,)"""
+        """Return which items may be shown: available, hidden by no rule, of this domain if one is named. bool (I,)"""
         return self._allowed.get(domain, np.zeros(self.retriever.n_items, bool))
 
     def barred(self, domain: str | None) -> np.ndarray | slice | None:
         """Return the indices of all other items, as an index of an array; None where there are none."""
         return self._barred.get(domain, slice(None))
 
-    def counts(self, domain: str | None) -> tuple[int, int]:
-        """Return how many items this domain has (None: all domains), and how many of them may be shown."""
-        return self._counts.get(domain, (0, 0))
+    def counts(self, domain: str | None) -> tuple[int, int, Mapping[str, int]]:
+        """Return how many items this domain has (None: all domains), how many of them may be shown, and how many each
+        rule hides of those that are available."""
+        return self._counts.get(domain, (0, 0, {}))
 
 
-def load(folder: Path, threads: int = 1) -> ServedModel:
+def load(folder: Path, threads: int = 1, graph: Graph | None = None) -> ServedModel:
     """Load a bundle. Without `deployment.json` (a bare model artifact) the data cut's id is the version.
+
+    A ranker that cannot be used costs the ranking stage, not the model.
+
+    Args:
+        graph: how lists are made; by default the ladder and no rule.
 
     Raises:
         UnusableInput: the folder is no complete, consistent bundle.
@@ -87,9 +114,24 @@ def load(folder: Path, threads: int = 1) -> ServedModel:
             if path.exists()
             else Deployment(model_version=retriever.manifest.cut_id)
         )
+        facts = ItemFacts.read(folder, retriever.n_items)
     except (OSError, EOFError, ValueError, KeyError, *onnx_errors) as error:
         raise UnusableInput("model bundle", folder, f"It cannot be served ({error}); train and deploy again") from error
-    return ServedModel(retriever, deployment, _masks(retriever, deployment))
+    ranker = _ranker(folder, facts, retriever.n_items)
+    return ServedModel(retriever, deployment, Plan(graph or Graph(), retriever, facts, ranker), ranker)
+
+
+def _ranker(folder: Path, facts: ItemFacts, n_items: int) -> ServedRanker | None:
+    if not (folder / RANKER_FILES[1]).exists():
+        return None
+    try:
+        ranker = read_ranker(folder, facts, n_items)
+        if ranker is not None:
+            ranker.scores({}, np.zeros(1, np.int64))
+        return ranker
+    except (OSError, ValueError, *_onnx_errors()) as error:
+        log.error("the ranker is not taken, lists keep the order of retrieval: %s", error)
+        return None
 
 
 def _onnx_errors() -> tuple[type[Exception], ...]:

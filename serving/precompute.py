@@ -19,6 +19,7 @@ from recsys.errors import ServiceUnavailable
 from recsys.interval import Interval
 from recsys.settings import Settings
 from serving.cache import ALL_DOMAINS, TIME_TO_LIVE, CachedList, list_key
+from serving.graph import graph_file, read_graph
 from serving.model import ServedModel, load
 from serving.recommend import PERSONALISED, Query, Ranking, recommend
 
@@ -65,10 +66,10 @@ def replace_lists(
         users with a list, rows written, and users whose list may also answer from the online store.
 
     Raises:
-        UnusableInput: the deployed folder is no bundle.
+        UnusableInput: the deployed folder is no bundle, or the serving graph cannot be used.
         ServiceUnavailable: the online store does not answer.
     """
-    model = load(settings.served_model, settings.threads)
+    model = load(settings.served_model, settings.threads, read_graph(graph_file(settings)))
     # with one domain in the catalogue its list is the list of all
     domains: list[str | None] = [None, *model.domains] if len(model.domains) > 1 else [None]
     block_size = max(1, SCORES_IN_MEMORY // model.retriever.n_items)
@@ -77,7 +78,7 @@ def replace_lists(
     with Redis.from_url(settings.redis_url, decode_responses=True, socket_timeout=10) as store:
         writing.execute(sql.SQL("delete from {}").format(table))
         with writing.cursor() as cursor, cursor.copy(sql.SQL("copy {} from stdin").format(table)) as copy:
-            for block in _blocks(_users(reading, interval, model.manifest.user_features), block_size):
+            for block in _blocks(_users(reading, interval, _features_read(model)), block_size):
                 lists = [_lists(model, block, domain, length) for domain in domains]
                 for domain, rankings in zip(domains, lists, strict=True):
                     for row in _rows(model, block, rankings, domain):
@@ -86,6 +87,12 @@ def replace_lists(
                 counts["users"] += len(block)
                 counts["cached_users"] += _cache(store, model, block, dict(zip(domains, lists, strict=True)))
     return counts
+
+
+def _features_read(model: ServedModel) -> tuple[str, ...]:
+    """Return the user features that the model and its ranker read, each once."""
+    ranker = model.plan.ranker
+    return tuple(dict.fromkeys((*model.manifest.user_features, *(ranker.signature.user_features if ranker else ()))))
 
 
 def _users(connection: psycopg.Connection, interval: Interval, feature_names: Sequence[str]) -> Iterator[User]:
@@ -156,7 +163,10 @@ def _cache(store: Redis, model: ServedModel, block: Sequence[User], lists: dict[
             cached += 1
             for domain, rankings in lists.items():
                 items = [(item_id[i], s) for i, s in zip(rankings[row].items, rankings[row].scores, strict=True)]
-                value = CachedList(model_version=model.version, user_version=int(version or 0), items=items)
+                value = CachedList(
+                    model_version=model.version, user_version=int(version or 0), items=items,
+                    made_with=model.plan.version,
+                )  # fmt: skip
                 pipeline.set(list_key(user.user_id, domain), value.model_dump_json(), ex=TIME_TO_LIVE)
         pipeline.execute()
     except RedisError as error:

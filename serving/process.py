@@ -18,6 +18,7 @@ from serving.answering import Answering
 from serving.app import create_app
 from serving.breaker import CircuitBreaker
 from serving.eventlog import KafkaEventLog
+from serving.graph import graph_file
 from serving.keys import read_keys
 from serving.metrics import Metrics
 from serving.online_store import OnlineStore
@@ -38,10 +39,11 @@ def build(settings: Settings, clock: Callable[[], datetime]) -> FastAPI:
     """Return the application over the services that the settings name; none of them needs to be up.
 
     Raises:
-        UnusableInput: API keys are asked for, and their file cannot be used; or the experiments cannot be.
+        UnusableInput: API keys are asked for, and their file cannot be used; or the experiments or the serving graph
+            cannot be.
     """
     metrics = Metrics()
-    models = FolderModels(settings.served_model, metrics, settings.threads)
+    models = FolderModels(settings.served_model, metrics, settings.threads, graph_file(settings))
     store = OnlineStore(settings.redis_url, metrics, CircuitBreaker())
     users = RedisUserStates(store)
     splits, rollout = LiveSplits(settings), LiveRollout(settings, metrics)

@@ -1,6 +1,7 @@
-"""The pure core of an answer: candidates → drop seen and unavailable → rank → ties by id → rung. No I/O, no clock.
+"""The pure core of an answer: rung → candidates without what was seen or may not be shown → the graph's stages. No I/O,
+no clock.
 
-REST, the clouds' doors, the batch and the tests all go through `recommend`; one request is a block of one.
+REST, GraphQL, the clouds' doors, the batch and the tests all go through `recommend`; one request is a block of one.
 Shapes: B queries, I items, F user features.
 """
 
@@ -12,12 +13,14 @@ import numpy as np
 
 from recsys.errors import UnusableInput
 from recsys.retriever import Retriever
+from serving.graph import PERSONALISED as PERSONALISED
+from serving.graph import POPULAR as POPULAR
+from serving.graph import RUNGS as RUNGS
+from serving.graph import SEGMENT_POPULAR, SESSION
 from serving.model import ServedModel
+from serving.plan import Allowed, StageTrace
 
-PERSONALISED, SESSION, SEGMENT_POPULAR, POPULAR = "personalised", "session", "segment_popular", "popular"
-RUNGS = (PERSONALISED, SESSION, SEGMENT_POPULAR, POPULAR)
-"""The fallback ladder, best first."""
-
+NEIGHBOURS = "neighbours"
 NOTHING = np.empty(0, np.int64)
 
 WARM_UP_HISTORY = 3
@@ -46,30 +49,58 @@ class Ranking:
     items: list[int]
     """Indices into the catalogue."""
     scores: list[float]
+    retrieved: list[float] = field(default_factory=list)
+    """Retrieval's own scores, where later stages gave others; NaN for a pinned item that is no candidate."""
+    ranked: list[float] = field(default_factory=list)
+    """The ranker's logits, where it ran."""
+    stages: Sequence[StageTrace] = ()
+    """What each stage did; empty where none ran behind retrieval."""
+
+    def first(self, k: int) -> "Ranking":
+        """Return the first k."""
+        return self.taken(range(min(k, len(self.items))))
+
+    def taken(self, order: Sequence[int]) -> "Ranking":
+        """Return these places of the list, in this order."""
+        columns = (self.items, self.scores, self.retrieved, self.ranked)
+        items, scores, retrieved, ranked = ([one[at] for at in order] if one else [] for one in columns)
+        return Ranking(self.rung, items, scores, retrieved, ranked, self.stages)
 
 
 def recommend(model: ServedModel, queries: Sequence[Query]) -> list[Ranking]:
     """Return the ranking of each query.
 
     Items that the model does not know are ignored. No item of the history or the session is shown again, on any
-    rung. A user with history is personalised, the session's items counting as the latest; without history the session
-    alone speaks; without either, or with a model that knows only popularity, the rung says so.
+    rung. The graph's ladder says who speaks: the history, the session's items counting as the latest; without history
+    the session alone; without either, or with a model that knows only popularity, the rung says so. Then the graph's
+    stages run.
     """
-    retriever = model.retriever
+    retriever, plan = model.retriever, model.plan
     bases = [seen_items(retriever, query) for query in queries]
-    speaking = [
-        seen if query.personal and retriever.manifest.kind != "popularity" else NOTHING
-        for query, (_, seen) in zip(queries, bases, strict=True)
-    ]
-    left_out = []
-    for query, (_, seen) in zip(queries, bases, strict=True):
+    rungs = [_rung(model, query, known, seen) for query, (known, seen) in zip(queries, bases, strict=True)]
+    speaking, left_out, lengths = [], [], []
+    for query, rung, (known, seen) in zip(queries, rungs, bases, strict=True):
+        speaking.append(_speaking(plan.graph.session.by, retriever, query, rung, known, seen))
         barred = model.barred(query.domain)
         left_out.append([seen] if barred is None else [barred, seen])
-    best = retriever.best(speaking, _features(retriever, queries), [query.k for query in queries], left_out)
+        lengths.append(plan.wanted(rung, query.k))
+    best = retriever.best(speaking, _features(retriever, queries), lengths, left_out)
     rankings = []
-    for query, (known, _), basis, (items, scores) in zip(queries, bases, speaking, best, strict=True):
-        rung = _rung(query, has_history=known, speaks=len(basis) > 0)
-        rankings.append(Ranking(rung, items.tolist(), scores.tolist()))
+    for row, (query, rung, (_, seen)) in enumerate(zip(queries, rungs, bases, strict=True)):
+        items, scores = best[row]
+        if rung == SESSION and plan.graph.session.by == NEIGHBOURS:
+            items, scores = plan.neighbours(retriever.indices(query.session), lengths[row], left_out[row])
+        if not plan.reorders(rung):
+            rankings.append(Ranking(rung, items.tolist(), scores.tolist()))
+            continue
+        listed = plan.run(rung, query.k, query.features, items, scores, Allowed(model.allowed(query.domain), seen))
+        ranked = [] if listed.ranked is None else listed.ranked[: query.k].tolist()
+        rankings.append(
+            Ranking(
+                rung, listed.items[: query.k].tolist(), listed.scores[: query.k].tolist(),
+                listed.retrieved[: query.k].tolist(), ranked, listed.stages,
+            )
+        )  # fmt: skip
     return rankings
 
 
@@ -78,8 +109,7 @@ def in_random_order(ranking: Ranking, request_id: str) -> Ranking:
     clicked at a rank then says nothing about who put it there (a randomised log, for position bias and off-policy
     evaluation). Scores stay with their items."""
     digests = [blake2b(b"%d" % item, key=request_id.encode()[:64], digest_size=8).digest() for item in ranking.items]
-    order = sorted(range(len(digests)), key=digests.__getitem__)
-    return Ranking(ranking.rung, [ranking.items[i] for i in order], [ranking.scores[i] for i in order])
+    return ranking.taken(sorted(range(len(digests)), key=digests.__getitem__))
 
 
 def seen_items(retriever: Retriever, query: Query) -> tuple[bool, np.ndarray]:
@@ -88,10 +118,30 @@ def seen_items(retriever: Retriever, query: Query) -> tuple[bool, np.ndarray]:
     return len(history) > 0, np.concatenate([history, retriever.indices(query.session)])
 
 
-def _rung(query: Query, has_history: bool, speaks: bool) -> str:
-    if speaks:
-        return PERSONALISED if has_history else SESSION
-    return SEGMENT_POPULAR if query.domain else POPULAR
+def _rung(model: ServedModel, query: Query, has_history: bool, seen: np.ndarray) -> str:
+    """Return the first rung of the ladder that can speak."""
+    personal = query.personal and model.manifest.kind != "popularity"
+    by_model = model.plan.graph.session.by != NEIGHBOURS
+    in_session = personal if by_model else query.personal and model.plan.knows_neighbours()
+    for rung in model.plan.graph.ladder:
+        if rung == PERSONALISED and personal and has_history:
+            return rung
+        if rung == SESSION and in_session and len(seen) and len(model.retriever.indices(query.session)):
+            return rung
+        if rung == SEGMENT_POPULAR and query.domain:
+            return rung
+    return POPULAR
+
+
+def _speaking(
+    session_by: str, retriever: Retriever, query: Query, rung: str, has_history: bool, seen: np.ndarray
+) -> np.ndarray:
+    """Return the items that the model reads for this rung, oldest first; none where popularity or neighbours speak."""
+    if rung == PERSONALISED:
+        return seen
+    if rung == SESSION and session_by != NEIGHBOURS:
+        return retriever.indices(query.session) if has_history else seen
+    return NOTHING
 
 
 def _features(retriever: Retriever, queries: Sequence[Query]) -> np.ndarray | None:

@@ -11,6 +11,7 @@ from recsys.experiments import HOLDOUT
 from recsys.promotion import Rollout, Stage, candidate_folder, read_rollout, rollout_file
 from recsys.settings import Settings
 from recsys.split import Assignment
+from serving.graph import graph_file, read_graph
 from serving.metrics import Metrics
 from serving.model import ServedModel, load
 from serving.recommend import warm
@@ -43,7 +44,7 @@ class LiveRollout:
 
     def __init__(self, settings: Settings, metrics: Metrics):
         self._folder, self._file = candidate_folder(settings), rollout_file(settings)
-        self._metrics, self._threads = metrics, settings.threads
+        self._metrics, self._threads, self._graph_file = metrics, settings.threads, graph_file(settings)
         self._current: Candidate | None = None
         self._seen: object = None
 
@@ -53,7 +54,7 @@ class LiveRollout:
 
     def refresh(self) -> None:
         """Take a changed rollout. One that cannot be used is logged, and the champion answers everybody."""
-        look = _look(self._file, self._folder)
+        look = _look(self._file, self._folder, self._graph_file)
         if look == self._seen:
             return
         self._seen = look
@@ -66,9 +67,11 @@ class LiveRollout:
             self._metrics.reloads.labels("broken").inc()
 
     def _model(self, rollout: Rollout) -> ServedModel:
+        graph = read_graph(self._graph_file)
         if self._current is not None and self._current.model.version == rollout.version:
-            return self._current.model
-        model = load(self._folder, self._threads)
+            loaded = self._current.model
+            return loaded if loaded.plan.graph == graph else loaded.under(graph)
+        model = load(self._folder, self._threads, graph)
         if model.version != rollout.version:
             raise UnusableInput("candidate", model.version, f"The rollout is of version {rollout.version}")
         warm(model)

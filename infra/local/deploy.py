@@ -3,7 +3,8 @@
     <var_dir>/serving/bundles/v3/   the bundle of version 3 and deployment.json; complete, or not there
     <var_dir>/serving/current       link to the served one; serving watches it
 
-The champion among the rankers, where there is one, lies in the served folder too: ranker.onnx and ranker.json.
+The champion among the rankers, where there is one, lies in the served folder too: ranker.onnx and ranker.json. So do
+the interval's facts of items, item_facts.npz, which the ranker and the rules of the serving graph read.
 A version that serving does not take in time is taken back: the link returns to where it was.
 """
 
@@ -16,13 +17,26 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import numpy as np
+import psycopg
+from psycopg import sql
+
 from infra.local.service import NotHealthyYet, poll
 from infra.registry import Version, champion
-from recsys.artifacts import RANKER, RANKER_FILES, REGISTERED_MODEL
-from recsys.bundle import read_manifest
+from recsys.artifacts import (
+    DIM_ITEMS,
+    FEAT_ITEM_POPULARITY,
+    ITEM_FACTS_FILE,
+    ITEM_FEATURES,
+    RANKER,
+    RANKER_FILES,
+    REGISTERED_MODEL,
+)
+from recsys.bundle import read_catalogue, read_manifest
+from recsys.columns import PRICE
 from recsys.errors import MissingArtifact, ServiceUnavailable
 from recsys.interval import Interval
-from recsys.receipts import code_fingerprint, fingerprint, recall, record
+from recsys.receipts import code_fingerprint, fingerprint, latest, recall, record
 from recsys.settings import Settings
 from recsys.warehouse import connect
 
@@ -43,14 +57,20 @@ def deploy(settings: Settings, interval: Interval) -> dict[str, Any]:
     """
     version = champion(settings.mlflow_url)
     ranker = ranker_champion(settings.mlflow_url)
-    wanted = fingerprint(code_fingerprint("infra/local", "recsys"), version, ranker, str(settings.served_model))
     with connect(settings) as connection:
+        try:
+            marts, _ = latest(connection, "dbt.build", interval.key)
+        except MissingArtifact:  # a registry of elsewhere: nothing is known of items
+            marts = ""
+        code = code_fingerprint("infra/local", "recsys")
+        wanted = fingerprint(code, version, ranker, marts, str(settings.served_model))
         earlier = recall(connection, TASK, interval.key, wanted)
     if earlier and deployed(settings.served_model) == version:
         return {**earlier, "unchanged": True}
 
     began = perf_counter()
     folder = place(settings, version)
+    place_facts(settings, folder, interval)
     place_ranker(settings, folder, ranker)
     before = flip(settings.served_model, folder)
     try:
@@ -128,6 +148,41 @@ def place_ranker(settings: Settings, folder: Path, ranker: Version | None) -> No
         draft.write_text(json.dumps({**said, "version": ranker.number, "run_id": ranker.run_id}, indent=2))
         (found / "model.onnx").replace(graph)
         draft.replace(signature)
+
+
+FACTS_SQL = """
+    select items.item_id, items.price, {names}
+    from {items} as items
+    left join lateral (
+        select {names} from {popularity} as known
+        where known.item_id = items.item_id and known.event_timestamp <= %s
+        order by known.event_timestamp desc limit 1
+    ) as latest on true
+"""
+
+
+def place_facts(settings: Settings, folder: Path, interval: Interval) -> None:
+    """Write what is known of the bundle's items at the interval's end: the price, and the features that Feast offers.
+
+    It stands beside the bundle in one step; the ranker, which needs it, comes later. Without marts nothing is known.
+    """
+    names = sql.SQL(", ").join(map(sql.Identifier, ITEM_FEATURES))
+    items, popularity = (sql.Identifier(*table.split(".")) for table in (DIM_ITEMS, FEAT_ITEM_POPULARITY))
+    query = sql.SQL(FACTS_SQL).format(names=names, items=items, popularity=popularity)
+    try:
+        with connect(settings) as connection:
+            known = {item_id: values for item_id, *values in connection.execute(query, (interval.end,))}
+    except psycopg.errors.UndefinedTable:  # a warehouse that was never built: a registry of elsewhere
+        (folder / ITEM_FACTS_FILE).unlink(missing_ok=True)
+        return
+    catalogue = read_catalogue(folder).item_id
+    unknown = [None] * (1 + len(ITEM_FEATURES))
+    table = np.array([known.get(item_id, unknown) for item_id in catalogue], dtype=float)  # None becomes NaN
+    draft = folder / f".unfinished-{ITEM_FACTS_FILE}"
+    columns = dict(zip((PRICE, *ITEM_FEATURES), table.T.astype(np.float32), strict=True))
+    with draft.open("wb") as file:
+        np.savez(file, **columns)
+    draft.replace(folder / ITEM_FACTS_FILE)
 
 
 def download(mlflow_url: str, version: Version, work: Path, registered: str = REGISTERED_MODEL) -> Path:

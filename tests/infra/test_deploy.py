@@ -6,6 +6,7 @@ import shutil
 from datetime import UTC, date, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 from mlflow import MlflowClient
 
@@ -14,12 +15,13 @@ from infra.local.applications import serving
 from infra.local.deploy import Version, deploy
 from infra.local.smoke import smoke
 from recsys import user_state
-from recsys.artifacts import ALIAS_CHAMPION, REGISTERED_MODEL
+from recsys.artifacts import ALIAS_CHAMPION, ITEM_FEATURES, REGISTERED_MODEL
+from recsys.bundle import read_catalogue
 from recsys.errors import CheckFailed, MissingArtifact, ServiceUnavailable, UnusableInput
 from recsys.interval import Interval
 from recsys.split import live_split
 from recsys.warehouse import connect
-from tests.worlds.served import EVEN, write_world
+from tests.worlds.served import EVEN, ODD, write_world
 
 INTERVAL = Interval(("movies",), date(2020, 1, 1))
 
@@ -175,6 +177,31 @@ def test_the_smoke_test_passes_on_the_deployed_model_and_tells_every_fault(setti
     (elsewhere.served_model / "deployment.json").write_text(json.dumps({"model_version": "91"}))
     with pytest.raises(CheckFailed, match="known user: version"):
         smoke(elsewhere)
+
+
+@pytest.mark.services
+def test_the_facts_of_the_interval_lie_beside_the_bundle(settings, first):
+    """Those of the latest row known at its end; a price and features that nobody knows are NaN."""
+    with connect(settings) as connection:
+        connection.execute("create table marts.dim_items (item_id text, price numeric)")
+        connection.execute(
+            "create table marts.feat_item_popularity (item_id text, event_timestamp timestamptz, "
+            "item_interactions_total bigint, item_interactions_90d bigint, item_mean_rating double precision)"
+        )
+        connection.execute("insert into marts.dim_items values (%s, 9.5), (%s, null)", (EVEN[0], EVEN[1]))
+        connection.cursor().executemany(
+            "insert into marts.feat_item_popularity values (%s, %s, %s, 1, %s)",
+            [(EVEN[0], "2019-06-01Z", 3, 4.0), (EVEN[0], "2020-01-01Z", 5, None), (EVEN[0], "2020-02-01Z", 9, 1.0)],
+        )
+    deployment.place_facts(settings, settings.served_model.resolve(), INTERVAL)
+    catalogue = read_catalogue(settings.served_model).item_id
+    with np.load(settings.served_model / "item_facts.npz") as facts:
+        told = {name: dict(zip(catalogue, facts[name].tolist(), strict=True)) for name in facts.files}
+    assert set(told) == {"price", *ITEM_FEATURES}
+    assert (told["price"][EVEN[0]], told["item_interactions_total"][EVEN[0]]) == (9.5, 5.0)
+    assert np.isnan(
+        [told["item_mean_rating"][EVEN[0]], told["price"][EVEN[1]], told["item_interactions_90d"][ODD[0]]]
+    ).all()
 
 
 @pytest.mark.services

@@ -15,6 +15,7 @@ from recsys.user_state import UserState
 from serving.answering import Answering
 from serving.app import create_app
 from serving.explanation import Decision, RequestRecord, explain
+from serving.graph import Graph
 from serving.metrics import Metrics
 from serving.model import ServedModel, load
 from serving.ports import Glimpse, Shown
@@ -54,7 +55,8 @@ class Users:
         self.states[user_id] = UserState(history, {}, version)
 
     def precompute(self, user_id: str, domain: str | None, **content: object) -> None:
-        self.lists[user_id, domain] = json.dumps(content)
+        """Store a list, made with the default graph unless it says otherwise."""
+        self.lists[user_id, domain] = json.dumps({"made_with": f"{Graph().digest}..", **content})
 
 
 @dataclass
