@@ -10,14 +10,13 @@ from time import perf_counter
 from uuid import uuid4
 
 import numpy as np
-from pydantic import ValidationError
 
 from recsys.artifacts import ALIAS_CHAMPION
 from recsys.errors import ServiceUnavailable
 from recsys.experiments import POPULAR, SHUFFLE
 from recsys.split import Assignment
 from recsys.user_state import UserState
-from serving.cache import CACHED_LENGTH, CachedList, ListLine, life_seconds
+from serving.cache import CACHED_LENGTH
 from serving.contracts import Answer, Item, SimilarItems, Wanted, WantedList
 from serving.doors import Refused
 from serving.explanation import Decision, RequestRecord, Source, with_drivers
@@ -34,9 +33,10 @@ from serving.ports import (
     Splits,
     UserStateStore,
 )
-from serving.recommend import PERSONALISED, Query, Ranking, in_random_order, recommend
+from serving.recommend import Query, Ranking, in_random_order, recommend
 from serving.rollout import Candidate
 from serving.shadow import ShadowLine
+from serving.stored_lists import StoredLists, list_domain
 
 log = logging.getLogger(__name__)
 
@@ -53,10 +53,6 @@ TOGETHER = 8
 
 Gathered = tuple[str, Wanted, datetime, asyncio.Future[Answer]]
 """A request that waits for its group: user, what is wanted, instant, and where the answer is awaited."""
-
-ACTIVITY = "user_interactions_30d"
-MEAN_SHARE = 0.05
-"""Weight of the latest measurement in a moving mean."""
 
 
 class Answering:
@@ -79,8 +75,7 @@ class Answering:
         self._candidates, self._shadow = candidates, shadow
         self._models, self._users, self._log, self._records = models, users, log, records
         self._splits, self._metrics = splits, metrics
-        self._lists, self._list_seconds = lists if list_seconds else None, list_seconds
-        self._core_seconds = 0.0  # what the core takes for one list, a moving mean
+        self._stored = StoredLists(metrics, lists if list_seconds else None, list_seconds)
         self._gathered: list[Gathered] = []
         self._tasks: set[asyncio.Task[list[Answer]]] = set()
 
@@ -159,7 +154,9 @@ class Answering:
     async def _answer(self, asked: Sequence[tuple[str, Wanted, datetime]]) -> list[Answer]:
         champion, candidate = self.model(), self.candidate
         try:
-            states = await self._users.read([(user_id, _list_domain(champion, wanted)) for user_id, wanted, _ in asked])
+            states = await self._users.read(
+                [(user_id, list_domain(champion, wanted.domain)) for user_id, wanted, _ in asked]
+            )
         except ServiceUnavailable:
             states = [(UNKNOWN_USER, None)] * len(asked)
         split = self._splits.current
@@ -170,8 +167,8 @@ class Answering:
             models.append(candidate.model if is_taken else champion)
             personal = assignment.policy != POPULAR
             queries.append(Query(wanted.k, state.history, state.features, wanted.items, wanted.domain, personal))
-            may_be_cached = personal and state.history and not wanted.items
-            found.append(self._from_cache(models[-1], cached, state, wanted, instant) if may_be_cached else None)
+            may_be_stored = personal and state.history and not wanted.items
+            found.append(self._stored.found(models[-1], cached, state, wanted, instant) if may_be_stored else None)
         to_compute = [place for place, stored in enumerate(found) if not stored]
         computed = dict(zip(to_compute, await self._compute(champion, models, queries, to_compute), strict=True))
         answers = []
@@ -183,7 +180,8 @@ class Answering:
                 model, (ranking, source, computed_by) = models[place], stored
             else:
                 model, ranking = computed[place]
-                ranking = self._remembered(model, request_id, user_id, state, query, ranking, instant)
+                if self._stored.keeps(query):
+                    ranking = self._stored.remembered(model, request_id, user_id, state, query, ranking, instant)
             if candidate is not None and candidate.is_shadow and assignment.policy == ALIAS_CHAMPION:
                 self._copy(candidate, model, query, ranking)
             answers.append(
@@ -200,7 +198,7 @@ class Answering:
         for model in {id(models[place]): models[place] for place in places}.values():
             mine = [place for place in places if models[place] is model]
             wanted = [queries[place] for place in mine]
-            longer = [replace(q, k=max(q.k, CACHED_LENGTH)) if self._is_kept(q) else q for q in wanted]
+            longer = [replace(q, k=max(q.k, CACHED_LENGTH)) if self._stored.keeps(q) else q for q in wanted]
             answering = model
             started = perf_counter()
             try:
@@ -211,7 +209,7 @@ class Answering:
                 log.exception("version %s failed to answer", model.version)
                 self._metrics.candidate_failures.labels(model.version).inc(len(mine))
                 answering, rankings = champion, await _recommended(champion, longer)
-            self._core_seconds += MEAN_SHARE * ((perf_counter() - started) / len(mine) - self._core_seconds)
+            self._stored.took((perf_counter() - started) / len(mine))
             made.update((place, (answering, ranking)) for place, ranking in zip(mine, rankings, strict=True))
         return [made[place] for place in places]
 
@@ -231,33 +229,6 @@ class Answering:
                 given=[names[item] for item in ranking.items],
             )
         )
-
-    def _is_kept(self, query: Query) -> bool:
-        return bool(self._lists and query.personal and query.history and not query.session)
-
-    def _remembered(
-        self,
-        model: ServedModel,
-        request_id: str,
-        user_id: str,
-        state: UserState,
-        query: Query,
-        ranking: Ranking,
-        instant: datetime,
-    ) -> Ranking:
-        """Return the part of a computed ranking that was asked for; a personal one is left behind whole."""
-        if self._lists is None or not self._is_kept(query) or ranking.rung != PERSONALISED:
-            return ranking
-        names = model.retriever.catalogue.item_id
-        items = [(names[item], score) for item, score in zip(ranking.items, ranking.scores, strict=True)]
-        stored = CachedList(
-            model_version=model.version, user_version=state.version, items=items, made_at=instant,
-            made_with=model.plan.version, computed_by=request_id,
-        )  # fmt: skip
-        seconds = life_seconds(self._list_seconds, state.features.get(ACTIVITY, 0.0))
-        domain = None if model.domains == (query.domain,) else query.domain
-        self._lists.remember(ListLine(user_id=user_id, domain=domain, seconds=seconds, list=stored))
-        return ranking.first(query.k)
 
     def answer_session(self, session_id: str | None, wanted: Wanted, instant: datetime) -> Answer:
         """Return the list for a session of nobody in particular; no store is asked.
@@ -350,47 +321,12 @@ class Answering:
         self._records.keep(Decision(answer, model, query, source, propensity, instant, told, computed_by))
         return answer
 
-    def _from_cache(
-        self, model: ServedModel, cached: str | None, state: UserState, wanted: Wanted, instant: datetime
-    ) -> tuple[Ranking, Source, str | None] | None:
-        """Return the stored ranking, where it came from, and the request that computed it, if it is what the core would
-        answer now, else None."""
-        result, found = "absent", None
-        if cached is not None:
-            try:
-                stored = CachedList.model_validate_json(cached)
-            except ValidationError:
-                result = "refused"
-            else:
-                items = model.retriever.indices([item for item, _ in stored.items[: wanted.k]])
-                same = stored.model_version == model.version and stored.made_with == model.plan.version
-                if (
-                    same
-                    and stored.user_version == state.version
-                    and len(items) == wanted.k
-                    and model.allowed(wanted.domain)[items].all()
-                ):
-                    scores = [score for _, score in stored.items[: wanted.k]]
-                    source: Source = "cached_list" if stored.made_at else "precomputed_list"
-                    result, found = "hit", (Ranking(PERSONALISED, items.tolist(), scores), source, stored.computed_by)
-                    self._metrics.saved_seconds.inc(self._core_seconds)
-                    if stored.made_at:
-                        self._metrics.cached_age.observe(max(0.0, (instant - stored.made_at).total_seconds()))
-                else:
-                    result = "stale"
-        self._metrics.cached.labels(result).inc()
-        return found
-
 
 async def _recommended(model: ServedModel, queries: Sequence[Query]) -> list[Ranking]:
     """Return the core's rankings; many take long enough to let others be answered meanwhile."""
     if len(queries) > TOGETHER:
         return await asyncio.to_thread(recommend, model, queries)
     return recommend(model, queries)
-
-
-def _list_domain(model: ServedModel, wanted: Wanted) -> str | None:
-    return None if model.domains == (wanted.domain,) else wanted.domain  # one domain: its list is everybody's
 
 
 def named(model: ServedModel, items: Sequence[int], scores: Sequence[float]) -> list[Item]:
