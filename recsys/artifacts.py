@@ -58,6 +58,8 @@ NETWORK_COMMUNITIES = "analytics.network_communities"
 NETWORK_LINKS = "analytics.network_links"
 NETWORK_NODES = "analytics.network_nodes"
 DOMAIN_OVERLAP = "analytics.domain_overlap"
+TRANSFER_VERDICTS = "analytics.transfer_verdicts"
+TRANSFER_MAP = "analytics.transfer_map"
 SEGMENT_EFFECTIVENESS = "analytics.segment_effectiveness"
 
 # judgements: written by every station, read by the dashboard and the DAGs

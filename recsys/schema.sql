@@ -354,6 +354,38 @@ create table if not exists analytics.domain_overlap (
     primary key (source_domain, target_domain)
 );
 
+-- Grain: one row per ordered pair of domains, share of the target's events that was learnt from, and bucket: how many
+-- interactions in the target are known of a user ('all' for everybody). `alone` and `transferred` are ndcg@10 without and
+-- with the source; `low` and `high` end the 95 % bootstrap interval of their difference. A verdict is 'undecided' where
+-- too few users can be judged to say that a loss would be small.
+create table if not exists analytics.transfer_verdicts (
+    source_domain        text not null,
+    target_domain        text not null,
+    target_share         double precision not null,
+    bucket               text not null check (bucket in ('all', '0', '1_to_5', '6_to_20', 'over_20')),
+    users                bigint not null,
+    alone                double precision not null,
+    transferred          double precision not null,
+    difference           double precision not null,
+    low                  double precision not null,
+    high                 double precision not null,
+    verdict              text not null check (verdict in ('helps', 'harmless', 'negative transfer', 'undecided')),
+    embedding_similarity double precision,
+    as_of                date not null,
+    primary key (source_domain, target_domain, target_share, bucket)
+);
+
+-- Grain: one row per item on the map of all domains: neighbours on it are alike in the vectors that domains share.
+create table if not exists analytics.transfer_map (
+    domain  text not null,
+    item_id text not null,
+    title   text,
+    x       double precision not null,
+    y       double precision not null,
+    as_of   date not null,
+    primary key (domain, item_id)
+);
+
 -- Grain: one row per domain, segment ('everybody' for all), variant and measure of the lists of the latest 28 days.
 create table if not exists analytics.segment_effectiveness (
     domain  text not null,
