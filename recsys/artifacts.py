@@ -113,11 +113,11 @@ MODEL_NAMES = ("two_tower", "keras_two_tower", "text_encoder", "ials", "slist", 
 """Trained by the pipeline unless its parameter `models` says otherwise."""
 MODEL_ZOO = (
     *MODEL_NAMES, "ease", "item_knn", "spectral", "sasrec", "hstu", "lightgcn", "mf", "mult_vae", "neumf",
-    "generative",
+    "generative", "content_ials",
 )  # fmt: skip
 """All models that there are: for the pipeline's parameter and the benchmark."""
 BASELINE_MODEL = "popularity"
-RANKER_MODELS = ("dcn_v2", "wide_deep")
+RANKER_MODELS = ("dcn_v2", "wide_deep", "mmoe")
 """Rankers of candidates that were already chosen (training/ranker.py)."""
 MODELS_WITH_USER_FEATURES = ("keras_two_tower",)  # they read the feature service `retrieval_v1`
 

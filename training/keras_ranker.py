@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from recsys.errors import RecsysError
 from training.model import ModelConfig, check_finite
 from training.models.keras_two_tower import set_threads
-from training.ranker import LIMIT, Examples, Scaling, log_loss
+from training.ranker import LIMIT, Examples, Scaling, log_loss, platt
 
 ONNX_OPSET, ONNX_IR = 18, 9
 SCORED_AT_ONCE = 65_536
@@ -144,24 +144,6 @@ class KerasRanker:
         graph.constant("flat", np.array([-1]))
         graph.add("Reshape", ["probability", "flat"], "scores")
         return graph.serialized(n_user, len(self.scaling.mean) - n_user)
-
-
-def platt(logits: np.ndarray, labels: np.ndarray, steps: int = 20) -> tuple[float, float]:
-    """Return slope and offset of the logistic regression of labels on logits, by Newton's steps from (1, 0).
-
-    Where the labels are all alike or the logits are, it stays at (1, 0): nothing can be learned.
-    """
-    if labels.min() == labels.max() or np.ptp(logits) < 1e-6:
-        return 1.0, 0.0
-    inputs = np.column_stack([logits, np.ones(len(logits))]).astype(np.float64)  # (n, 2)
-    found = np.array([1.0, 0.0])
-    for _ in range(steps):
-        p = 1 / (1 + np.exp(-np.clip(inputs @ found, -30, 30)))
-        slope = inputs.T @ (p - labels) + 1e-3 * (found - [1.0, 0.0])
-        curve = (inputs * (p * (1 - p))[:, None]).T @ inputs + 1e-3 * np.eye(2)
-        move = np.linalg.solve(curve, slope)
-        found -= move * min(1.0, 1.0 / np.abs(move).max())
-    return float(found[0]), float(found[1])
 
 
 def flatten(tables, codes, numbers):

@@ -123,6 +123,24 @@ def calibration_error(scores: np.ndarray, labels: np.ndarray, bins: int = 10) ->
     return float(sum(gaps) / len(scores))
 
 
+def platt(logits: np.ndarray, labels: np.ndarray, steps: int = 20) -> tuple[float, float]:
+    """Return slope and offset of the logistic regression of labels on logits, by Newton's steps from (1, 0).
+
+    Where the labels are all alike or the logits are, it stays at (1, 0): nothing can be learned.
+    """
+    if labels.min() == labels.max() or np.ptp(logits) < 1e-6:
+        return 1.0, 0.0
+    inputs = np.column_stack([logits, np.ones(len(logits))]).astype(np.float64)  # (n, 2)
+    found = np.array([1.0, 0.0])
+    for _ in range(steps):
+        p = 1 / (1 + np.exp(-np.clip(inputs @ found, -30, 30)))
+        slope = inputs.T @ (p - labels) + 1e-3 * (found - [1.0, 0.0])
+        curve = (inputs * (p * (1 - p))[:, None]).T @ inputs + 1e-3 * np.eye(2)
+        move = np.linalg.solve(curve, slope)
+        found -= move * min(1.0, 1.0 / np.abs(move).max())
+    return float(found[0]), float(found[1])
+
+
 def write_ranker(folder: Path, model: Ranker, features: dict[str, tuple[str, ...]], said: dict[str, Any]) -> None:
     """Write what serving reads into an existing folder: `ranker.onnx` and `ranker.json`.
 

@@ -20,6 +20,7 @@ SEQUENTIAL |= {"dropout": 0.1, "input_dropout": 0.1}
 TINY = {
     "popularity": {},
     "ials": {"embedding_size": 2, "epochs": 8},
+    "content_ials": {"embedding_size": 2, "epochs": 8, "text_size": 2, "map_reg": 0.1},
     "slist": {"prior_rows": 0.0, "reg": 1.0},
     "two_tower": {"embedding_size": 16, "epochs": 1, "min_steps": 80, "batch_size": 20, "learning_rate": 0.02},
     "keras_two_tower": {"embedding_size": 4, "epochs": 1, "min_steps": 80, "batch_size": 20, "learning_rate": 0.02},
@@ -50,7 +51,7 @@ TINY = {
     "mult_vae": {"embedding_size": 4, "hidden_size": 16, "min_steps": 60, "learning_rate": 0.02},
 }
 COLLABORATIVE = ("lightgcn", "mf", "mult_vae", "neumf")
-RANDOM = {"ials", "two_tower", "keras_two_tower", "sasrec", "hstu", "generative", *COLLABORATIVE}
+RANDOM = {"ials", "content_ials", "two_tower", "keras_two_tower", "sasrec", "hstu", "generative", *COLLABORATIVE}
 PERSONAL = tuple(name for name in MODEL_ZOO if name != BASELINE_MODEL)
 NEXT_EVENT = ("two_tower", "keras_two_tower", "sasrec", "hstu", "generative")
 GRADIENT = (*NEXT_EVENT, *COLLABORATIVE)
@@ -249,6 +250,21 @@ def test_a_training_that_diverges_stops_with_a_sentence(tmp_path, cache, name):
     with pytest.raises(CheckFailed, match="diverged"):
         Fitted(name, tmp_path, cache, learning_rate=1e30)
     assert not (tmp_path / "bundle").exists()
+
+
+def test_an_item_that_nobody_has_used_comes_to_those_whose_taste_its_text_meets(tmp_path, cache):
+    data, new = world.training_data(), {5, 8}
+    kept = ~np.isin(data.items, list(new))
+    rest = replace(data, users=data.users[kept], items=data.items[kept], instants=data.instants[kept])
+    model = Fitted("content_ials", tmp_path, cache, data=rest)
+    scores = model.model.score(world.histories())
+    for user, history in enumerate(world.histories()):
+        own, other = (8, 5) if user % 2 == 0 else (5, 8)
+        assert scores[user, own] > scores[user, other]
+        assert own in model.best(history[~np.isin(history, list(new))].tolist(), 2 + world.HELD_BACK)
+    assert (
+        np.abs(Fitted("ials", tmp_path / "ials", cache, data=rest).model.score(world.histories())[:, [5, 8]]).max() == 0
+    )
 
 
 def test_a_scorer_answers_in_blocks_as_at_once(fitted, monkeypatch):

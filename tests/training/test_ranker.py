@@ -86,10 +86,48 @@ def test_categories_are_learned_and_stay_out_of_serving(name):
         model.to_onnx(1)
 
 
-def test_a_training_that_diverges_stops_with_a_sentence():
-    module, config = tiny("dcn_v2", learning_rate=1e30)
+@pytest.mark.parametrize("name", RANKER_MODELS)
+def test_a_training_that_diverges_stops_with_a_sentence(name):
+    module, config = tiny(name, learning_rate=1e30)
     with pytest.raises(CheckFailed, match="diverged"):
         module.fit(world(400), world(100), config, 1, 1)
+
+
+def two_tasks(n: int, seed: int) -> ranker.Examples:
+    """A click as in `world`; of what is clicked, an item with many events is bought. Purchases of half the clicks are
+    not known."""
+    examples, rng = world(n, seed), np.random.default_rng(seed + 100)
+    buys = examples.labels * (np.nan_to_num(examples.numbers[:, U], nan=100) > 90)
+    buys[rng.random(n) < 0.5] = np.nan
+    return ranker.Examples(examples.numbers, np.column_stack([examples.labels, buys]).astype(np.float32))
+
+
+def test_two_tasks_share_their_experts_and_the_score_is_of_both():
+    module, config = tiny("mmoe", epochs=30, patience=5)
+    model = module.fit(two_tasks(6000, 1), two_tasks(800, 2), config, 1, 1)
+    test = two_tasks(2000, 3)
+    predicted = model.predict(test)
+    assert predicted.shape == test.labels.shape
+    assert ranker.auc(predicted[:, 0], test.labels[:, 0]) > 0.85
+    known = np.isfinite(test.labels[:, 1])
+    assert ranker.auc(predicted[known, 1], test.labels[known, 1]) > 0.85
+    assert ranker.calibration_error(predicted[known, 1], test.labels[known, 1]) < 0.1
+    session = onnxruntime.InferenceSession(model.to_onnx(U))
+    asked = test.numbers[:1, :U], test.numbers[:9, U:]
+    (scores,) = session.run(["scores"], {"user_features": asked[0], "item_features": asked[1]})
+    joined = np.column_stack([np.repeat(asked[0], 9, 0), asked[1]])
+    both = model.predict(ranker.Examples(joined, np.zeros((9, 2), np.float32)))
+    np.testing.assert_allclose(scores, both[:, 0] * both[:, 1] ** config.other_weight, atol=1e-5)
+
+
+def test_gates_of_tasks_that_want_other_things_choose_other_experts():
+    module, config = tiny("mmoe", experts=2, epochs=20, patience=20)
+    rng = np.random.default_rng(3)
+    numbers = rng.normal(0, 1, (4000, 2)).astype(np.float32)
+    labels = (numbers * [1, -1] > 0).astype(np.float32)
+    model = module.fit(ranker.Examples(numbers, labels), ranker.Examples(numbers, labels), config, 1, 1)
+    predicted = model.predict(ranker.Examples(numbers, labels))
+    assert min(ranker.auc(predicted[:, task], labels[:, task]) for task in range(2)) > 0.97
 
 
 def test_an_unknown_ranker_is_refused():
@@ -112,12 +150,10 @@ def test_calibration_error_of_the_truth_is_nothing_and_of_a_lie_its_size():
 
 
 def test_calibration_undoes_a_stretch_of_the_logits():
-    from training.keras_ranker import platt  # not on top: TensorFlow would come before other files' frameworks
-
     rng = np.random.default_rng(1)
     truth = rng.normal(0, 1.5, 20_000)
     labels = (rng.random(20_000) < 1 / (1 + np.exp(-truth))).astype(np.float32)
-    slope, offset = platt(3 * truth + 1, labels)
+    slope, offset = ranker.platt(3 * truth + 1, labels)
     assert slope == pytest.approx(1 / 3, abs=0.02)
     assert offset == pytest.approx(-1 / 3, abs=0.04)
-    assert platt(truth, np.ones(20_000)) == (1.0, 0.0)
+    assert ranker.platt(truth, np.ones(20_000)) == (1.0, 0.0)

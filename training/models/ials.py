@@ -134,9 +134,11 @@ class Rows:
         self.total = np.bincount(rows, weights, n_rows)  # (n_rows,)
 
 
-def solve_side(solved: np.ndarray, fixed: np.ndarray, rows: Rows, config: Config, reg: float) -> None:
+def solve_side(
+    solved: np.ndarray, fixed: np.ndarray, rows: Rows, config: Config, reg: float, prior: np.ndarray | None = None
+) -> None:
     """Replace each vector of one side by its least-squares solution against the other side; rows without an
-    interaction stay as they are.
+    interaction stay as they are. The regularisation draws them to `prior`, (rows, D); without one, to zero.
 
     One row at a time, its normal equations as one symmetric update of a copy of α0 V'V and one Cholesky solution: half
     the operations of a batched product, and no padding.
@@ -158,6 +160,8 @@ def solve_side(solved: np.ndarray, fixed: np.ndarray, rows: Rows, config: Config
             weights = rows.weights[span]
             right = weights @ vectors
             vectors *= np.sqrt(weights)[:, None]
+        if prior is not None:
+            right = right + ridge[row] * prior[row]
         left[:] = gram
         diagonal += ridge[row]
         scipy.linalg.blas.ssyrk(1.0, vectors.T, beta=1.0, c=left, lower=1, overwrite_c=1)  # in place

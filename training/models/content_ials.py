@@ -1,0 +1,91 @@
+"""iALS whose items are drawn to what their texts say: a new item has a vector before anybody has used it.
+
+The idea is that of Wang and Blei 2011, "Collaborative Topic Modeling for Recommending Scientific Articles", with iALS
+(training/models/ials.py) in place of its factorisation and a linear map of a sentence encoder's vectors in place of
+topics: with t an item's text vector, the regularisation λ_i ‖v_i‖² becomes λ_i ‖v_i - W't_i‖². The map W is itself a
+ridge regression of the vectors on the texts, solved anew after each epoch, each item weighing as much as its λ_i, which
+grows with how much it was used. What nobody has used is W't alone (Gantner et al. 2010, "Learning Attribute-to-Feature
+Mappings for Cold-Start Recommendations"), times `cold_scale`: a regression's predictions are shorter than what they
+predict, and a short vector comes first nowhere.
+
+A user is solved from the history as by iALS, so that the bundle is one of kind `ials`.
+"""
+
+import logging
+import time
+
+import numpy as np
+import scipy.linalg
+
+from training.dataset import TrainingData
+from training.model import Between, OneOf, Workplace, popularity
+from training.models import ials, text_encoder
+from training.models.ials import IALS, Rows, solve_side
+
+FRAMEWORK = "transformers"
+FEATURES: tuple[str, ...] = ()
+STOPS_IN_TIME = True
+SPACE = ials.SPACE | {
+    "text_size": OneOf((32, 64, 128, 256)),
+    "map_reg": Between(0.001, 1.0, log=True),
+    "cold_scale": Between(0.5, 4.0),
+}
+log = logging.getLogger(__name__)
+
+
+class Config(ials.Config):
+    text_size: int = 128
+    """Widest directions of the half-whitened text vectors that are read."""
+    map_reg: float = 0.03
+    """Ridge of the map, as a share of the mean variance that it explains from."""
+    cold_scale: float = 1.5
+    max_tokens: int = 48
+
+
+def fit(data: TrainingData, config: Config, seed: int, workplace: Workplace) -> IALS:
+    """Alternate between users, items and the map."""
+    texts = text_vectors(data, config, workplace)  # (I, E)
+    rows = np.concatenate(data.sequences())
+    _, users = np.unique(data.users[rows], return_inverse=True)
+    items = data.items[rows]
+    weights = (0.5 ** ((data.cut_at - data.instants[rows]) / 86_400_000 / config.half_life_days)).astype(np.float32)
+    n_users, size = users.max() + 1, config.embedding_size
+    if config.unobserved_ratio:
+        alpha = config.unobserved_ratio * float(weights.sum()) / (n_users * data.n_items)
+        config = config.model_copy(update={"unobserved_weight": alpha})
+
+    rng = np.random.default_rng(seed)
+    vectors = rng.normal(0, 0.1 / np.sqrt(size), (data.n_items, size)).astype(np.float32)  # (I, D)
+    is_cold = np.bincount(items, minlength=data.n_items) == 0
+    vectors[is_cold] = 0
+    user_vectors = np.zeros((n_users, size), np.float32)  # (U, D)
+    of_users, of_items = Rows(users, items, weights, n_users), Rows(items, users, weights, data.n_items)
+    ridge = (of_items.total + config.unobserved_weight * n_users) ** config.reg_exponent  # (I,), λ_i over λ
+    prior, started = np.zeros_like(vectors), time.perf_counter()
+    for epoch in range(1, config.epochs + 1):
+        solve_side(user_vectors, vectors, of_users, config, config.reg)
+        solve_side(vectors, user_vectors, of_items, config, config.reg, prior)
+        prior = mapped(texts, vectors, np.where(is_cold, 0.0, ridge), config.map_reg)
+        if epoch < config.epochs and (time.perf_counter() - started) * (epoch + 1) / epoch > workplace.seconds:
+            log.warning("content_ials stops after epoch %d of %d: its time is over", epoch, config.epochs)
+            break
+    vectors[is_cold] = config.cold_scale * prior[is_cold]
+    if not data.is_ordered:
+        config = config.model_copy(update={"recency_exponent": 0.0})
+    return IALS(vectors, popularity(data), config)
+
+
+def text_vectors(data: TrainingData, config: Config, workplace: Workplace) -> np.ndarray:
+    """Return what the texts say of each item, and a one. float32 (I, E + 1)"""
+    encoder = text_encoder.Config(embedding_size=config.text_size, max_tokens=config.max_tokens)
+    counts = np.bincount(data.items, minlength=data.n_items).astype(np.float32)
+    white = text_encoder.half_whiten(text_encoder.encode(data.texts, encoder, workplace), counts, config.text_size)
+    return np.hstack([white, np.ones((len(white), 1), np.float32)])
+
+
+def mapped(texts: np.ndarray, vectors: np.ndarray, weights: np.ndarray, reg: float) -> np.ndarray:
+    """Return what a weighted ridge regression of the vectors (I, D) on the texts (I, E) says of each item. (I, D)"""
+    weighed = texts * (weights / weights.sum())[:, None].astype(np.float32)  # (I, E)
+    left = (weighed.T @ texts).astype(np.float64)  # (E, E)
+    left[np.diag_indices_from(left)] += reg * np.trace(left) / len(left)
+    return texts @ scipy.linalg.solve(left, weighed.T @ vectors, assume_a="pos").astype(np.float32)
