@@ -7,26 +7,28 @@ from pathlib import Path
 
 import streamlit as st
 
-from dashboard import filters
+from dashboard import figures, filters
 
 ICON = Path(__file__).with_name("icon.svg")  # a named icon would be loaded from elsewhere
-PAGES = {
+PAGES = {  # views/: a folder called pages/ would be Streamlit's own navigation, without the filters
     "overview": ("Overview", ":material/monitoring:"),
     "models": ("Models", ":material/leaderboard:"),
     "experiments": ("Experiments", ":material/science:"),
     "customers": ("Customers", ":material/groups:"),
     "data": ("Data", ":material/verified:"),
+    "network": ("Network", ":material/hub:"),
+    "transfer": ("Transfer", ":material/swap_horiz:"),
 }
 
 st.set_page_config(page_title="RecSys Intelligence", page_icon=str(ICON), layout="wide")
 page = st.navigation(
     [
-        st.Page(f"pages/{name}.py", title=title, icon=icon, url_path=name, default=name == "overview")
+        st.Page(f"views/{name}.py", title=title, icon=icon, url_path=name, default=name == "overview")
         for name, (title, icon) in PAGES.items()
     ],
     position="top",
 )
+figures.follow()
 st.title(page.title, anchor=False)
-if page.url_path not in filters.WITHOUT:
-    filters.show()
+filters.show(page.url_path)
 page.run()

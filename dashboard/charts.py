@@ -31,7 +31,7 @@ def bars(
     """Horizontal bars, the largest on top, the values written beside them."""
     base = alt.Chart(rows).encode(
         y=alt.Y(f"{name}:N", sort="-x", title=None, axis=alt.Axis(labelLimit=220)),
-        x=alt.X(f"{value}:Q", title=None, axis=alt.Axis(tickCount=5)),
+        x=alt.X(f"{value}:Q", title=None, axis=alt.Axis(tickCount=5, format=text_format)),
     )
     colour = alt.condition(alt.datum[name] == highlight, alt.value(GREY), alt.value(BLUE))
     labels = base.mark_text(align="left", dx=5).encode(
@@ -62,25 +62,42 @@ def history(rows: pd.DataFrame, metric: str) -> alt.Chart:
         .encode(
             x=alt.X("as_of:T", title="data before"),
             y=alt.Y("value:Q", title=metric, scale=alt.Scale(zero=False)),
-            color=alt.Color("model:N", scale=alt.Scale(range=PALETTE), legend=alt.Legend(orient="top", title=None)),
+            color=alt.Color(
+                "model:N", scale=alt.Scale(range=PALETTE), legend=alt.Legend(orient="top", title=None, columns=3)
+            ),
             strokeDash=alt.StrokeDash("model:N", legend=None),
             tooltip=["model", "as_of", alt.Tooltip("value:Q", format=".4f"), "cut_id"],
         )
     )
 
 
-def funnel(rows: pd.DataFrame) -> alt.Chart:
-    """How many users of each variant came how far."""
-    base = alt.Chart(rows).encode(
-        y=alt.Y("step:N", sort=None, title=None),
+def funnel(rows: pd.DataFrame, steps: list[str]) -> alt.LayerChart:
+    """How many users of each variant came how far; the steps from top to bottom."""
+    base = alt.Chart(rows, height=alt.Step(22)).encode(
+        y=alt.Y("variant:N", title=None, axis=alt.Axis(labelLimit=200)),
+        yOffset=alt.YOffset("step:N", sort=steps),
         x=alt.X("users:Q", title="users", axis=alt.Axis(tickCount=4, format="d")),
         tooltip=["variant", "step", "users"],
     )
-    drawn = base.mark_bar(cornerRadiusEnd=3, color=BLUE) + base.mark_text(align="left", dx=5, color=GREY).encode(
-        text=alt.Text("users:Q", format=",")
-    )
-    return drawn.properties(height=110).facet(
-        row=alt.Row("variant:N", title=None, header=alt.Header(labelAngle=0, labelAlign="left"))
+    colour = alt.Color(
+        "step:N", sort=steps, scale=alt.Scale(domain=steps, range=[SKY, BLUE, ORANGE]),
+        legend=alt.Legend(orient="top", title=None, labelLimit=400, columns=1),
+    )  # fmt: skip
+    labels = base.mark_text(align="left", dx=5, color=GREY).encode(text=alt.Text("users:Q", format=","))
+    return base.mark_bar(cornerRadiusEnd=3).encode(color=colour) + labels
+
+
+def spark(rows: pd.DataFrame, day: str, value: str) -> alt.Chart:
+    """A small line without axes, for beside a number."""
+    return (
+        alt.Chart(rows, height=46)
+        .mark_area(line={"color": BLUE, "strokeWidth": 2}, color=BLUE, opacity=0.25)
+        .encode(
+            x=alt.X(f"{day}:T", axis=None),
+            y=alt.Y(f"{value}:Q", axis=None, scale=alt.Scale(zero=False)),
+            tooltip=[f"{day}:T", alt.Tooltip(f"{value}:Q", format=",.4~g")],
+        )
+        .properties(padding=0)
     )
 
 
@@ -112,3 +129,42 @@ def retention(rows: pd.DataFrame, as_share: bool) -> alt.Chart:
             ],
         )
     )
+
+
+def over_time(rows: pd.DataFrame, day: str, value: str, series: str, form: str) -> alt.Chart:
+    """One line a series over the days; dashes tell the lines apart as colours do."""
+    return (
+        alt.Chart(rows, height=240)
+        .mark_line(point={"size": 40, "filled": True})
+        .encode(
+            x=alt.X(f"{day}:T", title=None),
+            y=alt.Y(f"{value}:Q", title=None, axis=alt.Axis(format=form, tickCount=5)),
+            color=alt.Color(f"{series}:N", scale=alt.Scale(range=PALETTE), legend=alt.Legend(orient="top", title=None)),
+            strokeDash=alt.StrokeDash(f"{series}:N", legend=None),
+            tooltip=[f"{series}:N", f"{day}:T", alt.Tooltip(f"{value}:Q", format=form)],
+        )
+    )
+
+
+def intervals(rows: pd.DataFrame, what: str, series: str, title: str, form: str) -> alt.LayerChart:
+    """A point and its interval (`value`, `low`, `high`) for each row of `what`, the series beside each other."""
+    base = alt.Chart(rows, height=alt.Step(24)).encode(
+        y=alt.Y(f"{what}:N", title=None, axis=alt.Axis(labelLimit=240)),
+        yOffset=alt.YOffset(f"{series}:N"),
+        color=alt.Color(f"{series}:N", scale=alt.Scale(range=PALETTE), legend=alt.Legend(orient="top", title=None)),
+        tooltip=[
+            f"{what}:N", f"{series}:N", alt.Tooltip("value:Q", title=title, format=form),
+            alt.Tooltip("low:Q", format=form), alt.Tooltip("high:Q", format=form), alt.Tooltip("users:Q", format=","),
+        ],
+    )  # fmt: skip
+    spans = base.mark_rule(strokeWidth=3, opacity=0.6).encode(x="low:Q", x2="high:Q")
+    points = base.mark_point(filled=True, size=90).encode(
+        x=alt.X("value:Q", title=title, scale=alt.Scale(zero=False), axis=alt.Axis(format=form, tickCount=5)),
+        shape=alt.Shape(f"{series}:N", legend=None),
+    )
+    return spans + points
+
+
+def plain(text: str) -> str:
+    """Return a text as it is meant inside of Markdown: no markup, no formula, no icon of it comes alive."""
+    return "".join(f"\\{letter}" if letter in "\\`*_{}[]()#+-.!|<>~:$" else letter for letter in text)

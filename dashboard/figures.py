@@ -1,31 +1,75 @@
-"""A figure of a page: read once a minute, drawn or plainly said to be missing, its source and its rows beside it."""
+"""A figure of a page: read when its table has changed, drawn or plainly said to be missing, its source beside it."""
 
+import json
 from collections.abc import Callable
-from types import FunctionType
+from contextvars import ContextVar
 
+import altair as alt
 import pandas as pd
 import streamlit as st
+import vl_convert
 
+from dashboard import marts
 from recsys import artifacts
 from recsys.columns import DOMAIN
 from recsys.errors import MissingArtifact, ServiceUnavailable
 from recsys.settings import HOME, Settings, load_settings
 
-CACHED_SECONDS = 60
+CACHED_SECONDS = 600
+"""How long a read is kept at most; a change of the tables ends it at once (`follow`)."""
+
+FOLLOWED_SECONDS = 10
+"""How often an open page asks whether any table has changed."""
+
+PNG_WIDTH = 760
 DBT_MODELS = HOME / "dbt" / "models" / "marts"
 SCHEMA = HOME / "recsys" / "schema.sql"
+FITTED_BY = {
+    artifacts.SEGMENT_PROFILES: "segments", artifacts.SEGMENT_EFFECTIVENESS: "effectiveness",
+    artifacts.VALUE_BY_SEGMENT: "value", artifacts.VALUE_CALIBRATION: "value", artifacts.VALUE_MODELS: "value",
+    artifacts.NETWORK_MEASURES: "network", artifacts.NETWORK_COMMUNITIES: "network",
+    artifacts.NETWORK_LINKS: "network", artifacts.NETWORK_NODES: "network", artifacts.DOMAIN_OVERLAP: "overlap",
+}  # fmt: skip
+"""The job in training/analytics that writes a table which no SQL can say."""
 
-Read = Callable[[Settings], pd.DataFrame]
+Read = Callable[..., pd.DataFrame]
+_drawn: ContextVar[list[alt.TopLevelMixin]] = ContextVar("drawn")
 
 
-@st.cache_data(
-    ttl=CACHED_SECONDS,
-    show_spinner=False,
-    hash_funcs={FunctionType: lambda table: table.__qualname__, Settings: lambda settings: settings.postgres_url},
-)
-def read(table: Read, settings: Settings) -> pd.DataFrame:
-    """Read a table at most once a minute, however many people look."""
-    return table(settings)
+@st.cache_data(ttl=CACHED_SECONDS, show_spinner="Reading the marts …", max_entries=500)
+def _cached(table: str, stamp: str, address: str, key: tuple[str, ...], _settings: Settings) -> pd.DataFrame:
+    return getattr(marts, table)(_settings, *key)
+
+
+def read(table: Read, settings: Settings, *key: str) -> pd.DataFrame:
+    """Read a table once, however many people look, until any table has changed."""
+    return _cached(table.__name__, st.session_state.get("stamp", ""), settings.postgres_url, key, settings)
+
+
+@st.fragment(run_every=FOLLOWED_SECONDS)
+def follow() -> None:
+    """Draw the page anew when a table has changed, or when the warehouse has gone or come back. Draws nothing."""
+    try:
+        now = marts.stamp(load_settings())
+    except ServiceUnavailable:
+        now = "down"
+    before = st.session_state.get("stamp")
+    st.session_state["stamp"] = now
+    if before not in (None, now):
+        st.rerun()
+
+
+def chart(drawing: alt.TopLevelMixin, alt_text: str) -> None:
+    """Draw a chart as wide as its place; the figure's footer offers it as PNG."""
+    st.altair_chart(drawing, alt=alt_text, width="stretch")
+    _drawn.get([]).append(drawing)
+
+
+def png(drawing: alt.TopLevelMixin) -> bytes:
+    """Return a chart on white, twice as fine as it stands on the page."""
+    fixed = drawing.configure_view(continuousWidth=PNG_WIDTH, discreteWidth=PNG_WIDTH).configure(background="white")
+    specification = json.dumps(fixed.to_dict(), default=str)  # dates as text
+    return vl_convert.vegalite_to_png(specification, vl_version=".".join(alt.SCHEMA_VERSION.split(".")[:2]), scale=2)
 
 
 def figure(
@@ -35,6 +79,7 @@ def figure(
     draw: Callable[[pd.DataFrame], pd.DataFrame | None],
     empty: str,
     domain: str | None = None,
+    key: tuple[str, ...] = (),
 ) -> None:
     """Draw a figure, or say plainly why there is nothing to draw.
 
@@ -45,12 +90,14 @@ def figure(
         draw: draws the rows and returns those that it has shown, if they are not all.
         empty: what it means that there are no rows.
         domain: only rows of this domain.
+        key: which rows, where the read asks for it.
     """
     st.subheader(heading, anchor=False)
     try:
-        frame = read(rows, load_settings())
+        frame = read(rows, load_settings(), *key)
     except ServiceUnavailable as error:
         st.error(f"The warehouse is down. {error}", icon=":material/cloud_off:")
+        st.caption("This page comes back by itself.")
         st.stop()
     except MissingArtifact as error:
         st.warning(str(error), icon=":material/construction:")
@@ -60,38 +107,57 @@ def figure(
     if frame.empty:
         st.info(empty, icon=":material/hourglass_empty:")
         return
+    token = _drawn.set([])
     shown = draw(frame)
-    _footer(table, heading, frame if shown is None else shown)
+    _footer(table, heading, frame if shown is None else shown, _drawn.get())
+    _drawn.reset(token)
 
 
-def at_hand(rows: Read) -> pd.DataFrame:
+def at_hand(rows: Read, *key: str) -> pd.DataFrame:
     """Return rows that only support a figure; none where they cannot be read, which their own figure will say."""
     try:
-        return read(rows, load_settings())
+        return read(rows, load_settings(), *key)
     except (ServiceUnavailable, MissingArtifact):
         return pd.DataFrame({DOMAIN: []})
 
 
 def source(table: str) -> tuple[str, str]:
-    """Return the file that defines a table, from the repository's root, and its text."""
+    """Return the file that defines a table, from the repository's root, and the text that does."""
     schema, name = table.split(".")
     path = next(DBT_MODELS.rglob(f"{name}.sql"), SCHEMA) if schema == artifacts.MARTS else SCHEMA
-    return path.relative_to(HOME).as_posix(), path.read_text()
+    text = path.read_text()
+    if path == SCHEMA:
+        text = text[text.index(f"create table if not exists {table} (") :].split(";")[0] + ";"
+    return path.relative_to(HOME).as_posix(), text
 
 
-def _footer(table: str, heading: str, shown: pd.DataFrame) -> None:
+def _footer(table: str, heading: str, shown: pd.DataFrame, charts: list[alt.TopLevelMixin]) -> None:
     path, text = source(table)
+    schema, name = table.split(".")
     with st.container(horizontal=True, gap="small"):
         with st.popover(table, icon=":material/database:", help="the model behind this figure"):
-            st.caption(path)
+            st.caption(f"dbt model `{name}` · {path}" if schema == artifacts.MARTS else path)
+            if table in FITTED_BY:
+                st.caption(f"written by training/analytics/{FITTED_BY[table]}.py")
             st.code(text, language="sql")
         st.download_button(
             "CSV",
             shown.to_csv(index=False).encode(),
-            file_name=f"{table.split('.')[1]}.csv",
+            file_name=f"{name}.csv",
             mime="text/csv",
             icon=":material/download:",
             key=f"csv {heading}",
             on_click="ignore",
             help="the rows of this figure",
         )
+        for number, drawing in enumerate(charts, 1):
+            st.download_button(
+                "PNG" if len(charts) == 1 else f"PNG {number}",
+                lambda drawing=drawing: png(drawing),
+                file_name=f"{name}{'' if len(charts) == 1 else f'-{number}'}.png",
+                mime="image/png",
+                icon=":material/image:",
+                key=f"png {number} {heading}",
+                on_click="ignore",
+                help="this chart as an image",
+            )

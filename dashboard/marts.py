@@ -43,6 +43,36 @@ COLUMNS = {
     artifacts.OUTCOMES: (
         "verdict", "station", "check_name", "subject", "observed", "expected", "outcome_date", "conclusion",
     ),
+    artifacts.AGG_REVENUE_ATTRIBUTION: (
+        "domain", "variant", "users", "revenue", "revenue_per_user", "purchases_last_touch", "revenue_last_touch",
+        "control_users", "revenue_incremental",
+    ),
+    artifacts.SEGMENT_PROFILES: (
+        "as_of", "domain", "segment", "description", "users", "share", "events_per_user", "active_days_per_user",
+        "revenue_per_user", "click_through_rate", "favourite_categories", "segments", "silhouette", "stability",
+    ),
+    artifacts.SEGMENT_EFFECTIVENESS: (
+        "domain", "segment", "variant", "measure", "value", "low", "high", "users", "as_of",
+    ),
+    artifacts.VALUE_BY_SEGMENT: (
+        "domain", "segment", "customers", "value_before", "value_observed", "value_now", "holdout_days", "as_of",
+    ),
+    artifacts.VALUE_CALIBRATION: (
+        "domain", "purchase_days", "customers", "predicted", "observed", "holdout_days", "as_of",
+    ),
+    artifacts.VALUE_MODELS: ("domain", "model", "parameter", "value", "as_of"),
+    artifacts.NETWORK_MEASURES: ("domain", "measure", "value", "as_of"),
+    artifacts.NETWORK_COMMUNITIES: (
+        "domain", "community", "users", "items", "edges", "internal", "categories", "x", "y", "as_of",
+    ),
+    artifacts.NETWORK_LINKS: ("domain", "source", "target", "edges"),
+    artifacts.NETWORK_NODES: (
+        "domain", "kind", "node_id", "title", "community", "degree", "influence", "participation", "is_cut_vertex",
+    ),
+    artifacts.DOMAIN_OVERLAP: (
+        "source_domain", "target_domain", "users", "share_of_source", "jaccard", "activity_cosine",
+        "taste_association", "as_of",
+    ),
 }  # fmt: skip
 """What the pages need of each table."""
 
@@ -125,6 +155,86 @@ def outcomes(settings: Settings) -> pd.DataFrame:
         order by array_position(array['fail', 'warn', 'pass'], verdict), station, check_name, subject
         """,
     )
+
+
+def revenue_attribution(settings: Settings) -> pd.DataFrame:
+    """Return one row per domain and variant."""
+    return _read(settings, artifacts.AGG_REVENUE_ATTRIBUTION, "order by domain, variant")
+
+
+def segment_profiles(settings: Settings) -> pd.DataFrame:
+    """Return one row per domain, day and segment, oldest day first, the largest segment first."""
+    return _read(
+        settings,
+        artifacts.SEGMENT_PROFILES,
+        """
+        where as_of > (select max(latest.as_of) from {table} as latest where latest.domain = {table}.domain) - {days}
+        order by domain, as_of, users desc, segment
+        """,
+    )
+
+
+def segment_effectiveness(settings: Settings) -> pd.DataFrame:
+    """Return one row per domain, segment, variant and measure."""
+    return _read(settings, artifacts.SEGMENT_EFFECTIVENESS, "order by domain, segment, measure, variant")
+
+
+def value_by_segment(settings: Settings) -> pd.DataFrame:
+    """Return one row per domain and segment."""
+    return _read(settings, artifacts.VALUE_BY_SEGMENT, "order by domain, segment")
+
+
+def value_calibration(settings: Settings) -> pd.DataFrame:
+    """Return one row per domain and number of purchase days."""
+    return _read(settings, artifacts.VALUE_CALIBRATION, "order by domain, purchase_days")
+
+
+def value_models(settings: Settings) -> pd.DataFrame:
+    """Return one row per domain, model and parameter."""
+    return _read(settings, artifacts.VALUE_MODELS, "order by domain, model, parameter")
+
+
+def network_measures(settings: Settings) -> pd.DataFrame:
+    """Return one row per domain and measure."""
+    return _read(settings, artifacts.NETWORK_MEASURES, "order by domain, measure")
+
+
+def network_communities(settings: Settings) -> pd.DataFrame:
+    """Return one row per domain and community, the largest first."""
+    return _read(settings, artifacts.NETWORK_COMMUNITIES, "order by domain, community")
+
+
+def network_links(settings: Settings) -> pd.DataFrame:
+    """Return one row per domain and pair of communities."""
+    return _read(settings, artifacts.NETWORK_LINKS, "order by domain, source, target")
+
+
+def network_nodes(settings: Settings) -> pd.DataFrame:
+    """Return one row per domain and node that is among the first, the most influential first."""
+    return _read(settings, artifacts.NETWORK_NODES, "order by domain, kind, influence desc, node_id")
+
+
+def domain_overlap(settings: Settings) -> pd.DataFrame:
+    """Return one row per ordered pair of domains."""
+    return _read(settings, artifacts.DOMAIN_OVERLAP, "order by source_domain, target_domain")
+
+
+def stamp(settings: Settings) -> str:
+    """Return a text that is another one as soon as any table of the marts, the analytics or the judgements is.
+
+    Raises:
+        ServiceUnavailable: the warehouse does not answer.
+    """
+    with connect(settings) as connection:
+        connection.read_only = True
+        (told,) = connection.execute(
+            """
+            select md5(string_agg(concat_ws(' ', relid, n_tup_ins, n_tup_upd, n_tup_del), ',' order by relid))
+            from pg_stat_user_tables where schemaname = any(%s)
+            """,
+            [[artifacts.MARTS, artifacts.ANALYTICS, artifacts.MONITORING]],
+        ).fetchone()
+    return told or ""
 
 
 def _read(settings: Settings, table: str, condition: LiteralString) -> pd.DataFrame:

@@ -103,7 +103,7 @@ class Chromium:
         context = self.ask("Target.createBrowserContext")["browserContextId"]
         target = self.ask("Target.createTarget", url="about:blank", browserContextId=context)["targetId"]
         session = self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        page = Page(self, session)
+        page = Page(self, session, context)
         for domain in ("Page", "Runtime", "Log", "Network"):
             page.ask(f"{domain}.enable")
         page.ask(
@@ -124,8 +124,8 @@ class Chromium:
 class Page:
     """One tab."""
 
-    def __init__(self, browser: Chromium, session: str):
-        self._browser, self._session = browser, session
+    def __init__(self, browser: Chromium, session: str, context: str):
+        self._browser, self._session, self._context = browser, session, context
 
     def ask(self, method: str, **params: Any) -> dict[str, Any]:
         return self._browser.ask(method, self._session, **params)
@@ -190,6 +190,12 @@ class Page:
             for event in self._browser.events
             if event.get("sessionId") == self._session and event["method"] == "Network.requestWillBeSent"
         ]
+
+    def keep_downloads(self, folder: Path) -> None:
+        """Write what the page offers as a download into a folder."""
+        self._browser.ask(
+            "Browser.setDownloadBehavior", behavior="allow", browserContextId=self._context, downloadPath=str(folder)
+        )
 
     def screenshot(self, path: Path, whole: bool = False) -> Path:
         shot = self.ask("Page.captureScreenshot", format="png", captureBeyondViewport=whole)

@@ -4,7 +4,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import charts, marts
-from dashboard.figures import figure
+from dashboard.figures import chart, figure
 from recsys import artifacts
 
 RANKING_METRIC, COST = "ndcg_at_10", "inference_p50_ms"
@@ -21,9 +21,7 @@ def draw_models(quality: pd.DataFrame) -> pd.DataFrame:
         )  # fmt: skip
     ranked = rows[rows["metric"] == metric].sort_values("value", ascending=False)
     st.caption(f"As of {rows['as_of'].iloc[0]}; every model on the same users. Grey: the popularity baseline")
-    st.altair_chart(
-        charts.bars(ranked, "value", "model", highlight=artifacts.BASELINE_MODEL), alt=f"{metric} of each model"
-    )
+    chart(charts.bars(ranked, "value", "model", highlight=artifacts.BASELINE_MODEL), f"{metric} of each model")
     st.dataframe(
         ranked[["model", "value", "value_over_baseline"]],
         hide_index=True,
@@ -42,7 +40,7 @@ def draw_frontier(quality: pd.DataFrame) -> pd.DataFrame | None:
         st.info(f"The latest cut has no {RANKING_METRIC} or no {COST}.")
         return None
     st.caption("Latest cut. Up and left is better: a better list for less time a request (median, one thread)")
-    st.altair_chart(charts.frontier(wide, RANKING_METRIC, COST), alt=f"Models by {RANKING_METRIC} and {COST}")
+    chart(charts.frontier(wide, RANKING_METRIC, COST), f"Models by {RANKING_METRIC} and {COST}")
     with st.expander("All metrics of the latest cut"):
         st.dataframe(wide, hide_index=True)
     return wide
@@ -53,7 +51,7 @@ def draw_history(quality: pd.DataFrame) -> pd.DataFrame:
     rows = quality[quality["metric"] == metric].sort_values("as_of")
     if rows["cut_id"].nunique() < 2:
         st.caption("One cut so far: a line needs two.")
-    st.altair_chart(charts.history(rows, metric), alt=f"{metric} of each model from cut to cut")
+    chart(charts.history(rows, metric), f"{metric} of each model from cut to cut")
     return rows
 
 

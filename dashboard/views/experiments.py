@@ -4,7 +4,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import charts, filters, marts
-from dashboard.figures import figure
+from dashboard.figures import chart, figure
 from recsys import artifacts
 
 SHARE = st.column_config.NumberColumn
@@ -44,7 +44,7 @@ def draw_rates(rows: pd.DataFrame) -> pd.DataFrame:
         for column, name in RATES.items():
             with st.container(width=420):
                 st.markdown(f"**{name}**")
-                st.altair_chart(charts.bars(shown, column, "variant", ".2%"), alt=f"{name} by variant")
+                chart(charts.bars(shown, column, "variant", ".2%"), f"{name} by variant")
     return shown
 
 

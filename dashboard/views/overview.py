@@ -4,7 +4,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import charts, filters, marts
-from dashboard.figures import at_hand, figure
+from dashboard.figures import at_hand, chart, figure
 from recsys import artifacts
 from recsys.columns import DOMAIN
 
@@ -14,6 +14,7 @@ HEADLINES = {
     "new_users": ("New users", "{:,.0f}"),
     "click_through_rate": ("Click-through rate", "{:.2%}"),
 }
+WITHOUT_VALUE = {"Click-through rate": "No recommendation has been shown here yet."}
 TREND_DAYS = 28
 
 
@@ -25,37 +26,31 @@ def draw_headlines(rows: pd.DataFrame) -> None:
     st.caption(f"28 days up to {latest:%d %B %Y} (UTC), against the 28 before")
     with st.container(horizontal=True):
         for name, (label, form) in HEADLINES.items():
-            if name not in told.index:
-                st.metric(
-                    label,
-                    "—",
-                    help="No recommendation has been shown here yet.",
-                    border=True,
-                    width=250,
-                    height="stretch",
-                )
-                continue
-            row = told.loc[name]
-            st.metric(
-                label,
-                "—" if pd.isna(row["value"]) else form.format(row["value"]),
-                None if pd.isna(row["change"]) else f"{row['change']:+.1%}",
-                delta_description=None if pd.isna(row["change"]) else f"from {form.format(row['value_before'])}",
-                chart_data=trend[name].tolist() if name in trend and len(trend) > 1 else None,
-                chart_type="area",
-                border=True,
-                width=250,
-                height="stretch",
-            )
+            with st.container(border=True, width=250, height="stretch"):
+                _headline(label, form, told.loc[name] if name in told.index else None)
+                if name in trend and trend[name].count() > 1:
+                    st.altair_chart(charts.spark(trend, "activity_date", name), alt=f"{label} by day", width="stretch")
+
+
+def _headline(label: str, form: str, row: pd.Series | None) -> None:
+    if row is None or pd.isna(row["value"]):
+        st.metric(label, "—", help=WITHOUT_VALUE.get(label))
+        return
+    has_change = not pd.isna(row["change"])
+    st.metric(
+        label,
+        form.format(row["value"]),
+        f"{row['change']:+.1%}" if has_change else None,
+        delta_description=f"from {form.format(row['value_before'])}" if has_change else None,
+    )
 
 
 def draw_engagement(rows: pd.DataFrame) -> pd.DataFrame:
     shown = rows[rows["activity_date"] > rows["activity_date"].max() - pd.Timedelta(days=filters.days())]
     names = {"interactions": "interactions", "active_users": "active users", "new_users": "new users"}
-    st.altair_chart(
+    chart(
         charts.lines(shown, "activity_date", names),
-        alt="Interactions, active users and new users by day",
-        width="stretch",
+        "Interactions, active users and new users by day",
     )
     return shown
 
@@ -64,7 +59,7 @@ def draw_funnel(rows: pd.DataFrame) -> pd.DataFrame | None:
     shown = rows[rows["window_days"] == filters.days()]
     steps = {"users": "were shown a list", "users_clicked": "clicked", "users_converted": "bought, rated or shared it"}
     told = shown.rename(columns=steps).melt("variant", list(steps.values()), "step", "users")
-    st.altair_chart(charts.funnel(told), alt="Users by how far a recommendation led them, for each variant")
+    chart(charts.funnel(told, list(steps.values())), "Users by how far a recommendation led them, for each variant")
     return shown
 
 
@@ -75,7 +70,10 @@ def draw_health(rows: pd.DataFrame) -> pd.DataFrame:
         return rows
     icons = {"fail": ":material/error: fail", "warn": ":material/warning: warn"}
     for row in trouble.head(8).itertuples():
-        st.markdown(f"{icons[row.verdict]} · **{row.station}** {row.check_name} · {row.observed}")
+        st.markdown(
+            f"{icons[row.verdict]} · **{row.station}** {row.check_name}"
+            f"{' ' + charts.plain(row.subject) if row.subject else ''} · {charts.plain(row.observed)}"
+        )
     if len(trouble) > 8:
         st.caption(f"and {len(trouble) - 8} more: see Data")
     return trouble

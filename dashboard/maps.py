@@ -1,0 +1,110 @@
+"""Maps: the communities of a domain as a plane, and pairs of domains as a square. Colours as in charts.py."""
+
+import altair as alt
+import pandas as pd
+
+from dashboard.charts import BLUE, GREY, ORANGE
+
+
+def communities(rows: pd.DataFrame, links: pd.DataFrame) -> alt.LayerChart:
+    """Communities as discs, their area the members, and lines as thick as the edges between them.
+
+    Args:
+        rows: community, x, y, members, users, items, internal, likes.
+        links: source, target, edges.
+    """
+    place = rows.set_index("community")[["x", "y"]]
+    ends = links.join(place, on="source").join(place.add_suffix("2"), on="target").dropna()
+    axes = {"axis": None, "scale": alt.Scale(zero=False, padding=40)}
+    drawn = (
+        alt.Chart(ends)
+        .mark_rule(color=GREY, opacity=0.45)
+        .encode(
+            x=alt.X("x:Q", **axes), y=alt.Y("y:Q", **axes), x2="x2:Q", y2="y2:Q",
+            strokeWidth=alt.StrokeWidth("edges:Q", scale=alt.Scale(type="sqrt", range=[0.3, 7]), legend=None),
+            tooltip=["source", "target", alt.Tooltip("edges:Q", format=",")],
+        )
+    )  # fmt: skip
+    discs = (
+        alt.Chart(rows)
+        .mark_circle(opacity=0.92, stroke="#8a8f8c", strokeWidth=1)
+        .encode(
+            x=alt.X("x:Q", **axes), y=alt.Y("y:Q", **axes),
+            size=alt.Size("members:Q", scale=alt.Scale(range=[80, 2600]), legend=None),
+            color=alt.Color(
+                "internal:Q", title="edges that stay inside", scale=alt.Scale(scheme="viridis"),
+                legend=alt.Legend(orient="top", format=".0%", gradientLength=160),
+            ),
+            tooltip=[
+                alt.Tooltip("community:O"), alt.Tooltip("users:Q", format=","), alt.Tooltip("items:Q", format=","),
+                alt.Tooltip("internal:Q", title="edges that stay inside", format=".0%"), alt.Tooltip("likes:N"),
+            ],
+        )
+    )  # fmt: skip
+    names = (
+        alt.Chart(rows)
+        .mark_text(dy=26, color=GREY, fontSize=11)
+        .encode(x=alt.X("x:Q", **axes), y=alt.Y("y:Q", **axes), text="name:N")
+    )
+    return (drawn + discs + names).properties(height=460)
+
+
+def square(rows: pd.DataFrame, value: str, title: str, form: str) -> alt.LayerChart:
+    """Pairs of domains, from the row to the column; a pair that cannot be judged is an empty cell with a dash."""
+    base = alt.Chart(rows, height=alt.Step(52)).encode(
+        x=alt.X("target_domain:N", title="to", axis=alt.Axis(labelAngle=0, orient="top")),
+        y=alt.Y("source_domain:N", title="from"),
+        tooltip=[
+            alt.Tooltip("source_domain:N", title="from"), alt.Tooltip("target_domain:N", title="to"),
+            alt.Tooltip(f"{value}:Q", title=title, format=form), alt.Tooltip("users:Q", title="in both", format=","),
+        ],
+    )  # fmt: skip
+    shades = base.mark_rect(stroke=GREY, strokeWidth=0.5).encode(
+        color=alt.Color(
+            f"{value}:Q", title=title, scale=alt.Scale(scheme="blues", domainMin=0),
+            legend=alt.Legend(orient="bottom", format=form, gradientLength=160, titleLimit=400),
+        )
+    )  # fmt: skip
+    half = float(rows[value].max() or 0) / 2
+    words = base.mark_text(fontWeight="bold").encode(
+        text=alt.condition(f"isValid(datum['{value}'])", alt.Text(f"{value}:Q", format=form), alt.value("–")),
+        color=alt.condition(f"datum['{value}'] > {half}", alt.value("white"), alt.value("#1a1a1a")),
+    )
+    return shades + words
+
+
+def before_and_after(rows: pd.DataFrame, names: dict[str, str]) -> alt.LayerChart:
+    """For each segment what was expected, what came and what is expected now: three marks on one line."""
+    told = rows.rename(columns=names).melt("segment", list(names.values()), "when", "value").dropna()
+    order = list(names.values())
+    base = alt.Chart(told, height=alt.Step(40)).encode(y=alt.Y("segment:N", title=None, sort=list(rows["segment"])))
+    line = base.mark_rule(color=GREY).encode(x=alt.X("min(value):Q", title="revenue"), x2="max(value):Q")
+    marks = base.mark_point(filled=True, size=110).encode(
+        x=alt.X("value:Q", title="revenue", axis=alt.Axis(tickCount=5, format="~s")),
+        shape=alt.Shape("when:N", sort=order, title=None),
+        color=alt.Color(
+            "when:N", sort=order, title=None, scale=alt.Scale(domain=order, range=[GREY, BLUE, ORANGE]),
+            legend=alt.Legend(orient="top", labelLimit=400, columns=1),
+        ),
+        tooltip=["segment", "when", alt.Tooltip("value:Q", format=",.0f")],
+    )  # fmt: skip
+    return line + marks
+
+
+def calibration(rows: pd.DataFrame) -> alt.LayerChart:
+    """Mean purchases in the holdout, predicted and come, by purchase days before it."""
+    told = rows.melt(["purchase_days", "customers"], ["predicted", "observed"], "which", "purchases")
+    return (
+        alt.Chart(told, height=260)
+        .mark_line(point={"size": 70, "filled": True})
+        .encode(
+            x=alt.X("purchase_days:O", title="purchase days before (the last: and more)", axis=alt.Axis(labelAngle=0)),
+            y=alt.Y("purchases:Q", title="purchase days in the holdout"),
+            color=alt.Color(
+                "which:N", scale=alt.Scale(domain=["predicted", "observed"], range=[ORANGE, BLUE]),
+                legend=alt.Legend(orient="top", title=None),
+            ),
+            strokeDash=alt.StrokeDash("which:N", sort=["observed", "predicted"], legend=None),
+            tooltip=["purchase_days", "which", alt.Tooltip("purchases:Q", format=".2f"), "customers"],
+        )
+    )  # fmt: skip
