@@ -1,6 +1,7 @@
-"""Shell of the station: `python -m experiments analyse | plan | check`."""
+"""Shell of the station: `python -m experiments analyse | judge | plan | check`."""
 
 from argparse import ArgumentParser, Namespace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,10 @@ def main() -> dict[str, Any]:
         return {"experiments": {one.name: one.shares for one in declared}}
     if arguments.command == "plan":
         return _plan(arguments)
+    if arguments.command == "judge":
+        from experiments.judge import judge
+
+        return judge(load_settings(), datetime.now(UTC))
     from experiments.analyse import analyse
 
     return analyse(load_settings(), interval.from_arguments(arguments), arguments.control)
@@ -60,6 +65,7 @@ def _parse() -> Namespace:
     analyse = commands.add_parser("analyse", help="what do the users of each variant do?")
     interval.add_arguments(analyse)
     analyse.add_argument("--control", help="the variant that the others are compared with; default as declared")
+    commands.add_parser("judge", help="what is seen of the version on its way to champion?")
     plan = commands.add_parser("plan", help="how many users does a difference of two rates need?")
     plan.add_argument("baseline", type=float, help="rate of the control, e.g. 0.10")
     plan.add_argument("treated", type=float, help="rate that should be found, e.g. 0.11")

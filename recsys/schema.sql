@@ -126,6 +126,8 @@ create table if not exists raw.impressions (
     rung          text not null,
     shown_at      timestamptz not null
 );
+-- What a version showed, for lineage and for the judgement on a version under way.
+create index if not exists impressions_model_version on raw.impressions (model_version, shown_at);
 
 -- Grain: one row per erased user, whose id it does not hold (recsys/erasure.py). What they did until then stays away.
 create table if not exists raw.erased_users (

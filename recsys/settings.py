@@ -61,6 +61,20 @@ class Settings(BaseSettings):
     threads: int = Field(1, ge=1, description="numeric threads of a task (BLAS, OpenMP, torch, TensorFlow)")
     spark_master: str = Field("local[2]", description="Spark master of the batch jobs")
     spark_memory: str = Field("2g", description="heap of the Spark driver")
+    promotion_planned_users: int = Field(
+        10_000, ge=100, description="users of both versions at the canary of 10 %, after which it is decided"
+    )
+    promotion_min_users: int = Field(
+        100, ge=30, description="users who see a candidate at each other canary; copies of requests in the shadow"
+    )
+    promotion_margin: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="how much worse than the champion a candidate may be, relative; 0: it must be better",
+    )
+    promotion_days: int = Field(14, ge=1, description="longest stay of a candidate at one stage")
+    promotion_look_seconds: int = Field(60, ge=5, description="how often `recsys_promotion` looks")
     clouds: str = Field("", description="JSON file that says where in which cloud releases go; none: this machine only")
     seed: int = Field(1, description="seed of every training and sampling")
     wandb_mode: Literal["disabled", "offline", "online"] = Field(

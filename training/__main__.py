@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 from recsys import station
@@ -48,6 +49,15 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--models", default=",".join(MODEL_NAMES), help="comma-separated; default the pipeline's"
             )
+        if name == "promote":
+            command.add_argument(
+                "--staged",
+                action="store_true",
+                help="a challenger that earned it becomes a candidate beside the champion",
+            )
+    moving = commands.add_parser("move", help="take the step that is due on the way of a candidate to champion")
+    moving.add_argument("--back", metavar="VERSION", help="take this version back")
+    moving.add_argument("--why", default="", help="the reason, for the audit")
     join = commands.add_parser("join", help="point-in-time join of features (called by fit and rank)")
     join.add_argument("--requests", type=Path, required=True)
     join.add_argument("--answers", type=Path, required=True)
@@ -74,6 +84,10 @@ def main() -> dict:
         from training.point_in_time import join
 
         return {"rows": join(arguments.requests, arguments.answers, arguments.service), "unchanged": False}
+    if arguments.command == "move":
+        from training.move import move
+
+        return move(load_settings(), datetime.now(UTC), arguments.back, arguments.why)
     settings, interval = load_settings(), from_arguments(arguments)
     match arguments.command:
         case "cut":
@@ -93,7 +107,7 @@ def main() -> dict:
 
             return tune.run(settings, interval, arguments.model, arguments.trials, arguments.seconds)
         case _:
-            return tasks.promote(settings, interval)
+            return tasks.promote(settings, interval, datetime.now(UTC) if arguments.staged else None)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -286,17 +287,22 @@ def register(settings: Settings, interval: Interval, names: tuple[str, ...]) -> 
     return {**detail, "unchanged": False}
 
 
-def promote(settings: Settings, interval: Interval) -> dict[str, Any]:
-    """Let the challenger become champion if it has earned it."""
+def promote(settings: Settings, interval: Interval, staged_at: datetime | None = None) -> dict[str, Any]:
+    """Let the challenger become champion if it has earned it.
+
+    Args:
+        staged_at: beside a champion it becomes a candidate as of this instant (training/move.py), not champion at once.
+    """
     with connect(settings) as connection:
         upstream, registered = receipts.latest(connection, REGISTER, interval.key)
         _, evaluated = receipts.latest(connection, EVALUATE, interval.key)
-        wanted = receipts.fingerprint(code(), upstream, settings.seed)
+        wanted = receipts.fingerprint(code(), upstream, settings.seed, staged_at is not None)
         known = receipts.recall(connection, PROMOTE, interval.key, wanted)
     if known:
         return {**known, "unchanged": True}
 
     from training import tracking
+    from training.move import enter
     from training.promote import Contender, decide
 
     name, cut_id = registered["challenger"], registered["cut_id"]
@@ -313,15 +319,19 @@ def promote(settings: Settings, interval: Interval) -> dict[str, Any]:
             over_champion = _over_champion(settings, client, cut_folder(settings, cut_id), name, champion.version)
         over_baseline = evaluated["against_popularity"].get(name)
         decision = decide(challenger, champion, baseline, over_baseline, over_champion)
-        if decision.promoted:
+        is_staged = decision.promoted and champion is not None and staged_at is not None
+        if is_staged:
+            enter(settings, decision.champion.version, decision.champion.run_id, decision.reason, staged_at)
+        elif decision.promoted:
             client.set_registered_model_alias(REGISTERED_MODEL, ALIAS_CHAMPION, decision.champion.version)
-    chosen = decision.champion
+    chosen = champion if is_staged else decision.champion
     detail = {
         "champion": f"{REGISTERED_MODEL}/{chosen.version}" if chosen else None,
         "model": chosen.model if chosen else None,
         "version": chosen.version if chosen else None,
         "run_id": chosen.run_id if chosen else None,
-        "promoted": decision.promoted,
+        "promoted": decision.promoted and not is_staged,
+        "candidate": decision.champion.version if is_staged else None,
         "reason": decision.reason,
         "challenger": {"model": name, "version": challenger.version},
         "over_popularity": over_baseline,

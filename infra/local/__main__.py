@@ -1,4 +1,4 @@
-"""Shell of the embedded platform: `python -m infra.local up|down|status|clean|demo|deploy|rollback|lineage|smoke`."""
+"""Shell of the embedded platform: `python -m infra.local up|down|status|clean|demo|deploy|follow|rollback|…`."""
 
 import getpass
 import logging
@@ -18,7 +18,7 @@ def main() -> Mapping[str, Any]:
     arguments = _parse()
     settings = load_settings()
     logging.getLogger("kafka").setLevel(logging.ERROR)  # it tells every connection, and every slow moment
-    if arguments.command in ("deploy", "rollback", "lineage", "smoke", "warehouse-docs"):
+    if arguments.command in ("deploy", "follow", "rollback", "lineage", "smoke", "warehouse-docs"):
         return _use(settings, arguments)
     return _run(settings, arguments)
 
@@ -29,6 +29,10 @@ def _use(settings: Settings, arguments: Namespace) -> Mapping[str, Any]:
         from infra.local.deploy import deploy
 
         return deploy(settings, interval.from_arguments(arguments))
+    if arguments.command == "follow":
+        from infra.local.follow import follow
+
+        return follow(settings, lambda: datetime.now(UTC))
     if arguments.command == "rollback":
         from infra.local.rollback import rollback
 
@@ -88,6 +92,7 @@ def _parse() -> Namespace:
     deploy = commands.add_parser("deploy", help="serve the champion of the registry")
     deploy.add_argument("--target", choices=["local"], default="local")
     interval.add_arguments(deploy)
+    commands.add_parser("follow", help="bring serving to the stage of the version under way")
     back = commands.add_parser("rollback", help="serve the former version again, and make it champion")
     back.add_argument("--to", help="version to go back to; default the one that the served version replaced")
     back.add_argument("--why", default="", help="for the audit")

@@ -70,8 +70,9 @@ def configuration(settings: Settings, folder: Path, known_secrets: dict[tuple[st
         },
         "dag_processor": {"refresh_interval": 30, "min_file_process_interval": 30, "parsing_processes": 1},
     }
+    sections["recsys"] = {"promotion_look_seconds": settings.promotion_look_seconds}  # read by the DAG files
     if settings.schedule_from:
-        sections["recsys"] = {"schedule_from": settings.schedule_from}  # read by the DAG files
+        sections["recsys"]["schedule_from"] = settings.schedule_from
     for (section, option), value in known_secrets.items():
         sections[section][option] = value
     parser = configparser.ConfigParser(interpolation=None)

@@ -13,6 +13,7 @@ import shutil
 import tempfile
 import urllib.request
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -36,6 +37,7 @@ from recsys.bundle import read_catalogue, read_manifest
 from recsys.columns import PRICE
 from recsys.errors import MissingArtifact, ServiceUnavailable
 from recsys.interval import Interval
+from recsys.promotion import candidate_folder
 from recsys.receipts import code_fingerprint, fingerprint, latest, recall, record
 from recsys.settings import Settings
 from recsys.warehouse import connect
@@ -68,9 +70,21 @@ def deploy(settings: Settings, interval: Interval) -> dict[str, Any]:
     if earlier and deployed(settings.served_model) == version:
         return {**earlier, "unchanged": True}
 
+    detail = swap(settings, version, ranker, interval.end)
+    with connect(settings) as connection:
+        record(connection, TASK, interval.key, wanted, detail)
+    return {**detail, "unchanged": False}
+
+
+def swap(settings: Settings, version: Version, ranker: Version | None, end: datetime) -> dict[str, Any]:
+    """Serve this version with this ranker and the facts of items at `end`; return what was done when serving says so.
+
+    Raises:
+        ServiceUnavailable: serving did not take it; the former model stays.
+    """
     began = perf_counter()
     folder = place(settings, version)
-    place_facts(settings, folder, interval)
+    place_facts(settings, folder, end)
     place_ranker(settings, folder, ranker)
     before = flip(settings.served_model, folder)
     try:
@@ -82,8 +96,8 @@ def deploy(settings: Settings, interval: Interval) -> dict[str, Any]:
             f"version {version.number} was not taken in {READY_SECONDS} s ({error})",
             "The former model stays; see `make status` and serving's log",
         ) from error
-    prune(folder.parent, {folder, before})
-    detail = {
+    prune(folder.parent, {folder, before, candidate_folder(settings).resolve()})
+    return {
         "model": read_manifest(folder).model,
         "model_version": version.number,
         "run_id": version.run_id,
@@ -91,9 +105,6 @@ def deploy(settings: Settings, interval: Interval) -> dict[str, Any]:
         "former_version": before.name.removeprefix("v") if before else None,
         "seconds": round(perf_counter() - began, 2),
     }
-    with connect(settings) as connection:
-        record(connection, TASK, interval.key, wanted, detail)
-    return {**detail, "unchanged": False}
 
 
 def deployed(link: Path) -> Version | None:
@@ -161,8 +172,8 @@ FACTS_SQL = """
 """
 
 
-def place_facts(settings: Settings, folder: Path, interval: Interval) -> None:
-    """Write what is known of the bundle's items at the interval's end: the price, and the features that Feast offers.
+def place_facts(settings: Settings, folder: Path, end: datetime) -> None:
+    """Write what is known of the bundle's items at this instant: the price, and the features that Feast offers.
 
     It stands beside the bundle in one step; the ranker, which needs it, comes later. Without marts nothing is known.
     """
@@ -171,7 +182,7 @@ def place_facts(settings: Settings, folder: Path, interval: Interval) -> None:
     query = sql.SQL(FACTS_SQL).format(names=names, items=items, popularity=popularity)
     try:
         with connect(settings) as connection:
-            known = {item_id: values for item_id, *values in connection.execute(query, (interval.end,))}
+            known = {item_id: values for item_id, *values in connection.execute(query, (end,))}
     except psycopg.errors.UndefinedTable:  # a warehouse that was never built: a registry of elsewhere
         (folder / ITEM_FACTS_FILE).unlink(missing_ok=True)
         return

@@ -1,6 +1,8 @@
 """Back to the former version: a real registry, a real serving process, and what must not be promoted by accident."""
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -15,6 +17,7 @@ from infra.registry import champion
 from recsys.artifacts import ALIAS_CHAMPION, REGISTERED_MODEL
 from recsys.errors import MissingArtifact, RecsysError, ServiceUnavailable
 from recsys.interval import Interval
+from recsys.settings import Settings
 from recsys.warehouse import connect
 from tests.worlds.served import write_world
 
@@ -67,14 +70,17 @@ def test_what_cannot_be_done_changes_nothing(settings, two_served):
     assert state(settings) == before == (two_served[1], two_served[1])
 
 
-def test_a_registry_that_is_read_only_leaves_everything_as_it_is(settings, two_served):
+@contextmanager
+def read_only(settings: Settings) -> Iterator[Settings]:
+    """Yield settings whose registry answers every question and refuses every change."""
+
     class ReadOnly(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            body = httpx.get(f"{settings.mlflow_url}{self.path}").content
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
+            answer = httpx.get(f"{settings.mlflow_url}{self.path}")
+            self.send_response(answer.status_code)
+            self.send_header("Content-Length", str(len(answer.content)))
             self.end_headers()
-            self.wfile.write(body)
+            self.wfile.write(answer.content)
 
         def do_POST(self) -> None:
             self.send_error(403)
@@ -82,13 +88,16 @@ def test_a_registry_that_is_read_only_leaves_everything_as_it_is(settings, two_s
         def log_message(self, *_: object) -> None:
             pass
 
-    before = state(settings)
     with ThreadingHTTPServer(("127.0.0.1", 0), ReadOnly) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        read_only = settings.model_copy(update={"mlflow_url": f"http://127.0.0.1:{server.server_port}"})
-        with pytest.raises(ServiceUnavailable, match="403"):
-            rollback(read_only, "ops", AT)
+        yield settings.model_copy(update={"mlflow_url": f"http://127.0.0.1:{server.server_port}"})
         server.shutdown()
+
+
+def test_a_registry_that_is_read_only_leaves_everything_as_it_is(settings, two_served):
+    before = state(settings)
+    with read_only(settings) as closed, pytest.raises(ServiceUnavailable, match="403"):
+        rollback(closed, "ops", AT)
     assert state(settings) == before
 
 
