@@ -21,11 +21,13 @@ SHUFFLE_PARTITION_BYTES = 64 << 20
 SHORT_JOB_FLAGS = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xshare:auto"
 LONG_JOB_FLAGS = "-XX:+UseParallelGC"
 EXIT_SECONDS = 120
+LOOPBACK = {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
+"""Not on a cluster, whose executors call the driver: SPARK_LOCAL_IP and spark-defaults.conf are for that."""
 
 
 @contextmanager
 def session(settings: Settings, input_bytes: int, keep_classes: bool = True) -> Iterator[SparkSession]:
-    """Yield a session, bound to the loopback address, without web page, with UTC as its time zone; stop it at the end.
+    """Yield a session without web page, with UTC as its time zone; stop it at the end. A local one is on loopback only.
 
     `input_bytes`, the size of all raw files, chooses the JVM's flags and the number of shuffle partitions. With
     `keep_classes`, the first job of an installation leaves an archive of the classes it loaded (some 170 MB,
@@ -69,8 +71,6 @@ def _session(settings: Settings, input_bytes: int, flags: str) -> Iterator[Spark
     options = {
         "spark.driver.memory": settings.spark_memory,
         "spark.driver.extraJavaOptions": flags,
-        "spark.driver.host": "127.0.0.1",
-        "spark.driver.bindAddress": "127.0.0.1",
         "spark.pyspark.python": sys.executable,
         "spark.local.dir": scratch,
         "spark.ui.enabled": "false",
@@ -85,6 +85,8 @@ def _session(settings: Settings, input_bytes: int, flags: str) -> Iterator[Spark
         "spark.sql.parquet.compression.codec": "snappy",
         "spark.hadoop.mapreduce.fileoutputcommitter.marksuccessfuljobs": "false",
     }
+    if settings.spark_master.startswith("local"):
+        options |= LOOPBACK
     for name, value in options.items():
         builder = builder.config(name, str(value))
     try:
