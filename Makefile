@@ -5,7 +5,7 @@ DATA_DIR ?=
 RUN := .venv/platform/bin/python
 CLOUD := .venv/cloud/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down status rollback lineage clean clean-all test soak setup-cloud rehearse lint eda bench benchmark \
+.PHONY: help setup demo up down status rollback lineage clean clean-all test soak setup-cloud rehearse cloud-report lint eda bench benchmark \
   compose-check docs
 # Without the bytecode cache every process would compile the libraries anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -56,6 +56,9 @@ setup-cloud: ## the clouds' SDKs too, in an environment of their own (1 GB)
 
 rehearse: setup-cloud ## roll releases out through the clouds' own SDKs, against emulators on this machine
 	$(CLOUD) -m pytest --confcutdir=tests/clouds -p no:cacheprovider tests/clouds/rehearse_*.py
+
+cloud-report: ## measure the serving process at each cloud shape's limits, beside its price, into docs/results/
+	$(RUN) -m bench.cloud_report
 
 lint: ## style and layers only
 	$(RUN) -m ruff check .

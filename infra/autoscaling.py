@@ -7,7 +7,8 @@ use stops at 100 %, so in a flash crowd it cannot say how much is missing, and t
 at all.
 
     work/s        requests/s, an answer from the cache counted as `hit_cost` of a computed one
-    p95           of the answers against an aim below the promise; never more than a doubling at a time
+    p95           of the answers against an aim below the promise, as a root of their ratio; at most a doubling at a
+                  time. A queue's p95 is steep: replicas in proportion to it would overshoot, and shrink too far after
 
 Sources: Kubernetes "Horizontal Pod Autoscaling" (algorithm details, behavior), Application Auto Scaling "Target
 tracking" and "Step scaling", Azure Monitor "Autoscale settings", Vertex AI "Scale inference nodes".
@@ -27,15 +28,16 @@ class ScalingPolicy(BaseModel):
     min_replicas: int = Field(2, ge=1)
     max_replicas: int = Field(20, ge=1)
     capacity: float = Field(400.0, gt=0, description="computed answers/s at which one replica is full; measure it")
-    utilisation: float = Field(0.75, gt=0, lt=1, description="share of the capacity to run at")
+    utilisation: float = Field(0.82, gt=0, lt=1, description="share of the capacity to run at")
     hit_cost: float = Field(0.2, ge=0, le=1, description="what an answer from the cache costs of a computed one")
     planned_hit_ratio: float = Field(0.3, ge=0, lt=1, description="for autoscalers that cannot see the hit ratio")
     p95_ms: float = Field(100.0, gt=0, description="promised")
-    p95_aim: float = Field(0.6, gt=0, le=1, description="share of the promise to run at; a queue's p95 rises steeply")
+    p95_aim: float = Field(0.7, gt=0, le=1, description="share of the promise to run at")
+    p95_damping: float = Field(0.4, gt=0, le=1, description="power of p95 over its aim that replicas follow")
     cpu_percent: int = Field(75, gt=0, le=100, description="a second guard where the platform has it at no cost")
     memory_percent: int = Field(80, gt=0, le=100)
     tolerance: float = Field(0.1, ge=0, description="a measure so near to its target changes nothing")
-    growth: float = Field(3.0, gt=1, description="at most so many times the replicas in one decision")
+    growth: float = Field(2.0, gt=1, description="at most so many times the replicas in one decision")
     shrink_after_s: int = Field(300, ge=0, description="shrinks to the largest number wanted in this time")
 
     def told(self) -> str:
@@ -80,12 +82,22 @@ def replicas_wanted(
         hit_ratio: share answered from the cache.
     """
     work = requests_per_second * weight(hit_ratio, policy.hit_cost)
-    ratios = (work / (replicas * policy.work_target), min(2.0, p95_ms / policy.p95_target_ms))
+    slow = (p95_ms / policy.p95_target_ms) ** policy.p95_damping
+    ratios = (work / (replicas * policy.work_target), min(2.0, slow))
     wanted = max(
         math.ceil(round(replicas * ratio, 6)) if abs(ratio - 1) > policy.tolerance else replicas for ratio in ratios
     )
     bounded = min(wanted, math.floor(replicas * policy.growth))
     return max(policy.min_replicas, min(policy.max_replicas, bounded))
+
+
+STEPS = (25, 50, 100)
+"""Percent more replicas, for autoscalers that take steps instead of a ratio."""
+
+
+def slowness_at(policy: ScalingPolicy, percent: int) -> float:
+    """Return how many times its aim the p95 is where the policy wants so many percent more replicas."""
+    return (1 + percent / 100) ** (1 / policy.p95_damping)
 
 
 def sagemaker(policy: ScalingPolicy, endpoint: str, variant: str) -> dict[str, Any]:
@@ -123,11 +135,7 @@ def sagemaker(policy: ScalingPolicy, endpoint: str, variant: str) -> dict[str, A
                     "MinAdjustmentMagnitude": 1,
                     "Cooldown": 60,
                     "MetricAggregationType": "Average",
-                    "StepAdjustments": [
-                        {"MetricIntervalLowerBound": 0.0, "MetricIntervalUpperBound": policy.p95_target_ms * 500.0,
-                         "ScalingAdjustment": 50},
-                        {"MetricIntervalLowerBound": policy.p95_target_ms * 500.0, "ScalingAdjustment": 100},
-                    ],
+                    "StepAdjustments": _steps(policy),
                 },
             },
         ],
@@ -147,10 +155,21 @@ def sagemaker(policy: ScalingPolicy, endpoint: str, variant: str) -> dict[str, A
     }  # fmt: skip
 
 
+def _steps(policy: ScalingPolicy) -> list[dict[str, float]]:
+    """Return the steps of a p95 alarm in microseconds above its threshold; the last one is open."""
+    aim = policy.p95_target_ms * 1000
+    bounds = [0.0, *(round(aim * (slowness_at(policy, percent) - 1), 1) for percent in STEPS[:-1])]
+    return [
+        {"MetricIntervalLowerBound": low, **({"MetricIntervalUpperBound": high} if high else {}),
+         "ScalingAdjustment": percent}
+        for low, high, percent in zip(bounds, [*bounds[1:], None], STEPS, strict=True)
+    ]  # fmt: skip
+
+
 def hpa(policy: ScalingPolicy, name: str) -> dict[str, Any]:
     """Return the HorizontalPodAutoscaler (autoscaling/v2) of a Deployment, on GKE and every other Kubernetes.
 
-    `recsys_work_per_second` and `recsys_p95_milliseconds` come through the custom metrics API (infra/k8s/README.md).
+    `recsys_work_per_second` and `recsys_p95_damped` come through the custom metrics API (infra/k8s/README.md).
     """
 
     def pods(metric: str, value: str) -> dict[str, Any]:
@@ -173,7 +192,7 @@ def hpa(policy: ScalingPolicy, name: str) -> dict[str, Any]:
             "maxReplicas": policy.max_replicas,
             "metrics": [
                 pods("recsys_work_per_second", f"{policy.work_target * 1000:.0f}m"),
-                pods("recsys_p95_milliseconds", f"{policy.p95_target_ms:.0f}"),
+                pods("recsys_p95_damped", f"{policy.p95_target_ms**policy.p95_damping * 1000:.0f}m"),
                 resource("cpu", policy.cpu_percent),
                 resource("memory", policy.memory_percent),
             ],
@@ -243,7 +262,13 @@ def azure(policy: ScalingPolicy, deployment_id: str) -> dict[str, Any]:
         },
         "rules": [
             rule("RequestsPerMinute", "GreaterThan", requests, "Increase", 100, 1),
-            rule("RequestLatency_P95", "GreaterThan", policy.p95_target_ms, "Increase", 50, 1),
+            *(
+                rule("RequestLatency_P95", "GreaterThan", threshold, "Increase", percent, 1)
+                for threshold, percent in (
+                    (policy.p95_target_ms, STEPS[0]),
+                    (round(policy.p95_target_ms * slowness_at(policy, STEPS[1]), 1), STEPS[-1]),
+                )
+            ),
             rule("RequestsPerMinute", "LessThan", round(requests / 2, 1), "Decrease", 25, shrink),
         ],
     }

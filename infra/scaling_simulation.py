@@ -4,13 +4,15 @@ What is modelled, a step being `STEP_S` seconds: work arrives; ready replicas do
 waits; the p95 of a step is the waiting time of the backlog plus that of a queue at this use (an M/M/1 replica's
 quantile). Decisions see measures that are `LAG_S` old, and a replica that is asked for answers after `START_S`. Both
 autoscalers get the same lag, the same bounds and the same rules of growth and shrinking; they differ in what they look
-at. No noise is drawn: the traces are formulas, so a figure is the same on every machine.
+at. A trace's first moment lasts for an hour that is not counted: nobody starts a day with two replicas and a crowd. No
+noise is drawn: the traces are formulas, so a figure is the same on every machine.
 """
 
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 from infra.autoscaling import ScalingPolicy, replicas_wanted, weight
@@ -21,6 +23,7 @@ START_S = 60
 """From asking for a replica to its first answer: pulling the image, loading the bundle, passing the readiness probe.
 An assumption (a warm node), the same for both sides."""
 DAY_S = 86_400
+WARM_STEPS = 3600 // STEP_S
 
 
 class Moment(NamedTuple):
@@ -136,7 +139,8 @@ def replay(trace: Trace, policy: ScalingPolicy, autoscaler: Autoscaler) -> Outco
     recommended: deque[int] = deque(maxlen=max(1, policy.shrink_after_s // STEP_S))
     seen: deque[Seen] = deque(maxlen=LAG_S // STEP_S + 1)
     backlog = requests = missed = hours = 0.0
-    for step, moment in enumerate(trace.steps()):
+    before = [trace.at(0.0)] * WARM_STEPS
+    for step, moment in enumerate(chain(before, trace.steps()), -WARM_STEPS):
         while starting and starting[0][0] <= step:
             ready += starting.popleft()[1]
         capacity = ready * policy.capacity / (1 + moment.slowness)  # work/s
@@ -144,11 +148,12 @@ def replay(trace: Trace, policy: ScalingPolicy, autoscaler: Autoscaler) -> Outco
         done = min(capacity, work + backlog / STEP_S)
         backlog = max(0.0, backlog + (work - done) * STEP_S)
         p95 = quantile_ms(policy.capacity / (1 + moment.slowness), work / ready, backlog / capacity)
-        asked = moment.requests_per_second * STEP_S
-        requests += asked
-        missed += asked if p95 > policy.p95_ms else 0.0
         count = ready + sum(number for _, number in starting)
-        hours += count * STEP_S / 3600
+        if step >= 0:
+            asked = moment.requests_per_second * STEP_S
+            requests += asked
+            missed += asked if p95 > policy.p95_ms else 0.0
+            hours += count * STEP_S / 3600
         seen.append(Seen(count, moment.requests_per_second, p95, moment.hit_ratio, done / policy.capacity))
         wanted = autoscaler(seen[0]._replace(replicas=count))
         recommended.append(wanted)

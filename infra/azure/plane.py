@@ -320,14 +320,18 @@ def translated(key: Key) -> Iterator[None]:
 
     try:
         yield
+    except ClientAuthenticationError as error:  # an HttpResponseError too: that of a refusal has its status
+        raise (fault_of(error, key) if error.status_code else no_credentials(error)) from error
     except HttpResponseError as error:
         raise fault_of(error, key) from error
     except (ServiceRequestError, ServiceResponseError) as error:
         raise Transient(key.kind, error, "Azure is not reached; the step may run again") from error
-    except ClientAuthenticationError as error:
-        raise CloudFault("Azure credentials", error, "Sign in (`az login`)") from error
     except MlException as error:
         raise CloudFault(key.kind, error, "See the message") from error
+
+
+def no_credentials(error: Exception) -> CloudFault:
+    return CloudFault("Azure credentials", error, "Sign in (`az login`)")
 
 
 def fault_of(error: Any, key: Key) -> Exception:

@@ -10,6 +10,7 @@ import psycopg
 import redis
 from psycopg import sql
 
+from infra import shapes
 from infra.local.service import NotHealthyYet, Service, give_to, make_passable, run, unprivileged_user, write_private
 from recsys.settings import Settings
 from recsys.warehouse import apply_schema
@@ -104,6 +105,8 @@ def postgres(settings: Settings, options: dict[str, str] | None = None) -> Servi
     def furnish() -> None:
         create_database(settings.postgres_url, url.path.lstrip("/"))
         apply_schema(settings)
+        if shapes.RESULTS.is_file():
+            shapes.write(settings)
 
     arguments = [f"--{name}={value}" for name, value in (POSTGRES_OPTIONS | (options or {})).items()]
     return Service(

@@ -282,5 +282,6 @@ class AzureEmulator(Emulator):
 
 
 def rest_names(kind: type) -> set[str]:
-    """Return the names that fields of this message have on the wire."""
+    """Return the names that fields of this message have on the wire; the SDK lists them with the first instance."""
+    kind.__new__(kind)
     return {field._rest_name for each in kind.__mro__ for field in getattr(each, "_attr_to_rest_field", {}).values()}

@@ -99,9 +99,12 @@ class TestAzure(Rehearsed):
         assert len(second["items"]) == 3
 
     def test_what_the_emulator_wants_is_what_azure_wants(self, cloud):
-        with pytest.raises(CloudFault, match="Required field"):
-            cloud.plane.create(Key("compute", "recsys-batch"), {"instance_type": None, "min_instances": 0,
-                                                                "max_instances": 1})  # fmt: skip
+        from infra.azure.plane import translated
+
+        plane, key = cloud.plane.plane, Key("compute", "recsys-batch")
+        with pytest.raises(CloudFault, match="Required field"), translated(key):
+            plane._asked("PUT", f"{plane._config.workspace_id}/computes/{key.name}", {"location": "eastus",
+                         "properties": {"properties": {"scaleSettings": {"maxNodeCount": 1}}}})  # fmt: skip
 
     def test_without_credentials_nothing_is_asked(self, emulator):
         from infra.azure.plane import AzurePlane
