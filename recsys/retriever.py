@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from recsys import bundle
+from recsys.approximate import TUNED, Approximate
 from recsys.bundle import Manifest, SparseRows
 from recsys.eight_bit import MANY, EightBit
 from recsys.errors import UnusableInput
@@ -52,7 +53,10 @@ class Retriever:
         self.index = {item_id: i for i, item_id in enumerate(self.catalogue.item_id)}
         if self.manifest.kind == "linear":
             self.item_vectors = _item_weights(folder, arrays, len(self.index))  # (I, I): an item's row is its vector
-        if self.manifest.kind in BY_PRODUCT and self.n_items >= LARGE_CATALOGUE:
+        self._approximate: Approximate | None = None
+        if self.manifest.kind in BY_PRODUCT and (folder / TUNED).exists():
+            self._approximate = Approximate(folder, self.item_vectors, self.item_bias)
+        elif self.manifest.kind in BY_PRODUCT and self.n_items >= LARGE_CATALOGUE:
             self._eight_bit = EightBit(self.item_vectors, self.item_bias)
         self._session = (
             _onnx_session(folder / bundle.ENCODER, threads) if self.manifest.kind in bundle.WITH_ENCODER else None
@@ -116,12 +120,15 @@ class Retriever:
     ) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return each user's best items and their scores: at most as many as `lengths` says, best first, ties by item.
 
-        The same lists as sorting `score` gives, sooner where the catalogue is large.
+        The same lists as sorting `score` gives, sooner where the catalogue is large. With an index beside the bundle
+        nearly the same ones: `index_recall` says how nearly.
 
         Args:
             left_out: indices (or slices) of the items that a user is not shown.
         """
         known = [row for row, history in enumerate(histories) if len(history)]
+        if self._approximate is not None and known:
+            return self._nearly_best(known, histories, user_features, lengths, left_out)
         if self._eight_bit is None or not known:
             scores = self.score(histories, user_features)  # (B, I)
             return [_best_of(row, k, out) for row, k, out in zip(scores, lengths, left_out, strict=True)]
@@ -142,6 +149,36 @@ class Retriever:
                 found[row] = _best_of(full, lengths[row], left_out[row])
         for row in set(range(len(histories))).difference(known):
             found[row] = _best_of(self.popularity.copy(), lengths[row], left_out[row])
+        return found
+
+    @property
+    def index_recall(self) -> float | None:
+        """Share of the true best 100 that the index beside the bundle finds; None where every item is scored."""
+        return None if self._approximate is None else self._approximate.tuned.recall
+
+    def _nearly_best(
+        self,
+        known: Sequence[int],
+        histories: Sequence[np.ndarray],
+        user_features: np.ndarray | None,
+        lengths: Sequence[int],
+        left_out: Sequence[Sequence[np.ndarray | slice]],
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return what the index finds for the known, and popularity for the others. What it finds too little of is
+        scored in full."""
+        assert self._approximate is not None
+        users = self.encode([histories[row] for row in known], None if user_features is None else user_features[known])
+        user_of = dict(zip(known, users, strict=True))
+        found = []
+        for row in range(len(histories)):
+            user = user_of.get(row)
+            nearly = None if user is None else self._approximate.best(user, lengths[row], left_out[row])
+            if nearly is None:
+                scores = self.popularity.copy() if user is None else self.item_vectors @ user
+                if user is not None and self.item_bias is not None:
+                    scores = scores + self.item_bias
+                nearly = _best_of(scores, lengths[row], left_out[row])
+            found.append(nearly)
         return found
 
     def recommend(

@@ -51,6 +51,9 @@ class Settings(BaseSettings):
     variant_weights: dict[str, float] = Field(
         {}, description="share of the users that each variant gets, in place of the declared experiments; sums to one"
     )
+    approximate_from: int = Field(
+        500_000, ge=0, description="items from which on a deployment builds an approximate index; 0: it never does"
+    )
     request_days: int = Field(30, ge=1, description="days for which an answer can be explained by its request id")
     answer_cache_seconds: int = Field(
         600,

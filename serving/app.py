@@ -87,6 +87,7 @@ def create_app(
                 model=model.manifest.model,
                 model_version=model.version,
                 ranker_version=ranker.version if ranker else None,
+                index_recall=model.retriever.index_recall,
                 candidate=candidate,
             )
         )

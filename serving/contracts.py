@@ -223,6 +223,8 @@ class Ready(BaseModel):
     model_version: str
     ranker_version: str | None = None
     """Null where lists keep the order of retrieval."""
+    index_recall: float | None = None
+    """Share of the true best 100 that the approximate index finds; null where every item is scored."""
     candidate: CandidateReady | None = None
 
 

@@ -24,8 +24,10 @@ from psycopg import sql
 
 from infra.local.service import NotHealthyYet, poll
 from infra.registry import Version, champion
+from recsys.approximate import INDEX, TUNED, build
 from recsys.artifacts import (
     DIM_ITEMS,
+    FCT_INTERACTIONS,
     FEAT_ITEM_POPULARITY,
     ITEM_FACTS_FILE,
     ITEM_FEATURES,
@@ -39,6 +41,7 @@ from recsys.errors import MissingArtifact, ServiceUnavailable
 from recsys.interval import Interval
 from recsys.promotion import candidate_folder
 from recsys.receipts import code_fingerprint, fingerprint, latest, recall, record
+from recsys.retriever import BY_PRODUCT, Retriever
 from recsys.settings import Settings
 from recsys.warehouse import connect
 
@@ -47,6 +50,9 @@ DEPLOYMENT = "deployment.json"
 BUNDLE_IN_MODEL = Path("artifacts") / "bundle"
 READY_SECONDS = 60
 KEPT_VERSIONS = 5
+INDEX_USERS, FEWEST_INDEX_USERS, INDEX_RECALL = 400, 20, 0.975
+"""Users for whom an approximate index is tuned, the fewest that say anything, and the recall at 100 that it must reach
+on half of them."""
 
 
 def deploy(settings: Settings, interval: Interval) -> dict[str, Any]:
@@ -65,7 +71,7 @@ def deploy(settings: Settings, interval: Interval) -> dict[str, Any]:
         except MissingArtifact:  # a registry of elsewhere: nothing is known of items
             marts = ""
         code = code_fingerprint("infra/local", "recsys")
-        wanted = fingerprint(code, version, ranker, marts, str(settings.served_model))
+        wanted = fingerprint(code, version, ranker, marts, settings.approximate_from, str(settings.served_model))
         earlier = recall(connection, TASK, interval.key, wanted)
     if earlier and deployed(settings.served_model) == version:
         return {**earlier, "unchanged": True}
@@ -84,6 +90,7 @@ def swap(settings: Settings, version: Version, ranker: Version | None, end: date
     """
     began = perf_counter()
     folder = place(settings, version)
+    indexed = place_index(settings, folder)
     place_facts(settings, folder, end)
     place_ranker(settings, folder, ranker)
     before = flip(settings.served_model, folder)
@@ -102,6 +109,7 @@ def swap(settings: Settings, version: Version, ranker: Version | None, end: date
         "model_version": version.number,
         "run_id": version.run_id,
         "ranker_version": ranker.number if ranker else None,
+        "index_recall": indexed,
         "former_version": before.name.removeprefix("v") if before else None,
         "seconds": round(perf_counter() - began, 2),
     }
@@ -159,6 +167,46 @@ def place_ranker(settings: Settings, folder: Path, ranker: Version | None) -> No
         draft.write_text(json.dumps({**said, "version": ranker.number, "run_id": ranker.run_id}, indent=2))
         (found / "model.onnx").replace(graph)
         draft.replace(signature)
+
+
+HISTORIES_SQL = """
+    select array_agg(item_id order by occurred_at, item_id) from {interactions}
+    where user_id in (
+        select user_id from {interactions} group by user_id
+        order by hashtextextended(user_id, %(seed)s), user_id limit %(users)s
+    )
+    group by user_id order by user_id
+"""
+
+
+def place_index(settings: Settings, folder: Path) -> float | None:
+    """Build the approximate index of a large catalogue beside its bundle, tuned for users of the warehouse.
+
+    Returns:
+        its recall; None, and no index, where the catalogue is small or nobody is known.
+
+    Raises:
+        CheckFailed: the recall that is wanted is not reached.
+    """
+    retriever = Retriever(folder, settings.threads)
+    is_large = 0 < settings.approximate_from <= retriever.n_items and retriever.manifest.kind in BY_PRODUCT
+    if not is_large:
+        (folder / TUNED).unlink(missing_ok=True)
+        (folder / INDEX).unlink(missing_ok=True)
+        return None
+    if retriever.index_recall is not None:
+        return retriever.index_recall
+    query = sql.SQL(HISTORIES_SQL).format(interactions=sql.Identifier(*FCT_INTERACTIONS.split(".")))
+    try:
+        with connect(settings) as connection:
+            rows = connection.execute(query, {"users": INDEX_USERS, "seed": settings.seed}).fetchall()
+    except psycopg.errors.UndefinedTable:
+        rows = []
+    histories = [known for (items,) in rows if len(known := retriever.indices(items))]
+    if len(histories) < FEWEST_INDEX_USERS:
+        return None
+    users = np.concatenate([retriever.encode([history]) for history in histories])
+    return build(folder, retriever.item_vectors, retriever.item_bias, users, INDEX_RECALL, settings.seed).recall
 
 
 FACTS_SQL = """

@@ -19,6 +19,7 @@ from recsys.artifacts import ALIAS_CHAMPION, ITEM_FEATURES, REGISTERED_MODEL
 from recsys.bundle import read_catalogue
 from recsys.errors import CheckFailed, MissingArtifact, ServiceUnavailable, UnusableInput
 from recsys.interval import Interval
+from recsys.retriever import Retriever
 from recsys.split import live_split
 from recsys.warehouse import connect
 from tests.worlds.served import EVEN, ODD, write_world
@@ -202,6 +203,25 @@ def test_the_facts_of_the_interval_lie_beside_the_bundle(settings, first):
     assert np.isnan(
         [told["item_mean_rating"][EVEN[0]], told["price"][EVEN[1]], told["item_interactions_90d"][ODD[0]]]
     ).all()
+
+
+@pytest.mark.services
+def test_a_large_catalogue_gets_an_index_tuned_for_users_of_the_warehouse(settings, tmp_path):
+    """Large is what the setting says; with the setting raised the index goes."""
+    folder = write_world(tmp_path / "v1", "ials")
+    large = settings.model_copy(update={"approximate_from": 10})
+    assert deployment.place_index(large, folder) is None  # nobody is known
+    with connect(settings) as connection:
+        connection.execute("create table marts.fct_interactions (user_id text, item_id text, occurred_at timestamptz)")
+        connection.cursor().executemany(
+            "insert into marts.fct_interactions values (%s, %s, '2020-01-01Z')",
+            [(f"u{n}", item) for n in range(30) for item in (EVEN[n % 8], EVEN[(n + 1) % 8])],
+        )
+    recall = deployment.place_index(large, folder)
+    assert recall >= deployment.INDEX_RECALL
+    assert Retriever(folder).index_recall == recall
+    assert deployment.place_index(settings, folder) is None
+    assert Retriever(folder).index_recall is None
 
 
 @pytest.mark.services
