@@ -11,7 +11,7 @@ import redis
 
 from infra.local import broker
 from recsys import user_state
-from recsys.artifacts import USER_FEATURES
+from recsys.artifacts import ITEM_FACTS_FILE, ITEM_FEATURES, USER_FEATURES
 from recsys.bundle import Catalogue, Manifest, write_bundle
 from recsys.settings import Settings
 
@@ -54,6 +54,24 @@ def write_model(folder: Path, items: int) -> Path:
     write_bundle(folder, manifest, catalogue, arrays)
     (folder / "deployment.json").write_text(json.dumps({"model_version": str(items)}))
     return folder
+
+
+def write_ranker(folder: Path, items: int) -> None:
+    """Put a DCN-v2 of the product's size beside the bundle, and the items' facts: its order is of no interest, its work
+    is that of a registered one."""
+    from training import ranker  # TensorFlow: seconds, and only here
+
+    chance, width = np.random.default_rng(4), len(USER_FEATURES) + len(ITEM_FEATURES)
+
+    def examples(n: int) -> ranker.Examples:
+        liked = (chance.random(n) < 0.3).astype(np.float32)
+        return ranker.Examples(chance.gamma(2, 50, (n, width)).astype(np.float32), liked)
+
+    module = ranker.module_of("dcn_v2")
+    fitted = module.fit(examples(4000), examples(800), module.Config(epochs=1), 1, 1)
+    features = {"user_features": USER_FEATURES, "item_features": ITEM_FEATURES}
+    ranker.write_ranker(folder, fitted, features, {"model": "dcn_v2", "version": "1"})
+    np.savez(folder / ITEM_FACTS_FILE, **{name: chance.gamma(2, 50, items) for name in ITEM_FEATURES})
 
 
 def write_users(settings: Settings, items: int, users: int = USERS) -> list[str]:

@@ -5,17 +5,16 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
 from pathlib import Path
 
-from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import FileResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.middleware import Middleware
 
-from recsys.schemas import refused_for_its_instant
-from serving import clouds, lists, page, storefront
+from serving import clouds, events, graphql_door, lists, page, storefront
 from serving.access import Guard, KeyRing, check_user
 from serving.answering import Answering
-from serving.contracts import Accepted, Answer, CandidateReady, NewEvent, Ready, WantedFor
-from serving.doors import GUARDED, LABELS, error_documents, install, json_answer
+from serving.contracts import Answer, CandidateReady, Ready, WantedFor
+from serving.doors import LABELS, error_documents, install, json_answer
 from serving.metrics import Metrics
 from serving.ports import EventLog
 from serving.short_way import ShortWay
@@ -92,27 +91,10 @@ def create_app(
             )
         )
 
-    @app.post(
-        "/v1/events",
-        tags=["events"],
-        summary="Report what a user did",
-        status_code=202,
-        response_model=Accepted,
-        responses=error_documents(*GUARDED, 413, 422, 503),
-    )
-    async def events(request: Request, event: NewEvent) -> Accepted:
-        """Answers once the log holds the event. An item that the model does not know is accepted: it may be new; the
-        stream judges it. A 503 may be sent again: with the same `event_id` an event counts once."""
-        check_user(request, event.user_id)
-        received_at = clock()
-        reason = event.occurred_at and refused_for_its_instant(event.occurred_at, received_at)
-        if reason:
-            raise HTTPException(422, f"occurred_at: {reason}")
-        interaction = event.interaction(received_at)
-        await event_log.publish(interaction)
-        return Accepted(event_id=interaction.event_id)
-
+    report = events.reporting(event_log, clock)
+    app.include_router(events.routes(report))
     app.include_router(lists.routes(answering, answer_all, clock))
+    app.include_router(graphql_door.routes(answering, report, clock))
     if visits is not None:
         app.include_router(storefront.routes(visits))
     app.include_router(page.routes())

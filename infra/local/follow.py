@@ -25,6 +25,7 @@ from infra.local.deploy import (
     flip,
     place,
     place_facts,
+    place_index,
     place_ranker,
     ranker_champion,
     swap,
@@ -123,6 +124,7 @@ def _furnished(settings: Settings, version: Version, now: datetime) -> Path:
     """Return the version's bundle with what stands beside the champion's too: facts of items and the ranker."""
     folder = place(settings, version)
     if not (folder / ITEM_FACTS_FILE).exists():
+        place_index(settings, folder)
         place_facts(settings, folder, now)
         place_ranker(settings, folder, ranker_champion(settings.mlflow_url))
     return folder
