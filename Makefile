@@ -55,7 +55,7 @@ setup-cloud: ## the clouds' SDKs too, in an environment of their own (1 GB)
 	@$(PYTHON) -m infra.local.setup --with-tests --with-clouds
 
 rehearse: setup-cloud ## roll releases out through the clouds' own SDKs, against emulators on this machine
-	$(CLOUD) -m pytest --confcutdir=tests/clouds -p no:cacheprovider tests/clouds/rehearse_*.py
+	$(RUN) -m bench.rehearsal
 
 cloud-report: ## measure the serving process at each cloud shape's limits, beside its price, into docs/results/
 	$(RUN) -m bench.cloud_report
