@@ -194,7 +194,7 @@ def test_the_facts_of_the_interval_lie_beside_the_bundle(settings, first):
             "insert into marts.feat_item_popularity values (%s, %s, %s, 1, %s)",
             [(EVEN[0], "2019-06-01Z", 3, 4.0), (EVEN[0], "2020-01-01Z", 5, None), (EVEN[0], "2020-02-01Z", 9, 1.0)],
         )
-    deployment.place_facts(settings, settings.served_model.resolve(), INTERVAL)
+    deployment.place_facts(settings, settings.served_model.resolve(), INTERVAL.end)
     catalogue = read_catalogue(settings.served_model).item_id
     with np.load(settings.served_model / "item_facts.npz") as facts:
         told = {name: dict(zip(catalogue, facts[name].tolist(), strict=True)) for name in facts.files}
