@@ -7,6 +7,8 @@ from recsys import artifacts
 from recsys.columns import EVENT_TIMESTAMP
 from recsys.interval import Interval
 
+WINDOWS = {artifacts.FEAT_USER_WINDOWS: "user", artifacts.FEAT_ITEM_WINDOWS: "item"}
+
 
 def batches(interval: Interval) -> list[Batch]:
     """Return the batches of this door with their expectations."""
@@ -86,4 +88,32 @@ def batches(interval: Interval) -> list[Batch]:
         ),
     )  # fmt: skip
 
-    return [user_activity, item_popularity, coverage]
+    # Windows hold each other, the longer the shorter: judged by PostgreSQL, a row a mart, as they have many rows.
+    windows = Batch(
+        "windows",
+        " union all ".join(_windows(table, side) for table, side in WINDOWS.items()),
+        (
+            expect("fail", "some_windows", gxe.ExpectColumnValuesToBeBetween, column="row_count", min_value=1),
+            expect("fail", "windows_hold_each_other", gxe.ExpectColumnValuesToBeInSet, column="torn", value_set=[0]),
+            expect(
+                "fail", "windows_known_by_as_of", gxe.ExpectColumnValuesToBeBetween, column="latest", max_value=end
+            ),
+        ),
+    )  # fmt: skip
+
+    return [user_activity, item_popularity, coverage, windows]
+
+
+def _windows(table: str, side: str) -> str:
+    return f"""
+        select
+            '{side}' as side,
+            count(*) as row_count,
+            max({EVENT_TIMESTAMP}) as latest,
+            count(*) filter (where not (
+                0 <= {side}_events_1d and {side}_events_1d <= {side}_events_7d
+                and {side}_events_7d <= {side}_events_30d and {side}_events_30d <= {side}_events_90d
+                and {side}_implicit_90d between 0 and {side}_events_90d and {side}_days_since_event >= 0
+            )) as torn
+        from {table}
+    """

@@ -16,11 +16,12 @@ from recsys import artifacts
 from recsys.columns import EVENT_TIMESTAMP, ITEM_ID, USER_ID
 
 NEVER_EXPIRES = timedelta(0)
+FLOATS = ("_mean_rating", "_decayed")
 
 
 def features(names: tuple[str, ...]) -> list[Field]:
-    """Return the fields of these features: means are floats, the rest are counts."""
-    return [Field(name=name, dtype=Float64 if name.endswith("_mean_rating") else Int64) for name in names]
+    """Return the fields of these features: means and decayed sums are floats, the rest are counts."""
+    return [Field(name=name, dtype=Float64 if name.endswith(FLOATS) else Int64) for name in names]
 
 
 user = Entity(name="user", join_keys=[USER_ID], value_type=ValueType.STRING)
@@ -52,5 +53,29 @@ item_popularity = FeatureView(
     ),
 )
 
+# A row of its own for each midnight at which a window changes: who has been away is at zero, not at their last count.
+user_windows = FeatureView(
+    name=artifacts.FEATURE_VIEW_USER_WINDOWS,
+    entities=[user],
+    ttl=NEVER_EXPIRES,
+    schema=features(artifacts.USER_WINDOW_FEATURES),
+    source=PostgreSQLSource(
+        name=artifacts.FEAT_USER_WINDOWS, table=artifacts.FEAT_USER_WINDOWS, timestamp_field=EVENT_TIMESTAMP
+    ),
+)
+item_windows = FeatureView(
+    name=artifacts.FEATURE_VIEW_ITEM_WINDOWS,
+    entities=[item],
+    ttl=NEVER_EXPIRES,
+    schema=features(artifacts.ITEM_WINDOW_FEATURES),
+    source=PostgreSQLSource(
+        name=artifacts.FEAT_ITEM_WINDOWS, table=artifacts.FEAT_ITEM_WINDOWS, timestamp_field=EVENT_TIMESTAMP
+    ),
+)
+
 retrieval_v1 = FeatureService(name=artifacts.FEATURE_SERVICE_RETRIEVAL, features=[user_activity])
 ranking_v1 = FeatureService(name=artifacts.FEATURE_SERVICE_RANKING, features=[user_activity, item_popularity])
+ranking_v2 = FeatureService(
+    name=artifacts.FEATURE_SERVICE_RANKING_WINDOWS,
+    features=[user_activity, user_windows, item_popularity, item_windows],
+)

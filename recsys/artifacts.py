@@ -33,6 +33,8 @@ DIM_USERS = "marts.dim_users"
 DIM_ITEMS = "marts.dim_items"
 FEAT_USER_ACTIVITY = "marts.feat_user_activity"
 FEAT_ITEM_POPULARITY = "marts.feat_item_popularity"
+FEAT_USER_WINDOWS = "marts.feat_user_windows"
+FEAT_ITEM_WINDOWS = "marts.feat_item_windows"
 AGG_DAILY_ENGAGEMENT = "marts.agg_daily_engagement"
 AGG_RECOMMENDATION_FUNNEL = "marts.agg_recommendation_funnel"
 AGG_MODEL_QUALITY = "marts.agg_model_quality"
@@ -81,8 +83,11 @@ CONSUMER_GROUP = "recsys-streaming"
 # feature services and views (feature_repo/features.py)
 FEATURE_SERVICE_RETRIEVAL = "retrieval_v1"
 FEATURE_SERVICE_RANKING = "ranking_v1"
+FEATURE_SERVICE_RANKING_WINDOWS = "ranking_v2"
 FEATURE_VIEW_USER_ACTIVITY = "user_activity"
 FEATURE_VIEW_ITEM_POPULARITY = "item_popularity"
+FEATURE_VIEW_USER_WINDOWS = "user_windows"
+FEATURE_VIEW_ITEM_WINDOWS = "item_windows"
 PUSH_SOURCE_USER_ACTIVITY = "user_activity_push"
 USER_FEATURES = (
     "user_interactions_total",
@@ -91,6 +96,26 @@ USER_FEATURES = (
     "user_mean_rating",
 )
 ITEM_FEATURES = ("item_interactions_total", "item_interactions_90d", "item_mean_rating")
+USER_WINDOW_FEATURES = (
+    "user_events_1d",
+    "user_events_7d",
+    "user_events_30d",
+    "user_events_90d",
+    "user_implicit_90d",
+    "user_days_since_event",
+    "user_sessions_30d",
+    "user_recent_mean_rating",
+)
+ITEM_WINDOW_FEATURES = (
+    "item_events_1d",
+    "item_events_7d",
+    "item_events_30d",
+    "item_events_90d",
+    "item_implicit_90d",
+    "item_days_since_event",
+    "item_events_decayed",
+    "item_recent_mean_rating",
+)
 
 # registry
 REGISTERED_MODEL = "recommender"

@@ -16,17 +16,23 @@ from psycopg.rows import dict_row
 
 from recsys import user_state
 from recsys.artifacts import (
+    AGG_PURCHASE_DAYS,
+    AGG_USER_BEHAVIOUR,
+    AGG_USER_CATEGORIES,
+    CUSTOMER_VALUES,
     DIM_USERS,
     ERASED_USERS,
     FCT_IMPRESSIONS,
     FCT_INTERACTIONS,
     FEAT_USER_ACTIVITY,
+    FEAT_USER_WINDOWS,
     INTERACTIONS_CHANGED,
     PRECOMPUTED_LISTS,
     RAW_IMPRESSIONS,
     RAW_INTERACTIONS,
     RAW_USERS,
     REMOVED_INTERACTIONS,
+    USER_SEGMENTS,
     USERS_ACTIVE,
 )
 from recsys.columns import DOMAINS, REQUEST_ID, USER_ID
@@ -37,7 +43,9 @@ from streaming.land import user_state_lock
 
 TABLES = (
     RAW_INTERACTIONS, RAW_IMPRESSIONS, RAW_USERS, FCT_INTERACTIONS, FCT_IMPRESSIONS, DIM_USERS, FEAT_USER_ACTIVITY,
+    FEAT_USER_WINDOWS,
     INTERACTIONS_CHANGED, USERS_ACTIVE, PRECOMPUTED_LISTS,
+    AGG_PURCHASE_DAYS, AGG_USER_BEHAVIOUR, AGG_USER_CATEGORIES, USER_SEGMENTS, CUSTOMER_VALUES,
 )  # fmt: skip
 """Every table with a row a user; of the marts those that were built already."""
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from recsys import station
-from recsys.artifacts import FEATURE_SERVICE_RETRIEVAL, MODEL_NAMES, MODEL_ZOO, RANKER_MODELS
+from recsys.artifacts import FEATURE_SERVICE_RANKING, FEATURE_SERVICE_RETRIEVAL, MODEL_NAMES, MODEL_ZOO, RANKER_MODELS
 from recsys.errors import RecsysError
 from recsys.interval import add_arguments, from_arguments
 from recsys.settings import load_settings
@@ -45,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("--seconds", type=float, default=1800, help="after which no trial is begun")
         if name == "rank":
             command.add_argument("--model", default=RANKER_MODELS[0], help=f"one of {', '.join(RANKER_MODELS)}")
+            command.add_argument("--service", default=FEATURE_SERVICE_RANKING, help="the feature service it reads")
         if name in {"evaluate", "register"}:
             command.add_argument(
                 "--models", default=",".join(MODEL_NAMES), help="comma-separated; default the pipeline's"
@@ -101,7 +102,7 @@ def main() -> dict:
         case "rank":
             from training import rank
 
-            return rank.run(settings, interval, arguments.model)
+            return rank.run(settings, interval, arguments.model, arguments.service)
         case "tune":
             from training import tune
 

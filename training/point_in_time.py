@@ -14,7 +14,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys import columns
-from recsys.artifacts import FEATURE_SERVICE_RANKING, FEATURE_SERVICE_RETRIEVAL, ITEM_FEATURES, USER_FEATURES
+from recsys.artifacts import (
+    FEATURE_SERVICE_RANKING,
+    FEATURE_SERVICE_RANKING_WINDOWS,
+    FEATURE_SERVICE_RETRIEVAL,
+    ITEM_FEATURES,
+    ITEM_WINDOW_FEATURES,
+    USER_FEATURES,
+    USER_WINDOW_FEATURES,
+)
 from recsys.errors import MissingArtifact
 from recsys.settings import HOME, Settings
 from training.dataset import Cut
@@ -22,9 +30,14 @@ from training.dataset import Cut
 FEATURE_REPO = HOME / "feature_repo"
 MAX_TRAINING_REQUESTS = 40_000
 DAY_MS = 86_400_000
+SIDES = {
+    FEATURE_SERVICE_RANKING: (USER_FEATURES, ITEM_FEATURES),
+    FEATURE_SERVICE_RANKING_WINDOWS: ((*USER_FEATURES, *USER_WINDOW_FEATURES), (*ITEM_FEATURES, *ITEM_WINDOW_FEATURES)),
+}
+"""Feature service of pairs → features of the user, features of the item."""
 SERVICES = {
     FEATURE_SERVICE_RETRIEVAL: ((columns.USER_ID,), USER_FEATURES),
-    FEATURE_SERVICE_RANKING: ((columns.USER_ID, columns.ITEM_ID), (*USER_FEATURES, *ITEM_FEATURES)),
+    **{name: ((columns.USER_ID, columns.ITEM_ID), (*user, *item)) for name, (user, item) in SIDES.items()},
 }
 """Feature service → whom it is asked about, and what it answers."""
 

@@ -1,13 +1,14 @@
 """`python -m training rank`: what the platform saw people like becomes a ranker in the registry.
 
 The examples are impressions and whether they were clicked, where enough of them were; ratings before that: 4 and more
-is liked, 2 and less is not, what lies between says neither. Each is joined with `ranking_v1` as it was known at its own
-instant. Training ends where the cut's training part ends; the latest part of it stops the training and calibrates;
-what came after is the test, read once a run.
+is liked, 2 and less is not, what lies between says neither. Each is joined with `ranking_v1`, or with another service
+of features, as it was known at its own instant. Training ends where the cut's training part ends; the latest part of it
+stops the training and calibrates; what came after is the test, read once a run.
 
 The gate compares users: the area under the curve of each user who liked some and not others. A ranker must order them
 better than the item's own share of likes in training does, and better than the champion, each with the whole interval
-above zero. Where none does, serving has no ranker and keeps the order of retrieval.
+above zero. Where none does, serving has no ranker and keeps the order of retrieval. A ranker of features that serving
+does not read is judged and stays challenger.
 """
 
 import logging
@@ -29,21 +30,20 @@ from recsys.artifacts import (
     FCT_IMPRESSIONS,
     FCT_INTERACTIONS,
     FEATURE_SERVICE_RANKING,
-    ITEM_FEATURES,
     RANKER,
     RANKER_MODELS,
-    USER_FEATURES,
 )
 from recsys.errors import RecsysError, UnusableInput
 from recsys.interval import Interval
 from recsys.metrics import paired_bootstrap
 from recsys.settings import Settings
 from recsys.warehouse import Outcome, connect, write_outcomes
-from training import tasks
+from training import point_in_time, tasks
 from training.ranker import MODEL_FILE, Examples, auc, calibration_error, log_loss, module_of, write_ranker
 
 TASK, CHECK = "training.rank", "ranker_gate"
-FEATURES = {"user_features": USER_FEATURES, "item_features": ITEM_FEATURES}
+SERVED = FEATURE_SERVICE_RANKING
+"""The service whose features serving has of every user and item."""
 MAX_TRAINING, MAX_TEST = 40_000, 20_000
 VALIDATION_SHARE = 0.15
 FEWEST_CLICKS = 500
@@ -100,16 +100,14 @@ def read_events(connection: psycopg.Connection, interval: Interval, cut_at: str,
     return Events(kind, pd.concat([train.assign(is_test=False), test.assign(is_test=True)], ignore_index=True))
 
 
-def features_of(settings: Settings, events: Events, folder: Path) -> np.ndarray:
+def features_of(settings: Settings, events: Events, folder: Path, service: str) -> np.ndarray:
     """Return the features of user and item as they were known at each event. float32 (n, U + I)"""
-    from training import point_in_time
-
     asked = pa.table({
         columns.USER_ID: events.rows[columns.USER_ID].tolist(),
         columns.ITEM_ID: events.rows[columns.ITEM_ID].tolist(),
         columns.EVENT_TIMESTAMP: pa.array(pd.to_datetime(events.rows["at"], utc=True), pa.timestamp("ms", tz="UTC")),
     })  # fmt: skip
-    return point_in_time.look_up(settings, asked, folder, FEATURE_SERVICE_RANKING)
+    return point_in_time.look_up(settings, asked, folder, service)
 
 
 def parts(events: Events, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -134,14 +132,30 @@ def auc_per_user(rows: pd.DataFrame, scores: np.ndarray) -> np.ndarray:
     return np.array([auc(scores[at], labels[at]) for _, at in sorted(rows.groupby(columns.USER_ID).indices.items())])
 
 
-def answers(graph: Path, numbers: np.ndarray, threads: int) -> np.ndarray:
-    """Return what an exported ranker says, as serving asks it: once for each state of a user. float32 (n,)"""
+def columns_of(service: str, among: str) -> list[int]:
+    """Return where the features of one service lie among those of another.
+
+    Raises:
+        UnusableInput: the other service lacks one.
+    """
+    offered = point_in_time.SERVICES[among][1]
+    missing = [name for name in point_in_time.SERVICES[service][1] if name not in offered]
+    if missing:
+        raise UnusableInput(among, f"lacks {', '.join(missing)}", f"The champion reads them: rank with {service}")
+    return [offered.index(name) for name in point_in_time.SERVICES[service][1]]
+
+
+def answers(graph: Path, numbers: np.ndarray, threads: int, n_user: int) -> np.ndarray:
+    """Return what an exported ranker says, as serving asks it: once for each state of a user. float32 (n,)
+
+    Args:
+        n_user: how many of the numbers are the user's.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
-    n_user = len(USER_FEATURES)
     states, state = np.unique(np.nan_to_num(numbers[:, :n_user], nan=-1.0), axis=0, return_inverse=True)
     scores = np.empty(len(numbers), np.float32)
     order = np.argsort(state.reshape(-1), kind="stable")
@@ -176,20 +190,22 @@ def decide(measured: dict[str, float], has_champion: bool) -> tuple[bool, str]:
     return True, f"it beats the {against}: {shown}"
 
 
-def run(settings: Settings, interval: Interval, name: str) -> dict[str, Any]:
-    """Train, judge, log and register a ranker; make it champion if it has earned it.
+def run(settings: Settings, interval: Interval, name: str, service: str = FEATURE_SERVICE_RANKING) -> dict[str, Any]:
+    """Train, judge, log and register a ranker; make it champion if it has earned it and serving has its features.
 
     Raises:
-        RecsysError: there is no such ranker.
+        RecsysError: there is no such ranker or service.
         UnusableInput: too few events to learn from or to judge by.
         CheckFailed: the training diverged.
     """
     if name not in RANKER_MODELS:
         raise RecsysError("--model", name, f"Choose among {', '.join(RANKER_MODELS)}")
+    if service not in point_in_time.SIDES:
+        raise RecsysError("--service", service, f"Choose among {', '.join(point_in_time.SIDES)}")
     with connect(settings) as connection:
         upstream, made = receipts.latest(connection, tasks.CUT, interval.key)
         applied = receipts.upstream(connection, ["feast.apply"], interval.key)
-        wanted = receipts.fingerprint(tasks.code(), upstream, applied, name, settings.seed)
+        wanted = receipts.fingerprint(tasks.code(), upstream, applied, name, service, settings.seed)
         known = receipts.recall(connection, TASK, interval.key, wanted)
     if known:
         return {**known, "unchanged": True}
@@ -202,17 +218,20 @@ def run(settings: Settings, interval: Interval, name: str) -> dict[str, Any]:
         champion = tracking.aliased_version(client, ALIAS_CHAMPION, RANKER)
         finished = tracking.finished_run(client, wanted)
         if finished is None:
-            run_id, measured = _fit_and_log(settings, interval, name, made, wanted, champion)
+            run_id, measured = _fit_and_log(settings, interval, name, service, made, wanted, champion)
         else:  # of a process that was killed before its receipt
             run_id, measured = finished.info.run_id, dict(finished.data.metrics)
         tags = _tags(client, run_id, measured)
         version = tracking.register(client, run_id, tags, RANKER)
         client.set_registered_model_alias(RANKER, ALIAS_CHALLENGER, version.version)
         promoted, reason = decide(measured, champion not in (None, str(version.version)))
+        if promoted and service != SERVED:
+            promoted, reason = False, f"{reason}; it stays challenger, as serving does not read {service}"
         if promoted:
             client.set_registered_model_alias(RANKER, ALIAS_CHAMPION, version.version)
     detail = {
         "model": name,
+        "feature_service": service,
         "cut_id": made["cut_id"],
         "run_id": run_id,
         "version": str(version.version),
@@ -244,7 +263,9 @@ def _tags(client, run_id: str, measured: dict[str, float]) -> dict[str, str]:
     return {key: tags[key] for key in kept} | {key: f"{value:.4f}" for key, value in measured.items()}
 
 
-def _fit_and_log(settings: Settings, interval: Interval, name: str, made: dict, wanted: str, champion: str | None):
+def _fit_and_log(
+    settings: Settings, interval: Interval, name: str, service: str, made: dict, wanted: str, champion: str | None
+) -> tuple[str, dict[str, float]]:
     """Return the run's id and what was measured."""
     from training import mirror, tracking
 
@@ -254,16 +275,17 @@ def _fit_and_log(settings: Settings, interval: Interval, name: str, made: dict, 
     folder.mkdir(parents=True)
     with connect(settings) as connection:
         events = read_events(connection, interval, made["cut_at"], settings.seed)
-    numbers = features_of(settings, events, folder)
+    user_features, item_features = point_in_time.SIDES[service]
+    numbers = features_of(settings, events, folder, service)
     labels = events.rows["label"].to_numpy(np.float32)
     train, tried, tested = (Examples(numbers[rows], labels[rows]) for rows in parts(events, numbers))
     config = module.Config()
     model = module.fit(train, tried, config, settings.seed, settings.threads)
     said = {"model": name, "framework": module.FRAMEWORK, "cut_id": made["cut_id"], "events": events.kind}
-    write_ranker(folder, model, FEATURES, said)
+    write_ranker(folder, model, {"user_features": user_features, "item_features": item_features}, said)
 
     training_rows, _, test_rows = (events.rows.iloc[rows] for rows in parts(events, numbers))
-    scores = answers(folder / MODEL_FILE, tested.numbers, settings.threads)
+    scores = answers(folder / MODEL_FILE, tested.numbers, settings.threads, len(user_features))
     ours = auc_per_user(test_rows, scores)
     baseline = by_item(training_rows, test_rows)
     measured = {
@@ -279,13 +301,16 @@ def _fit_and_log(settings: Settings, interval: Interval, name: str, made: dict, 
     measured |= compared(ours, auc_per_user(test_rows, baseline), settings.seed, "baseline")
     if champion:
         with TemporaryDirectory() as scratch:
-            graph = tracking.fetch_ranker(champion, Path(scratch))
-            theirs = auc_per_user(test_rows, answers(graph, tested.numbers, settings.threads))
+            graph, reads = tracking.fetch_ranker(champion, Path(scratch))
+            known = tested.numbers[:, columns_of(reads, service)]
+            theirs = auc_per_user(
+                test_rows, answers(graph, known, settings.threads, len(point_in_time.SIDES[reads][0]))
+            )
         measured |= compared(ours, theirs, settings.seed, "champion")
     measured["cpu_seconds"] = tasks.cpu_seconds() - began
     with tracking.reaching(settings) as client:
         tags = tasks.lineage(settings, made, module.FRAMEWORK, name) | {
-            "feature_service": FEATURE_SERVICE_RANKING,
+            "feature_service": service,
             "events": events.kind,
             tracking.FINGERPRINT_TAG: wanted,
         }

@@ -223,7 +223,8 @@ def fetch_bundle(version: str, folder: Path) -> Path:
     return bundle
 
 
-def fetch_ranker(version: str, folder: Path) -> Path:
-    """Download a registered ranker into a folder and return its graph."""
+def fetch_ranker(version: str, folder: Path) -> tuple[Path, str]:
+    """Download a registered ranker into a folder; return its graph and the feature service that it reads."""
     uri = f"models:/{RANKER}/{version}"
-    return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder))) / "model.onnx"
+    reads = MlflowClient().get_model_version(RANKER, version).tags["feature_service"]
+    return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder))) / "model.onnx", reads

@@ -1,14 +1,16 @@
 """R7: names of tables, topics, features, models and DAGs agree everywhere with `recsys/artifacts.py`."""
 
 import json
+import re
 import subprocess
 import sys
 
 import pytest
 
 from dashboard.marts import COLUMNS as DASHBOARD_COLUMNS
-from recsys import artifacts
+from recsys import artifacts, columns
 from recsys.settings import HOME
+from streaming.privacy import TABLES as ERASED_TABLES
 from tests.contracts import names
 
 BY_DBT = (f"{artifacts.MARTS}.", f"{artifacts.INTERMEDIATE}.")
@@ -75,13 +77,25 @@ def test_the_schema_makes_every_table_that_dbt_does_not():
     [
         (artifacts.FEAT_USER_ACTIVITY, artifacts.USER_FEATURES),
         (artifacts.FEAT_ITEM_POPULARITY, artifacts.ITEM_FEATURES),
+        (artifacts.FEAT_USER_WINDOWS, artifacts.USER_WINDOW_FEATURES),
+        (artifacts.FEAT_ITEM_WINDOWS, artifacts.ITEM_WINDOW_FEATURES),
     ],
 )
 def test_feature_marts_declare_the_features(mart, features):
-    columns = names.dbt_columns(HOME, mart.split(".")[1])
+    declared = names.dbt_columns(HOME, mart.split(".")[1])
 
-    assert set(features) <= set(columns)
-    assert "event_timestamp" in columns
+    assert set(features) <= set(declared)
+    assert columns.EVENT_TIMESTAMP in declared
+
+
+def test_an_erasure_knows_every_table_with_rows_of_a_user():
+    """Those of the schema, and those that dbt makes. `raw.removed_interactions` keeps its rows, without the user."""
+    schema = (HOME / "recsys" / "schema.sql").read_text()
+    made = re.findall(r"create table if not exists ([a-z_.]+) \((.*?)^\)", schema, re.DOTALL | re.MULTILINE)
+    of_users = {table for table, declared in made if re.search(rf"^ +{columns.USER_ID} ", declared, re.MULTILINE)}
+    of_users |= {mart for mart in MARTS if columns.USER_ID in names.dbt_columns(HOME, mart.split(".")[1])}
+    assert len(of_users) > 12
+    assert of_users - {artifacts.REMOVED_INTERACTIONS} == set(ERASED_TABLES)
 
 
 @pytest.mark.parametrize("mart", sorted(MARTS & set(DASHBOARD_COLUMNS)))
@@ -112,10 +126,20 @@ print(json.dumps({"views": views, "services": services, "push": push}))
     assert offered["views"] == {
         artifacts.FEATURE_VIEW_USER_ACTIVITY: sorted(artifacts.USER_FEATURES),
         artifacts.FEATURE_VIEW_ITEM_POPULARITY: sorted(artifacts.ITEM_FEATURES),
+        artifacts.FEATURE_VIEW_USER_WINDOWS: sorted(artifacts.USER_WINDOW_FEATURES),
+        artifacts.FEATURE_VIEW_ITEM_WINDOWS: sorted(artifacts.ITEM_WINDOW_FEATURES),
     }
     assert offered["services"] == {
         artifacts.FEATURE_SERVICE_RETRIEVAL: sorted(artifacts.USER_FEATURES),
         artifacts.FEATURE_SERVICE_RANKING: sorted((*artifacts.USER_FEATURES, *artifacts.ITEM_FEATURES)),
+        artifacts.FEATURE_SERVICE_RANKING_WINDOWS: sorted(
+            (
+                *artifacts.USER_FEATURES,
+                *artifacts.USER_WINDOW_FEATURES,
+                *artifacts.ITEM_FEATURES,
+                *artifacts.ITEM_WINDOW_FEATURES,
+            )
+        ),
     }
     assert offered["push"] == [artifacts.PUSH_SOURCE_USER_ACTIVITY]
 

@@ -28,6 +28,8 @@ MARTS = {
     "dim_items": "item_id",
     "feat_user_activity": "user_id, event_timestamp",
     "feat_item_popularity": "item_id, event_timestamp",
+    "feat_user_windows": "user_id, event_timestamp",
+    "feat_item_windows": "item_id, event_timestamp",
     "agg_daily_engagement": "activity_date, domain",
     "agg_recommendation_funnel": "shown_date, rung",
     "agg_headlines": "domain, headline",
@@ -117,6 +119,21 @@ def test_item_features_are_stated_at_month_ends_and_as_of(built):
     ]
 
 
+def test_windows_are_stated_when_they_change(built):
+    """events of 1, 7, 30 and 90 days, those without a rating, days since the last, sessions, mean rating."""
+    assert rows(built, "select * from marts.feat_user_windows where user_id = 'u:bob' order by 2") == [
+        ("u:bob", instant(2, 11), 1, 1, 1, 1, 1, 0, 1, None),
+        ("u:bob", instant(2, 12), 0, 1, 1, 1, 1, 1, 1, None),
+        ("u:bob", instant(2, 18), 0, 0, 1, 1, 1, 7, 1, None),
+        ("u:bob", instant(3, 1), 1, 1, 2, 2, 1, 0, 2, 3.0),
+    ]
+    assert rows(built, "select * from marts.feat_item_windows where item_id = 'b:1' order by 2") == [
+        ("b:1", instant(2, 21), 1, 1, 1, 1, 0, 0, pytest.approx(1), 5.0),
+        ("b:1", instant(2, 22), 0, 1, 1, 1, 0, 1, pytest.approx(0.5 ** (1 / 30)), 5.0),
+        ("b:1", instant(2, 28), 0, 0, 1, 1, 0, 7, pytest.approx(0.5 ** (7 / 30)), 5.0),
+    ]
+
+
 def test_what_people_look_at_is_countable_by_hand(built):
     sessions = rows(built, "select session_date::text, domain, sessions, events from marts.agg_sessions order by 1, 2")
     assert sessions == [
@@ -181,6 +198,9 @@ def test_the_doors_of_marts_and_features_let_it_through(built):
         ("features", "update marts.feat_user_activity set user_interactions_30d = 9 where user_id = 'u:ann'",
          "update marts.feat_user_activity set user_interactions_30d = 2 - user_interactions_total % 2"
          " where user_id = 'u:ann'", "total_covers_30_days"),
+        ("features", "update marts.feat_user_windows set user_events_7d = 9 where event_timestamp = '2020-02-11'",
+         "update marts.feat_user_windows set user_events_7d = 1 where event_timestamp = '2020-02-11'",
+         "windows_hold_each_other"),
     ],
 )  # fmt: skip
 def test_a_broken_row_stops_the_door_and_leaves_no_receipt(built, door, broken, mended, check):

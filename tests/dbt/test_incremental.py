@@ -23,6 +23,8 @@ IN_PLACE = {
     "marts.fct_interactions": "event_id",
     "marts.feat_user_activity": "user_id, event_timestamp",
     "marts.feat_item_popularity": "item_id, event_timestamp",
+    "marts.feat_user_windows": "user_id, event_timestamp",
+    "marts.feat_item_windows": "item_id, event_timestamp",
 }
 ANEW = {
     "marts.dim_users": "user_id",

@@ -33,7 +33,8 @@ USERS = 120
 TABLES = (
     "raw.interactions_files", "raw.items", "raw.users", "raw.quarantine",
     "marts.fct_interactions", "marts.dim_users", "marts.dim_items",
-    "marts.feat_user_activity", "marts.feat_item_popularity", "marts.agg_daily_engagement",
+    "marts.feat_user_activity", "marts.feat_item_popularity", "marts.feat_user_windows", "marts.feat_item_windows",
+    "marts.agg_daily_engagement",
     "serving.precomputed_lists",
 )  # fmt: skip
 

@@ -46,11 +46,21 @@ def offered(world) -> Settings:
                 user_interactions_30d bigint, user_distinct_items bigint, user_mean_rating double precision);
             create table marts.feat_item_popularity (
                 item_id text collate "C", event_timestamp timestamptz, item_interactions_total bigint,
-                item_interactions_90d bigint, item_mean_rating double precision)
+                item_interactions_90d bigint, item_mean_rating double precision);
+            create table marts.feat_user_windows (
+                user_id text collate "C", event_timestamp timestamptz, user_events_1d bigint, user_events_7d bigint,
+                user_events_30d bigint, user_events_90d bigint, user_implicit_90d bigint, user_days_since_event bigint,
+                user_sessions_30d bigint, user_recent_mean_rating double precision);
+            create table marts.feat_item_windows (
+                item_id text collate "C", event_timestamp timestamptz, item_events_1d bigint, item_events_7d bigint,
+                item_events_30d bigint, item_events_90d bigint, item_implicit_90d bigint, item_days_since_event bigint,
+                item_events_decayed double precision, item_recent_mean_rating double precision)
             """
         )
         insert(connection, artifacts.FEAT_USER_ACTIVITY, USER_ROWS)
         insert(connection, artifacts.FEAT_ITEM_POPULARITY, ITEM_ROWS)
+        insert(connection, artifacts.FEAT_USER_WINDOWS, [("u:ann", instant(1, 11), 2, 2, 2, 2, 0, 0, 1, 3.0)])
+        insert(connection, artifacts.FEAT_ITEM_WINDOWS, [("m:1", instant(3, 1), 1, 1, 1, 2, 0, 0, 1.5, 3.5)])
         receipts.record(connection, "dbt.build", INTERVAL.key, "built by hand", {})
     assert run_task(settings, APPLY)["unchanged"] is False
     assert run_task(settings, MATERIALIZE)["unchanged"] is False
@@ -83,6 +93,12 @@ def test_the_services_offer_the_features_that_the_artifacts_name(store):
     assert {name: sorted(features) for name, features in offers.items()} == {
         artifacts.FEATURE_SERVICE_RETRIEVAL: sorted(artifacts.USER_FEATURES),
         artifacts.FEATURE_SERVICE_RANKING: sorted(artifacts.USER_FEATURES + artifacts.ITEM_FEATURES),
+        artifacts.FEATURE_SERVICE_RANKING_WINDOWS: sorted(
+            artifacts.USER_FEATURES
+            + artifacts.USER_WINDOW_FEATURES
+            + artifacts.ITEM_FEATURES
+            + artifacts.ITEM_WINDOW_FEATURES
+        ),
     }
 
 
@@ -92,6 +108,13 @@ def test_online_is_the_latest_row_of_the_mart(store):
     both = online(store, artifacts.FEATURE_SERVICE_RANKING, user_id="u:ann", item_id="m:1")
     item = dict(zip(artifacts.ITEM_FEATURES, ITEM_ROWS[1][2:], strict=True))
     assert both == user_row(USER_ROWS[1]) | item
+
+
+def test_the_second_ranking_service_adds_the_windows(store):
+    found = online(store, artifacts.FEATURE_SERVICE_RANKING_WINDOWS, user_id="u:ann", item_id="m:1")
+    assert found["user_events_7d"] == 2
+    assert found["item_events_decayed"] == 1.5
+    assert found["item_mean_rating"] == 3.5
 
 
 def test_an_unknown_user_has_no_features(store):

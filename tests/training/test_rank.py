@@ -20,7 +20,7 @@ from recsys.interval import Interval
 from recsys.settings import HOME
 from recsys.warehouse import connect
 from tests.worlds import checkerboard
-from training import rank, tasks
+from training import point_in_time, rank, tasks
 from training.rankers import dcn_v2
 
 INTERVAL = Interval(("movies",), checkerboard.AS_OF)
@@ -78,11 +78,16 @@ def settings(world):
 
 
 @pytest.fixture(scope="module")
-def first(settings):
-    tiny = {"layers": (16,), "batch_size": 64, "learning_rate": 0.02, "dropout": 0.0, "epochs": 12, "patience": 12}
+def tiny():
+    small = {"layers": (16,), "batch_size": 64, "learning_rate": 0.02, "dropout": 0.0, "epochs": 12, "patience": 12}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dcn_v2.Config, "__init__", lambda self: super(dcn_v2.Config, self).__init__(**tiny))
-        return rank.run(settings, INTERVAL, "dcn_v2")
+        patch.setattr(dcn_v2.Config, "__init__", lambda self: super(dcn_v2.Config, self).__init__(**small))
+        yield
+
+
+@pytest.fixture(scope="module")
+def first(settings, tiny):
+    return rank.run(settings, INTERVAL, "dcn_v2")
 
 
 @pytest.mark.services
@@ -112,6 +117,37 @@ def test_a_second_run_changes_nothing_and_the_version_says_where_it_came_from(se
 
 
 @pytest.mark.services
+def test_a_ranker_of_windows_is_judged_against_the_champion_and_stays_challenger(settings, first, tiny):
+    """Windows say nothing here: 1 event in all, 20 days ago."""
+    with connect(settings) as connection:
+        connection.execute(
+            """
+            create table marts.feat_user_windows as
+            select user_id, event_timestamp, 0::bigint as user_events_1d, 0::bigint as user_events_7d,
+                1::bigint as user_events_30d, 1::bigint as user_events_90d, 0::bigint as user_implicit_90d,
+                20::bigint as user_days_since_event, 1::bigint as user_sessions_30d,
+                null::float8 as user_recent_mean_rating
+            from marts.feat_user_activity;
+            create table marts.feat_item_windows as
+            select item_id, event_timestamp, 0::bigint as item_events_1d, 0::bigint as item_events_7d,
+                1::bigint as item_events_30d, 1::bigint as item_events_90d, 0::bigint as item_implicit_90d,
+                20::bigint as item_days_since_event, 0.5::float8 as item_events_decayed,
+                null::float8 as item_recent_mean_rating
+            from marts.feat_item_popularity
+            """
+        )
+    second = rank.run(settings, INTERVAL, "dcn_v2", "ranking_v2")
+    assert second["auc"] > 0.95
+    assert second["over_champion_low"] <= second["over_champion_high"]
+    assert second["promoted"] is False
+    assert second["champion"] == f"{RANKER}/{first['version']}"
+    client = mlflow.MlflowClient(settings.mlflow_url)
+    assert client.get_model_version(RANKER, second["version"]).tags["feature_service"] == "ranking_v2"
+    with pytest.raises(RecsysError, match="Choose among ranking_v1, ranking_v2"):
+        rank.run(settings, INTERVAL, "dcn_v2", "ranking_v9")
+
+
+@pytest.mark.services
 def test_deployment_puts_the_champion_beside_the_bundle_and_takes_it_away(settings, first, tmp_path):
     folder = tmp_path / "v1"
     folder.mkdir()
@@ -120,7 +156,7 @@ def test_deployment_puts_the_champion_beside_the_bundle_and_takes_it_away(settin
     said = json.loads((folder / RANKER_FILES[1]).read_text())
     assert (said["version"], said["user_features"]) == (first["version"], list(USER_FEATURES))
     numbers = np.array([[10, 5, 10, 4, 100, 50, 4], [10, 5, 10, 4, 100, 50, 2]], np.float32)
-    liked, disliked = rank.answers(folder / RANKER_FILES[0], numbers, 1)
+    liked, disliked = rank.answers(folder / RANKER_FILES[0], numbers, 1, len(USER_FEATURES))
     assert liked > 0.9 > 0.1 > disliked
     before = os.stat(folder / RANKER_FILES[0]).st_mtime_ns
     place_ranker(settings, folder, champion)
@@ -161,6 +197,11 @@ def test_auc_per_user_is_each_users_own(events):
 
 
 def test_the_features_have_the_order_of_the_service():
-    from training.point_in_time import SERVICES
+    assert point_in_time.SERVICES["ranking_v1"][1] == (*USER_FEATURES, *ITEM_FEATURES)
 
-    assert SERVICES["ranking_v1"][1] == (*USER_FEATURES, *ITEM_FEATURES)
+
+def test_a_champion_of_fewer_features_finds_its_own_among_more():
+    mine, theirs = point_in_time.SERVICES["ranking_v2"][1], point_in_time.SERVICES["ranking_v1"][1]
+    assert [mine[place] for place in rank.columns_of("ranking_v1", among="ranking_v2")] == list(theirs)
+    with pytest.raises(UnusableInput, match="lacks user_events_1d"):
+        rank.columns_of("ranking_v2", among="ranking_v1")
