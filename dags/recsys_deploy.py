@@ -5,6 +5,7 @@ Triggered by hand. Targets roll out beside each other; one that fails goes back 
 
 from datetime import timedelta
 
+import alerts
 from airflow.sdk import DAG, Param, TriggerRule, task, task_group
 from station_operator import StationOperator
 
@@ -17,7 +18,12 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     is_paused_upon_creation=False,
-    default_args={"retries": 2, "retry_delay": timedelta(seconds=5), "retry_exponential_backoff": 2.0},
+    default_args={
+        "retries": 2,
+        "retry_delay": timedelta(seconds=5),
+        "retry_exponential_backoff": 2.0,
+        "on_failure_callback": alerts.on_failure(),
+    },
     params={
         "targets": Param(
             ["local"], type="array", items={"type": "string", "pattern": "^[a-z0-9]+$"}, minItems=1, uniqueItems=True,

@@ -5,6 +5,7 @@ Woken by assets, not by a clock: new marts or new evaluations rebuild the analyt
 
 from datetime import timedelta
 
+import alerts
 from airflow.sdk import DAG
 from station_operator import DBT_BUILD, EVALUATIONS, INSIGHT, MARTS, VARS, foreign, station
 
@@ -28,7 +29,11 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     is_paused_upon_creation=False,
-    default_args={"retries": 2, "retry_delay": timedelta(seconds=5)},
+    default_args={
+        "retries": 2,
+        "retry_delay": timedelta(seconds=5),
+        "on_failure_callback": alerts.on_failure(),
+    },
     tags=["recsys"],
 ):
     refresh_analytics = foreign(

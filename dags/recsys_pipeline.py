@@ -5,6 +5,7 @@ When and in what order, nothing more: every task is a command of its station (se
 
 from datetime import timedelta
 
+import alerts
 import pendulum
 from airflow.configuration import conf
 from airflow.sdk import DAG, CronDataIntervalTimetable, Param, task
@@ -46,7 +47,12 @@ with DAG(
     catchup=True,
     max_active_runs=1,
     is_paused_upon_creation=False,
-    default_args={"retries": 2, "retry_delay": timedelta(seconds=5), "retry_exponential_backoff": 2.0},
+    default_args={
+        "retries": 2,
+        "retry_delay": timedelta(seconds=5),
+        "retry_exponential_backoff": 2.0,
+        "on_failure_callback": alerts.on_failure(),
+    },
     params={
         "domains": Param(
             ["movies"], type="array", items={"enum": list(DOMAINS)}, minItems=1, uniqueItems=True,

@@ -6,6 +6,7 @@ a candidate all three tasks do nothing. Looked at twice, the same step is taken 
 
 from datetime import timedelta
 
+import alerts
 import pendulum
 from airflow.configuration import conf
 from airflow.sdk import DAG
@@ -21,7 +22,11 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     is_paused_upon_creation=False,
-    default_args={"retries": 1, "retry_delay": timedelta(seconds=5)},
+    default_args={
+        "retries": 1,
+        "retry_delay": timedelta(seconds=5),
+        "on_failure_callback": alerts.on_failure(),
+    },
     tags=["recsys"],
 ):
     judge_candidate = station("judge_candidate", "experiments", "judge")

@@ -1,6 +1,7 @@
-"""Shell of the station: `python -m monitoring drift | freshness | explore`."""
+"""Shell of the station: `python -m monitoring drift | freshness | pipelines | explore | metrics`."""
 
 from argparse import ArgumentParser, Namespace
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,6 +17,12 @@ def main() -> dict[str, Any]:
         from monitoring.explore import explore
 
         return explore(load_settings(), arguments.domains.split(","))
+    if arguments.command == "pipelines":
+        from monitoring.check_pipelines import check_pipelines
+
+        return check_pipelines(load_settings(), datetime.now(UTC))
+    if arguments.command == "metrics":
+        return _serve_metrics()
     settings, watched = load_settings(), interval.from_arguments(arguments)
     if arguments.command == "drift":
         from monitoring.check_drift import check_drift
@@ -27,6 +34,17 @@ def main() -> dict[str, Any]:
         return check_freshness(connection, watched, datetime.now(UTC))
 
 
+def _serve_metrics() -> dict[str, Any]:
+    from monitoring.airflow_runs import read_dags
+    from monitoring.exporter import Pipelines, serve
+
+    settings = load_settings()
+    pipelines = Pipelines(lambda: read_dags(settings), lambda: datetime.now(UTC))
+    with serve(pipelines, settings.monitoring_url) as server, suppress(KeyboardInterrupt):
+        server.serve_forever()
+    return {"served": settings.monitoring_url}
+
+
 def _parse() -> Namespace:
     parser = ArgumentParser(prog="python -m monitoring", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -35,6 +53,8 @@ def _parse() -> Namespace:
         ("freshness", "how old are the newest rows, and do the marts follow?"),
     ):
         interval.add_arguments(commands.add_parser(name, help=question))
+    commands.add_parser("pipelines", help="are the runs of the DAGs green, as fast as before, and on time?")
+    commands.add_parser("metrics", help="serve the same for Prometheus at RECSYS_MONITORING_URL")
     explore = commands.add_parser("explore", help="what do the marts hold? One HTML page a domain")
     explore.add_argument(
         "--domains", default=",".join(DOMAINS), help="comma-separated; those without events are left out"

@@ -39,6 +39,7 @@ class Settings(BaseSettings):
     airflow_password: str = Field("", description="its password; `make up` writes a random one")
     serving_url: str = Field("http://127.0.0.1:18080", description="the recommendation API")
     streaming_url: str = Field("http://127.0.0.1:18082", description="health and metrics of the stream consumer")
+    monitoring_url: str = Field("http://127.0.0.1:18083", description="metrics of the pipelines for Prometheus")
     dashboard_url: str = Field("http://127.0.0.1:18501", description="the executive dashboard")
     api_keys: str = Field("", description="JSON file of API keys, hashed; none: the API asks for no key")
     model_dir: Path | None = Field(None, description="served model bundle; default <var_dir>/serving/current")
@@ -60,6 +61,16 @@ class Settings(BaseSettings):
         ge=0,
         description="longest life of a list that answers again; the user's next event ends it; 0: none does",
     )
+    alert_webhook: str = Field(
+        "", description="URL that gets a JSON message of each alert of Airflow; none: no message"
+    )
+    alert_emails: str = Field("", description="comma-separated addresses that get each alert; none: no e-mail")
+    alert_sender: str = Field("recsys@localhost", description="address that the e-mails come from")
+    smtp_url: str = Field(
+        "smtp://127.0.0.1:25",
+        description="mail server: smtp (plain), smtp+starttls or smtps, with user and password where it wants them",
+    )
+    runbook_url: str = Field("", description="where people read the runbooks, for links; none: `docs/runbooks`")
     schedule_from: date | None = Field(None, description="first day of the daily schedule; set by the first `make up`")
     threads: int = Field(1, ge=1, description="numeric threads of a task (BLAS, OpenMP, torch, TensorFlow)")
     spark_master: str = Field("local[2]", description="Spark master of the batch jobs")

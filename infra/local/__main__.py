@@ -79,7 +79,9 @@ def _parse() -> Namespace:
     parser = ArgumentParser(prog="python -m infra.local", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up", help="start everything and wait until it is healthy")
-    up.add_argument("--with", dest="extra", action="append", default=[], choices=["dashboard"], help="start this too")
+    up.add_argument(
+        "--with", dest="extra", action="append", default=[], choices=["dashboard", "monitoring"], help="start this too"
+    )
     demo = commands.add_parser("demo", help="run the whole loop and show what it made")
     demo.add_argument("--as-of", help="day (UTC) whose midnight ends the data, exclusive; default today")
     demo.add_argument("--domains", default="movies", help=f"comma-separated, of {', '.join(DOMAINS)}")

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 
+from infra.local import alerting
 from infra.local.applications import ENVIRONMENTS, answers
 from infra.local.service import NotHealthyYet, Service, run, write_private
 from infra.local.stores import LOOPBACK, create_database, with_database
@@ -25,6 +26,7 @@ from recsys.settings import HOME, Settings
 DATABASE = "airflow"
 AIRFLOW = ENVIRONMENTS / "orchestrator" / "bin" / "airflow"
 PARALLELISM = 8
+CONNECTIONS_FILE = "connections.json"
 SECRETS = (("core", "fernet_key"), ("api", "secret_key"), ("api_auth", "jwt_secret"))
 
 
@@ -70,9 +72,15 @@ def configuration(settings: Settings, folder: Path, known_secrets: dict[tuple[st
         },
         "dag_processor": {"refresh_interval": 30, "min_file_process_interval": 30, "parsing_processes": 1},
     }
-    sections["recsys"] = {"promotion_look_seconds": settings.promotion_look_seconds}  # read by the DAG files
+    # read by the DAG files
+    sections["recsys"] = alerting.options(settings) | {"promotion_look_seconds": settings.promotion_look_seconds}
     if settings.schedule_from:
         sections["recsys"]["schedule_from"] = settings.schedule_from
+    if alerting.connections(settings):
+        sections["secrets"] = {
+            "backend": "airflow.secrets.local_filesystem.LocalFilesystemBackend",
+            "backend_kwargs": json.dumps({"connections_file_path": str(folder / CONNECTIONS_FILE)}),
+        }
     for (section, option), value in known_secrets.items():
         sections[section][option] = value
     parser = configparser.ConfigParser(interpolation=None)
@@ -118,6 +126,7 @@ def airflow(settings: Settings) -> list[Service]:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         path = folder / "airflow.cfg"
         write_private(path, configuration(settings, folder, kept_or_new_secrets(path)))
+        write_private(folder / CONNECTIONS_FILE, json.dumps(alerting.connections(settings)))
         write_private(folder / "passwords.json", json.dumps({settings.airflow_user: settings.airflow_password}))
         create_database(settings.postgres_url, DATABASE)
         migrate(settings, folder, environment)

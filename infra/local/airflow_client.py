@@ -96,6 +96,10 @@ class Airflow:
     def run_state(self, dag_id: str, run_id: str) -> str:
         return self._call("GET", f"dags/{dag_id}/dagRuns/{run_id}")["state"]
 
+    def fail(self, dag_id: str, run_id: str) -> None:
+        """End a run as failed; what still runs in it is stopped."""
+        self._call("PATCH", f"dags/{dag_id}/dagRuns/{run_id}", json={"state": "failed"})
+
     def span(self, dag_id: str, run_id: str) -> float:
         """Return how many seconds a finished run took, from its first task to its last."""
         found = self._call("GET", f"dags/{dag_id}/dagRuns/{run_id}")

@@ -1,4 +1,4 @@
-"""What runs on top of the stores: MLflow's server, the serving process, the stream consumer and the dashboard."""
+"""What runs on top of the stores: MLflow's server, serving, the stream consumer, the DAGs' metrics, the dashboard."""
 
 import urllib.error
 import urllib.request
@@ -92,6 +92,20 @@ def streaming(settings: Settings) -> Service:
         check=answers(f"{settings.streaming_url}/healthz"),
         after=("postgres", "valkey", "kafka"),
         patience_seconds=600,
+    )
+
+
+def monitoring(settings: Settings) -> Service:
+    """The pipelines' metrics for Prometheus; started on request."""
+    url = urlsplit(settings.monitoring_url)
+    return Service(
+        name="monitoring",
+        command=(python_of("platform"), "-m", "monitoring", "metrics"),
+        address=settings.monitoring_url,
+        ports=(url.port or 8083,),
+        check=answers(f"{settings.monitoring_url}/metrics"),
+        after=("airflow-api",),
+        is_optional=True,
     )
 
 

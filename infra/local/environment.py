@@ -23,6 +23,7 @@ URL_OF_SERVICE = {
     "airflow-api": "RECSYS_AIRFLOW_URL",
     "serving": "RECSYS_SERVING_URL",
     "streaming": "RECSYS_STREAMING_URL",
+    "monitoring": "RECSYS_MONITORING_URL",
     "dashboard": "RECSYS_DASHBOARD_URL",
 }
 NOTE = """# Addresses and passwords of this installation, drawn by the first `make up`. Readable by you only.
@@ -50,6 +51,7 @@ def first_content(settings: Settings, today: date) -> str:
         "RECSYS_AIRFLOW_PASSWORD": settings.airflow_password or secrets.token_urlsafe(12),
         "RECSYS_SERVING_URL": settings.serving_url,
         "RECSYS_STREAMING_URL": settings.streaming_url,
+        "RECSYS_MONITORING_URL": settings.monitoring_url,
         "RECSYS_DASHBOARD_URL": settings.dashboard_url,
         "RECSYS_SCHEDULE_FROM": (settings.schedule_from or today).isoformat(),
     }

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from infra.local.airflow import airflow
-from infra.local.applications import ENVIRONMENTS, dashboard, mlflow, serving, streaming
+from infra.local.applications import ENVIRONMENTS, dashboard, mlflow, monitoring, serving, streaming
 from infra.local.broker import kafka
 from infra.local.environment import FILE_NAME, configure, ensure, refuse_taken_ports
 from infra.local.service import NotHealthyYet, Service, poll
@@ -41,6 +41,7 @@ def definitions(settings: Settings) -> list[Service]:
         *airflow(settings),
         serving(settings),
         streaming(settings),
+        monitoring(settings),
         dashboard(settings),
     ]
 
