@@ -133,7 +133,7 @@ def platform(world, run_service, webhook, mail) -> Settings:
 
 
 def heard(queue: Queue[dict[str, Any]], dag_id: str) -> dict[str, Any]:
-    """Return the next alert of a DAG; others, whose services this test does not run, alarm rightly and are passed over."""
+    """Return the next alert of a DAG; others, whose services this test does not run, alarm rightly: passed over."""
     return next(told for told in iter(lambda: queue.get(timeout=240), None) if told["dag_id"] == dag_id)
 
 
