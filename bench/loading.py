@@ -3,8 +3,8 @@
     python -m bench.loading [--rows 2000000] [--rounds 3]
 
 Fetches PostgreSQL's JDBC driver with the Ivy that comes with Spark, checked against `requirements/jars_bench.txt`, and
-starts a PostgreSQL with the platform's own options. JDBC writes from as many connections as Spark has cores, once as it
-comes and once tuned (batches of 10 000 rows, inserts rewritten to many rows a statement). Session starts and a first
+starts a PostgreSQL with the platform's own options. COPY has one connection; JDBC has as many as Spark has cores, or one,
+as it comes and tuned (batches of 10 000 rows, inserts rewritten to many rows a statement). Session starts and a first
 write of each kind, for the compilers, are left out of the seconds; rows are counted after each.
 """
 
@@ -104,12 +104,14 @@ def by_copy(settings: Settings, folder: Path) -> Callable[[], None]:
     return load
 
 
-def by_jdbc(spark: SparkSession, settings: Settings, folder: Path, options: dict[str, str]) -> Callable[[], None]:
+def by_jdbc(
+    spark: SparkSession, settings: Settings, folder: Path, options: dict[str, str], connections: int = 1
+) -> Callable[[], None]:
     account, place = settings.postgres_url.removeprefix("postgresql://").split("@")
     user, password = account.split(":")
 
     def load() -> None:
-        writer = spark.read.parquet(str(folder)).coalesce(spark.sparkContext.defaultParallelism).write.format("jdbc")
+        writer = spark.read.parquet(str(folder)).coalesce(connections).write.format("jdbc")
         said = {"url": f"jdbc:postgresql://{place}", "driver": "org.postgresql.Driver", "dbtable": TARGET,
                 "user": user, "password": password, **options}  # fmt: skip
         writer.options(**said).mode("append").save()
@@ -143,8 +145,9 @@ def main() -> None:
             for rows, folder, rounds in ((WARM_UP_ROWS, "warm-up", 1), (arguments.rows, "rows", arguments.rounds)):
                 ways = {
                     "COPY": by_copy(settings, home / folder),
-                    "JDBC as it comes": by_jdbc(spark, settings, home / folder, DEFAULT),
-                    "JDBC tuned": by_jdbc(spark, settings, home / folder, TUNED),
+                    "JDBC as it comes, one connection": by_jdbc(spark, settings, home / folder, DEFAULT),
+                    "JDBC as it comes, two": by_jdbc(spark, settings, home / folder, DEFAULT, connections=2),
+                    "JDBC tuned, two": by_jdbc(spark, settings, home / folder, TUNED, connections=2),
                 }
                 for number in range(rounds):  # in turn, so that a slow minute of the machine meets all of them
                     for way, load in ways.items():
