@@ -3,9 +3,9 @@
     python -m bench.loading [--rows 2000000] [--rounds 3]
 
 Fetches PostgreSQL's JDBC driver with the Ivy that comes with Spark, checked against `requirements/jars_bench.txt`, and
-starts a PostgreSQL with the platform's own options. COPY has one connection; JDBC has as many as Spark has cores, or one,
-as it comes and tuned (batches of 10 000 rows, inserts rewritten to many rows a statement). Session starts and a first
-write of each kind, for the compilers, are left out of the seconds; rows are counted after each.
+starts a PostgreSQL with the platform's own options. COPY has one connection; JDBC has one or two, as it comes and tuned
+(batches of 10 000 rows, inserts rewritten to many rows a statement). Session starts and a first write of each kind, for
+the compilers, are left out of the seconds; rows are counted after each.
 """
 
 import argparse
