@@ -97,6 +97,15 @@ def heads() -> list[str]:
     return [name.replace("_", " ") for name in COLUMNS]
 
 
+def noise(found: dict[tuple[int, float], Measured]) -> float:
+    """Return how many times throughput differs between limits that differ in memory alone, which none fills."""
+    ratios = [1.0]
+    for cores in {cores for cores, _ in found}:
+        rates = [each.requests_per_s for (count, _), each in found.items() if count == cores]
+        ratios.append(max(rates) / min(rates))
+    return max(ratios)
+
+
 def notes(found: dict[tuple[int, float], Measured]) -> list[str]:
     """Return what a reader has to know, a paragraph an entry."""
     limits_told = "; ".join(
@@ -108,6 +117,9 @@ def notes(found: dict[tuple[int, float], Measured]) -> list[str]:
         f"The same serving process (iALS, 64 factors, {ML_25M_ITEMS} items, k = {K}), held to each shape's cores by "
         f"`taskset` and to its memory by `prlimit --data`; no cloud's machine was used. Latency at {RATE} requests a "
         f"second (open loop), throughput with {CLOSED_CONNECTIONS} connections. Measured: {limits_told}.",
+        f"Load average at the end: {os.getloadavg()[1]:.1f}. Some two of it are ours; beyond that others used the "
+        "machine, and then latency and cost are upper bounds, throughput is a lower one. Shapes of as many cores differ "
+        f"by up to {noise(found):.1f} times here, though none fills its memory: that is noise, and no reason to choose.",
         "A shape of all of this machine's cores shares them with the load generator, Valkey and Kafka: lower bounds. A "
         "shape of more cores than the machine has is an estimate: a serving process a two cores, as many times the "
         "throughput, the same latency.",

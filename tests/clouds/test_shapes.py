@@ -5,6 +5,7 @@ import json
 import pytest
 
 from infra import shapes
+from infra.autoscaling import ScalingPolicy
 from infra.prices import PRICES, Price
 from infra.shapes import COLUMNS, KINDS, Measured
 from recsys import artifacts
@@ -19,7 +20,8 @@ LISTED, GUESSED = Price(0.36, 2, 4, "LIST"), Price(0.36, 2, 4, "ESTIMATE", "of t
 def test_a_shape_that_was_measured_says_so_and_costs_what_it_should():
     (row,) = shapes.shapes({"aws this": LISTED}, FOUND)
     assert (row.target, row.shape, row.requests_per_s) == ("aws", "this", 400.0)
-    assert row.usd_per_1000_requests == pytest.approx(0.36 / 3600 / (400 * 0.75) * 1000, rel=1e-3)
+    carried = 400 * ScalingPolicy().utilisation
+    assert row.usd_per_1000_requests == pytest.approx(0.36 / 3600 / carried * 1000, rel=1e-3)
     assert row.usd_per_million_batch_users == pytest.approx(0.36 / 3600 / 200 * 1e6, rel=1e-3)
     assert (row.kinds["p50_ms"], row.kinds["usd_per_hour"]) == ("measured", "list price")
     assert row.kinds["usd_per_1000_requests"] == "measured and list price"
