@@ -118,8 +118,9 @@ def notes(found: dict[tuple[int, float], Measured]) -> list[str]:
         f"`taskset` and to its memory by `prlimit --data`; no cloud's machine was used. Latency at {RATE} requests a "
         f"second (open loop), throughput with {CLOSED_CONNECTIONS} connections. Measured: {limits_told}.",
         f"Load average at the end: {os.getloadavg()[1]:.1f}. Some two of it are ours; beyond that others used the "
-        "machine, and then latency and cost are upper bounds, throughput is a lower one. Shapes of as many cores differ "
-        f"by up to {noise(found):.1f} times here, though none fills its memory: that is noise, and no reason to choose.",
+        "machine, and then latency and cost are upper bounds, throughput is a lower one. Shapes of as many cores "
+        f"differ by up to {noise(found):.1f} times here, though none fills its memory: that is noise, and no reason to "
+        "choose one.",
         "A shape of all of this machine's cores shares them with the load generator, Valkey and Kafka: lower bounds. A "
         "shape of more cores than the machine has is an estimate: a serving process a two cores, as many times the "
         "throughput, the same latency.",
