@@ -5,7 +5,7 @@ DATA_DIR ?=
 RUN := .venv/platform/bin/python
 CLOUD := .venv/cloud/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down status rollback lineage clean clean-all test soak setup-cloud rehearse cloud-report lint eda bench benchmark \
+.PHONY: help setup demo up down status rollback lineage clean clean-all test soak setup-cloud rehearse cloud-report lint eda report bench benchmark \
   compose-check docs
 # Without the bytecode cache every process would compile the libraries anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -68,6 +68,9 @@ lint: ## style and layers only
 
 eda: ## write an HTML page a domain about what the marts hold, into var/reports/eda
 	@$(RUN) -m monitoring explore
+
+report: ## write the final report, the slides and the models' page from docs/results and the warehouse, into var/reports/final
+	@$(RUN) -m bench.report
 
 bench: up ## measure the warm pipeline on DATA_DIR, into docs/results/
 	@[ -d "$(DATA_DIR)" ] || { echo "Say on which data: make bench DATA_DIR=/path/to/ml-1m" >&2; exit 1; }

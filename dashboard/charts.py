@@ -42,16 +42,31 @@ def bars(
     )
 
 
-def frontier(rows: pd.DataFrame, quality: str, cost: str) -> alt.Chart:
-    """Each model by what it achieves and what an answer costs: up and left is better."""
-    base = alt.Chart(rows, height=320).encode(
-        x=alt.X(f"{cost}:Q", scale=alt.Scale(type="log", nice=True), title=f"{cost} (log)", axis=alt.Axis(tickCount=4)),
-        y=alt.Y(f"{quality}:Q", title=quality, scale=alt.Scale(zero=False, padding=24)),
-        tooltip=["model", alt.Tooltip(f"{quality}:Q", format=".4f"), alt.Tooltip(f"{cost}:Q", format=".3f")],
-    )
-    return base.mark_point(size=130, filled=True, color=BLUE) + base.mark_text(dy=-14, color=GREY).encode(
-        text="model:N"
-    )
+def frontier(rows: pd.DataFrame) -> alt.LayerChart:
+    """Each model by what it achieves and what an answer costs: up and left is better; a line joins the Pareto front."""
+    base = alt.Chart(rows, height=360).encode(
+        x=alt.X(
+            "inference_p50_ms:Q", scale=alt.Scale(type="log", nice=True), title="milliseconds an answer (log)",
+            axis=alt.Axis(tickCount=4),
+        ),
+        y=alt.Y("ndcg_at_10:Q", title="ndcg_at_10", scale=alt.Scale(zero=False, padding=24)),
+    )  # fmt: skip
+    front = base.transform_filter("datum.is_on_front")
+    points = base.mark_point(size=130, filled=True).encode(
+        color=alt.Color(
+            "framework:N", scale=alt.Scale(range=PALETTE), legend=alt.Legend(orient="top", title=None, columns=3)
+        ),
+        shape=alt.Shape("framework:N"),
+        opacity=alt.condition("datum.is_on_front", alt.value(1), alt.value(0.55)),
+        tooltip=[
+            "model", "framework", alt.Tooltip("ndcg_at_10:Q", format=".4f"),
+            alt.Tooltip("inference_p50_ms:Q", format=".3f"), alt.Tooltip("training_seconds:Q", format=".1f"),
+        ],
+    )  # fmt: skip
+    line = front.mark_line(color=GREY, strokeDash=[6, 4], interpolate="step-after")
+    names = front.mark_text(dy=-14, color=GREY).encode(text="model:N")
+    others = base.transform_filter("!datum.is_on_front").mark_text(dy=16, color=GREY).encode(text="model:N")
+    return line + points + names + others
 
 
 def history(rows: pd.DataFrame, metric: str) -> alt.Chart:
@@ -168,3 +183,64 @@ def intervals(rows: pd.DataFrame, what: str, series: str, title: str, form: str)
 def plain(text: str) -> str:
     """Return a text as it is meant inside of Markdown: no markup, no formula, no icon of it comes alive."""
     return "".join(f"\\{letter}" if letter in "\\`*_{}[]()#+-.!|<>~:$" else letter for letter in text)
+
+
+def lifts(rows: pd.DataFrame) -> alt.LayerChart:
+    """Each variant's lift (`lift`, `low`, `high`) from reading to reading; bands and dashes tell them apart."""
+    base = alt.Chart(rows, height=300).encode(
+        x=alt.X("outcome_date:T", title=None),
+        color=alt.Color("variant:N", scale=alt.Scale(range=PALETTE), legend=alt.Legend(orient="top", title=None)),
+    )
+    bands = base.mark_area(opacity=0.18).encode(y=alt.Y("low:Q", title="lift"), y2="high:Q")
+    line = base.mark_line(point={"size": 60, "filled": True}).encode(
+        y=alt.Y("lift:Q", title="lift", axis=alt.Axis(format="+.0%", tickCount=6)),
+        strokeDash=alt.StrokeDash("variant:N", legend=None),
+        tooltip=[
+            "variant", "outcome_date:T", alt.Tooltip("lift:Q", format="+.1%"), alt.Tooltip("low:Q", format="+.1%"),
+            alt.Tooltip("high:Q", format="+.1%"),
+        ],
+    )  # fmt: skip
+    ends = base.mark_rule(strokeWidth=2, opacity=0.6).encode(y="low:Q", y2="high:Q")
+    zero = alt.Chart().mark_rule(color=GREY, strokeDash=[5, 4]).encode(y=alt.datum(0))
+    return alt.layer(zero, bands, ends, line, data=rows)
+
+
+VERDICT_COLOURS = {"fail": VERMILION, "warn": ORANGE, "pass": BLUE}
+
+
+def verdicts(rows: pd.DataFrame) -> alt.Chart:
+    """Judgements of each day, stacked by verdict, failures at the bottom."""
+    return (
+        alt.Chart(rows, height=220)
+        .mark_bar()
+        .encode(
+            x=alt.X("outcome_date:T", title=None),
+            y=alt.Y("sum(judgements):Q", title="judgements"),
+            color=_verdict_colour(),
+            order=alt.Order("verdict:N"),
+            tooltip=["outcome_date:T", "verdict", alt.Tooltip("sum(judgements):Q", title="judgements")],
+        )
+    )
+
+
+def verdict_map(rows: pd.DataFrame) -> alt.LayerChart:
+    """One cell a subject and day, coloured and marked by its verdict."""
+    base = alt.Chart(rows, height=alt.Step(22)).encode(
+        x=alt.X("outcome_date:T", timeUnit="utcyearmonthdate", title=None),
+        y=alt.Y("subject:N", title=None, axis=alt.Axis(labelLimit=220)),
+        tooltip=["outcome_date:T", "subject", "verdict", "observed", "expected"],
+    )
+    marks = (
+        base.transform_filter("datum.verdict != 'pass'")
+        .mark_text(fontWeight="bold", color="white")
+        .encode(text=alt.condition("datum.verdict == 'fail'", alt.value("✕"), alt.value("▲")))
+    )
+    return base.mark_rect(stroke="#0000").encode(color=_verdict_colour()) + marks
+
+
+def _verdict_colour() -> alt.Color:
+    return alt.Color(
+        "verdict:N",
+        scale=alt.Scale(domain=list(VERDICT_COLOURS), range=list(VERDICT_COLOURS.values())),
+        legend=alt.Legend(orient="top", title=None),
+    )

@@ -10,6 +10,7 @@ import streamlit as st
 import vl_convert
 
 from dashboard import marts
+from dashboard.marts import Read
 from recsys import artifacts
 from recsys.columns import DOMAIN
 from recsys.errors import MissingArtifact, ServiceUnavailable
@@ -32,18 +33,19 @@ FITTED_BY = {
 }  # fmt: skip
 """The job in training/analytics that writes a table which no SQL can say."""
 
-Read = Callable[..., pd.DataFrame]
 _drawn: ContextVar[list[alt.TopLevelMixin]] = ContextVar("drawn")
 
 
 @st.cache_data(ttl=CACHED_SECONDS, show_spinner="Reading the marts …", max_entries=500)
-def _cached(table: str, stamp: str, address: str, key: tuple[str, ...], _settings: Settings) -> pd.DataFrame:
-    return getattr(marts, table)(_settings, *key)
+def _cached(
+    name: str, stamp: str, address: str, key: tuple[str, ...], _table: Read, _settings: Settings
+) -> pd.DataFrame:
+    return _table(_settings, *key)
 
 
 def read(table: Read, settings: Settings, *key: str) -> pd.DataFrame:
     """Read a table once, however many people look, until any table has changed."""
-    return _cached(table.__name__, st.session_state.get("stamp", ""), settings.postgres_url, key, settings)
+    return _cached(table.__name__, st.session_state.get("stamp", ""), settings.postgres_url, key, table, settings)
 
 
 @st.fragment(run_every=FOLLOWED_SECONDS)

@@ -16,7 +16,7 @@ WITHOUT = {"models", "clouds", "data", "transfer"}
 """Pages whose rows are about all domains."""
 
 WITHOUT_DAYS = {"network"}
-WITH_SEGMENT = {"customers", "experiments"}
+WITH_SEGMENT = {"customers"}
 
 
 def show(page: str) -> None:

@@ -1,8 +1,9 @@
-"""Reads of the analytics marts and of the judgements: one function a table, read-only, nothing computed.
+"""Reads of the analytics marts: one function a table, read-only, nothing computed.
 
 Every function returns a `pandas.DataFrame` with the columns named beside its table; no rows means an empty frame.
 """
 
+from collections.abc import Callable
 from typing import LiteralString
 
 import pandas as pd
@@ -14,6 +15,7 @@ from recsys.errors import MissingArtifact
 from recsys.settings import Settings
 from recsys.warehouse import connect
 
+Read = Callable[..., pd.DataFrame]
 SHOWN_DAYS = 365
 """How far back the time lines go, in days before the latest day of each domain."""
 
@@ -41,7 +43,16 @@ COLUMNS = {
     ),
     artifacts.AGG_MODEL_QUALITY: ("as_of", "cut_id", "model", "metric", "value", "value_over_baseline"),
     artifacts.OUTCOMES: (
-        "verdict", "station", "check_name", "subject", "observed", "expected", "outcome_date", "conclusion",
+        "verdict", "station", "check_name", "subject", "observed", "expected", "outcome_date",
+    ),
+    artifacts.AGG_MODEL_FRONT: (
+        "as_of", "cut_id", "model", "framework", "ndcg_at_10", "inference_p50_ms", "training_seconds", "peak_rss_mb",
+        "is_on_front",
+    ),
+    artifacts.AGG_SERVICE_LEVELS: ("objective", "target", "latest_date", "good", "total", "attained", "budget_left"),
+    artifacts.AGG_DAILY_OUTCOMES: (
+        "outcome_date", "domain", "impressions", "clicks", "conversions", "click_through_rate", "conversion_rate",
+        "purchases", "revenue",
     ),
     artifacts.AGG_REVENUE_ATTRIBUTION: (
         "domain", "variant", "users", "revenue", "revenue_per_user", "purchases_last_touch", "revenue_last_touch",
@@ -76,18 +87,35 @@ COLUMNS = {
 }  # fmt: skip
 """What the pages need of each table."""
 
-EXPRESSIONS: dict[str, LiteralString] = {"conclusion": "detail ->> 'conclusion' as conclusion"}
-"""Columns that are parts of others."""
+EXPRESSIONS: dict[str, LiteralString] = {
+    "domains": "subject as domains",
+    "model": "detail ->> 'model' as model",
+    "version": "detail ->> 'version' as version",
+    "promoted": "(detail ->> 'promoted')::boolean as promoted",
+    "challenger": "detail -> 'challenger' ->> 'model' as challenger",
+    "reason": "observed as reason",
+    "experiment": "substring(subject from '^(.*)/[^/]*$') as experiment",
+    "variant": "substring(subject from '[^/]*$') as variant",
+    "decision": "detail ->> 'decision' as decision",
+    "told": "observed as told",
+    "question": "expected as question",
+    "metric": "substring(check_name from 6) as metric",
+    "lift": "(detail -> 'lift' ->> 'value')::double precision as lift",
+    "low": "(detail -> 'lift' ->> 'low')::double precision as low",
+    "high": "(detail -> 'lift' ->> 'high')::double precision as high",
+    "judgements": "count(*) as judgements",
+}
+"""What is read of the judgements' columns under a name of its own."""
 
 
 def headlines(settings: Settings) -> pd.DataFrame:
     """Return one row per domain and headline."""
-    return _read(settings, artifacts.AGG_HEADLINES, "order by domain, headline")
+    return select(settings, artifacts.AGG_HEADLINES, "order by domain, headline")
 
 
 def daily_engagement(settings: Settings) -> pd.DataFrame:
     """Return one row per day and domain, oldest first."""
-    return _read(
+    return select(
         settings,
         artifacts.AGG_DAILY_ENGAGEMENT,
         """
@@ -101,7 +129,7 @@ def daily_engagement(settings: Settings) -> pd.DataFrame:
 
 def recommendation_funnel(settings: Settings) -> pd.DataFrame:
     """Return one row per day, domain, variant, model version and rung, latest day first."""
-    return _read(
+    return select(
         settings,
         artifacts.AGG_RECOMMENDATION_FUNNEL,
         """
@@ -113,12 +141,12 @@ def recommendation_funnel(settings: Settings) -> pd.DataFrame:
 
 def recommendation_effectiveness(settings: Settings) -> pd.DataFrame:
     """Return one row per domain, variant and window."""
-    return _read(settings, artifacts.AGG_RECOMMENDATION_EFFECTIVENESS, "order by domain, window_days, variant")
+    return select(settings, artifacts.AGG_RECOMMENDATION_EFFECTIVENESS, "order by domain, window_days, variant")
 
 
 def sessions(settings: Settings) -> pd.DataFrame:
     """Return one row per day and domain, oldest first."""
-    return _read(
+    return select(
         settings,
         artifacts.AGG_SESSIONS,
         """
@@ -132,39 +160,46 @@ def sessions(settings: Settings) -> pd.DataFrame:
 
 def cohort_retention(settings: Settings) -> pd.DataFrame:
     """Return one row per domain, cohort and age."""
-    return _read(settings, artifacts.AGG_COHORT_RETENTION, "order by domain, cohort_month, age_months")
+    return select(settings, artifacts.AGG_COHORT_RETENTION, "order by domain, cohort_month, age_months")
 
 
 def model_quality(settings: Settings) -> pd.DataFrame:
     """Return the evaluations of every data cut, latest first: one row per cut, model and metric."""
-    return _read(settings, artifacts.AGG_MODEL_QUALITY, "order by as_of desc, cut_id, model, metric")
+    return select(settings, artifacts.AGG_MODEL_QUALITY, "order by as_of desc, cut_id, model, metric")
 
 
-def outcomes(settings: Settings) -> pd.DataFrame:
-    """Return the latest judgement of each station, check and subject: failures first, then warnings."""
-    return _read(
+def daily_outcomes(settings: Settings) -> pd.DataFrame:
+    """Return one row per day and domain, oldest first."""
+    return select(
         settings,
-        artifacts.OUTCOMES,
+        artifacts.AGG_DAILY_OUTCOMES,
         """
-        where not exists (
-            select from {table} as later
-            where (later.station, later.check_name, later.subject)
-                = ({table}.station, {table}.check_name, {table}.subject)
-                and later.outcome_date > {table}.outcome_date
-        )
-        order by array_position(array['fail', 'warn', 'pass'], verdict), station, check_name, subject
+        where outcome_date > (
+            select max(latest.outcome_date) from {table} as latest where latest.domain = {table}.domain
+        ) - {days}
+        order by outcome_date, domain
         """,
     )
 
 
+def model_front(settings: Settings) -> pd.DataFrame:
+    """Return one row per data cut and model, the latest cut and its best model first."""
+    return select(settings, artifacts.AGG_MODEL_FRONT, "order by as_of desc, cut_id, ndcg_at_10 desc, model")
+
+
+def service_levels(settings: Settings) -> pd.DataFrame:
+    """Return one row per objective."""
+    return select(settings, artifacts.AGG_SERVICE_LEVELS, "order by objective")
+
+
 def revenue_attribution(settings: Settings) -> pd.DataFrame:
     """Return one row per domain and variant."""
-    return _read(settings, artifacts.AGG_REVENUE_ATTRIBUTION, "order by domain, variant")
+    return select(settings, artifacts.AGG_REVENUE_ATTRIBUTION, "order by domain, variant")
 
 
 def segment_profiles(settings: Settings) -> pd.DataFrame:
     """Return one row per domain, day and segment, oldest day first, the largest segment first."""
-    return _read(
+    return select(
         settings,
         artifacts.SEGMENT_PROFILES,
         """
@@ -176,47 +211,47 @@ def segment_profiles(settings: Settings) -> pd.DataFrame:
 
 def segment_effectiveness(settings: Settings) -> pd.DataFrame:
     """Return one row per domain, segment, variant and measure."""
-    return _read(settings, artifacts.SEGMENT_EFFECTIVENESS, "order by domain, segment, measure, variant")
+    return select(settings, artifacts.SEGMENT_EFFECTIVENESS, "order by domain, segment, measure, variant")
 
 
 def value_by_segment(settings: Settings) -> pd.DataFrame:
     """Return one row per domain and segment."""
-    return _read(settings, artifacts.VALUE_BY_SEGMENT, "order by domain, segment")
+    return select(settings, artifacts.VALUE_BY_SEGMENT, "order by domain, segment")
 
 
 def value_calibration(settings: Settings) -> pd.DataFrame:
     """Return one row per domain and number of purchase days."""
-    return _read(settings, artifacts.VALUE_CALIBRATION, "order by domain, purchase_days")
+    return select(settings, artifacts.VALUE_CALIBRATION, "order by domain, purchase_days")
 
 
 def value_models(settings: Settings) -> pd.DataFrame:
     """Return one row per domain, model and parameter."""
-    return _read(settings, artifacts.VALUE_MODELS, "order by domain, model, parameter")
+    return select(settings, artifacts.VALUE_MODELS, "order by domain, model, parameter")
 
 
 def network_measures(settings: Settings) -> pd.DataFrame:
     """Return one row per domain and measure."""
-    return _read(settings, artifacts.NETWORK_MEASURES, "order by domain, measure")
+    return select(settings, artifacts.NETWORK_MEASURES, "order by domain, measure")
 
 
 def network_communities(settings: Settings) -> pd.DataFrame:
     """Return one row per domain and community, the largest first."""
-    return _read(settings, artifacts.NETWORK_COMMUNITIES, "order by domain, community")
+    return select(settings, artifacts.NETWORK_COMMUNITIES, "order by domain, community")
 
 
 def network_links(settings: Settings) -> pd.DataFrame:
     """Return one row per domain and pair of communities."""
-    return _read(settings, artifacts.NETWORK_LINKS, "order by domain, source, target")
+    return select(settings, artifacts.NETWORK_LINKS, "order by domain, source, target")
 
 
 def network_nodes(settings: Settings) -> pd.DataFrame:
     """Return one row per domain and node that is among the first, the most influential first."""
-    return _read(settings, artifacts.NETWORK_NODES, "order by domain, kind, influence desc, node_id")
+    return select(settings, artifacts.NETWORK_NODES, "order by domain, kind, influence desc, node_id")
 
 
 def domain_overlap(settings: Settings) -> pd.DataFrame:
     """Return one row per ordered pair of domains."""
-    return _read(settings, artifacts.DOMAIN_OVERLAP, "order by source_domain, target_domain")
+    return select(settings, artifacts.DOMAIN_OVERLAP, "order by source_domain, target_domain")
 
 
 def stamp(settings: Settings) -> str:
@@ -237,20 +272,28 @@ def stamp(settings: Settings) -> str:
     return told or ""
 
 
-def _read(settings: Settings, table: str, condition: LiteralString) -> pd.DataFrame:
-    """Select a table's columns, under this condition and order, in a transaction that cannot write.
+def select(
+    settings: Settings, table: str, condition: LiteralString, names: tuple[str, ...] = (), key: str = ""
+) -> pd.DataFrame:
+    """Select columns of a table, under this condition and order, in a transaction that cannot write.
+
+    Args:
+        names: of columns or `EXPRESSIONS`; the table's `COLUMNS` if there are none.
+        key: a text that the condition calls `{key}`.
 
     Raises:
         ServiceUnavailable: the warehouse does not answer.
         MissingArtifact: the table, or a column of it, is not there.
     """
-    names = COLUMNS[table]
+    names = names or COLUMNS[table]
     query = sql.SQL("select {columns} from {table} " + condition).format(
         columns=sql.SQL(", ").join(
-            sql.SQL(EXPRESSIONS[name]) if name in EXPRESSIONS else sql.Identifier(name) for name in names
+            sql.SQL(EXPRESSIONS[name]) if table == artifacts.OUTCOMES and name in EXPRESSIONS else sql.Identifier(name)
+            for name in names
         ),
         table=sql.Identifier(*table.split(".")),
         days=sql.Literal(SHOWN_DAYS),
+        key=sql.Literal(key),
     )
     with connect(settings) as connection:
         connection.read_only = True

@@ -7,7 +7,7 @@ from typing import Any
 
 from experiments.allocation import thompson_shares
 from experiments.comparison import Comparison, compare
-from experiments.conclusions import Harm, conclusion, crossed_guardrails, unreadable
+from experiments.conclusions import Decision, Harm, conclusion, crossed_guardrails, decision, unreadable
 from experiments.exposures import Exposed, read_exposed
 from experiments.randomised import read_first_rank
 from experiments.reporting import outcomes, page
@@ -100,7 +100,7 @@ def _analyse_one(
         conclusions = _conclusions(experiment, reason, compared, harms, decided)
         rows = outcomes(interval, experiment, everybody, exposed, split, compared, harms, conclusions, first_rank)
         write_outcomes(connection, rows)
-    for text in conclusions.values():
+    for _, text in conclusions.values():
         log.info("%s: %s", experiment.name, text)
     now = _decide(settings, interval, experiment, exposed, harms, decided)
     users = Counter(exposed.variant.tolist())
@@ -115,7 +115,8 @@ def _analyse_one(
         },
         "stopped": sorted(now.stopped),
         "first_rank": asdict(first_rank) if first_rank else None,
-        "conclusions": conclusions,
+        "conclusions": {variant: text for variant, (_, text) in conclusions.items()},
+        "decisions": {variant: what for variant, (what, _) in conclusions.items()},
     }, now
 
 
@@ -128,16 +129,16 @@ def _split(exposed: Exposed, experiment: Experiment, stopped: dict[str, Any]) ->
 
 def _conclusions(
     experiment: Experiment, reason: str, compared: list[Comparison], harms: list[Harm], decided: Decided
-) -> dict[str, str]:
-    found = {}
+) -> dict[str, tuple[Decision, str]]:
+    found: dict[str, tuple[Decision, str]] = {}
     for variant in experiment.shares:
         if variant == experiment.control:
             continue
         if variant in decided.stopped:
             stop = decided.stopped[variant]
-            found[variant] = f"{variant} was stopped on {stop.stopped_at.date()}: {stop.reason}."
+            found[variant] = "stopped", f"{variant} was stopped on {stop.stopped_at.date()}: {stop.reason}."
         elif reason:
-            found[variant] = reason
+            found[variant] = "do not read", reason
         else:
             primary, *others = [one for one in compared if one.variant == variant]
             harm = "".join(
@@ -145,7 +146,7 @@ def _conclusions(
                 for one in harms
                 if one.variant == variant
             )
-            found[variant] = conclusion(experiment, primary, others) + harm
+            found[variant] = decision(primary, harms), conclusion(experiment, primary, others) + harm
     return found
 
 

@@ -1,6 +1,7 @@
 """What an experiment says, in plain words: first whether it can be read at all, then what it found."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from experiments.comparison import MIN_USERS, Comparison
 from experiments.estimates import Estimate
@@ -14,6 +15,10 @@ WORDS: dict[Metric, tuple[str, str, str]] = {
     "retention": ("brings more users back than", "brings fewer users back than", "{:.2%} of the users of {} came back"),
 }
 """More, less, and how a rate is told."""
+
+
+Decision = Literal["stopped", "do not read", "better", "worse", "go on"]
+"""What is to be done with a variant: it was stopped, nothing may be concluded, roll it out, drop it, or wait."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,15 @@ def unreadable(experiment: Experiment, split: SampleRatio) -> str:
             "every look). Find out who is missing before comparing anything."
         )
     return ""
+
+
+def decision(one: Comparison, harms: list[Harm]) -> Decision:
+    """Return what the primary metric of one variant calls for, and the guardrails that it has crossed."""
+    if any(harm.variant == one.variant and harm.guardrail.on_harm == "stop" for harm in harms):
+        return "stopped"
+    if one.effect is None or not one.is_shown or one.adjusted_p >= 0.05:
+        return "go on"
+    return "better" if one.effect.value > 0 else "worse"
 
 
 def conclusion(experiment: Experiment, one: Comparison, others: list[Comparison]) -> str:

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from experiments.comparison import Comparison, by_activity, columns
-from experiments.conclusions import Harm
+from experiments.conclusions import Decision, Harm
 from experiments.estimates import Estimate, quantile, ratio, wilson
 from experiments.exposures import Exposed
 from experiments.randomised import FirstRank
@@ -26,7 +26,7 @@ def outcomes(
     split: SampleRatio,
     compared: list[Comparison],
     harms: list[Harm],
-    conclusions: dict[str, str],
+    conclusions: dict[str, tuple[Decision, str]],
     first_rank: FirstRank | None,
 ) -> list[Outcome]:
     """Return what was found as judgements; their subjects are `<experiment>` or `<experiment>/<variant>`."""
@@ -66,6 +66,7 @@ def outcomes(
                 "warn" if is_primary and is_worse else "pass",
                 one.variant,
                 is_primary=is_primary,
+                lift=asdict(one.always_valid_lift),
                 difference=one.always_valid,
                 single_look=one.single_look,
                 p_value=one.p_value,
@@ -88,7 +89,10 @@ def outcomes(
             rows.append(outcome(f"segment:{segment}", observed, TOLD, "pass", variant, raw=shrunk.raw.value))
     if first_rank is not None:
         rows.append(outcome("first_rank", _shown(first_rank.dr), TOLD, "pass", SHUFFLE, **asdict(first_rank)))
-    rows += [outcome("conclusion", text, experiment.question, "pass", variant) for variant, text in conclusions.items()]
+    rows += [
+        outcome("conclusion", text, experiment.question, "pass", variant, decision=decision)
+        for variant, (decision, text) in conclusions.items()
+    ]
     return rows
 
 

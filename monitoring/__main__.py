@@ -1,4 +1,4 @@
-"""Shell of the station: `python -m monitoring drift | freshness | pipelines | explore | metrics`."""
+"""Shell of the station: `python -m monitoring drift | freshness | pipelines | runs | explore | metrics`."""
 
 from argparse import ArgumentParser, Namespace
 from contextlib import suppress
@@ -23,6 +23,12 @@ def main() -> dict[str, Any]:
         return check_pipelines(load_settings(), datetime.now(UTC))
     if arguments.command == "metrics":
         return _serve_metrics()
+    if arguments.command == "runs":
+        from monitoring.pipeline_runs import record_runs
+
+        settings = load_settings()
+        with connect(settings) as connection:
+            return record_runs(settings, connection)
     settings, watched = load_settings(), interval.from_arguments(arguments)
     if arguments.command == "drift":
         from monitoring.check_drift import check_drift
@@ -55,6 +61,7 @@ def _parse() -> Namespace:
         interval.add_arguments(commands.add_parser(name, help=question))
     commands.add_parser("pipelines", help="are the runs of the DAGs green, as fast as before, and on time?")
     commands.add_parser("metrics", help="serve the same for Prometheus at RECSYS_MONITORING_URL")
+    commands.add_parser("runs", help="how did the DAGs' runs end? From Airflow into the warehouse")
     explore = commands.add_parser("explore", help="what do the marts hold? One HTML page a domain")
     explore.add_argument(
         "--domains", default=",".join(DOMAINS), help="comma-separated; those without events are left out"

@@ -200,6 +200,18 @@ create table if not exists monitoring.cloud_shapes (
     primary key (target, shape)
 );
 
+alter table monitoring.model_evaluations add column if not exists framework text;
+
+-- Grain: one row per finished run of a DAG.
+create table if not exists monitoring.pipeline_runs (
+    dag_id   text not null,
+    run_id   text not null,
+    run_date date not null,
+    state    text not null check (state in ('success', 'failed')),
+    seconds  double precision not null,
+    primary key (dag_id, run_id)
+);
+
 -- Grain: one row per user, domain and rank of the latest precomputed lists.
 create table if not exists serving.precomputed_lists (
     user_id       text not null,

@@ -237,8 +237,9 @@ def evaluate(settings: Settings, interval: Interval, names: tuple[str, ...]) -> 
             if name in against
         },
     }
+    frameworks = {name: evaluation.framework_of(frozen, name) for name in qualities}
     rows = [
-        (made["cut_id"], interval.as_of, name, fits[name][1]["run_id"], metric, value)
+        (made["cut_id"], interval.as_of, name, fits[name][1]["run_id"], metric, value, frameworks[name])
         for name, quality in qualities.items()
         for metric, value in {**quality.overall, **costs[name]}.items()
     ]
@@ -248,8 +249,8 @@ def evaluate(settings: Settings, interval: Interval, names: tuple[str, ...]) -> 
             (made["cut_id"], interval.as_of, list(names)),
         )
         cursor.executemany(
-            f"insert into {MODEL_EVALUATIONS} (cut_id, as_of, model, run_id, metric, value)"
-            " values (%s, %s, %s, %s, %s, %s)",
+            f"insert into {MODEL_EVALUATIONS} (cut_id, as_of, model, run_id, metric, value, framework)"
+            " values (%s, %s, %s, %s, %s, %s, %s)",
             rows,
         )
         receipts.record(connection, EVALUATE, interval.key, wanted, detail)

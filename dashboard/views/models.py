@@ -1,13 +1,13 @@
-"""Models: every model on the same users beside the popularity baseline, what an answer costs, and how it was."""
+"""Models: every model on the same users beside the popularity baseline, what an answer costs, who was champion when."""
 
 import pandas as pd
 import streamlit as st
 
-from dashboard import charts, marts
+from dashboard import charts, judgements, marts
 from dashboard.figures import chart, figure
 from recsys import artifacts
 
-RANKING_METRIC, COST = "ndcg_at_10", "inference_p50_ms"
+RANKING_METRIC = "ndcg_at_10"
 
 
 def draw_models(quality: pd.DataFrame) -> pd.DataFrame:
@@ -33,17 +33,36 @@ def draw_models(quality: pd.DataFrame) -> pd.DataFrame:
     return ranked
 
 
-def draw_frontier(quality: pd.DataFrame) -> pd.DataFrame | None:
-    latest = quality[quality["cut_id"] == quality["cut_id"].iloc[0]]
-    wide = latest.pivot(index="model", columns="metric", values="value").reset_index()
-    if not {RANKING_METRIC, COST} <= set(wide):
-        st.info(f"The latest cut has no {RANKING_METRIC} or no {COST}.")
-        return None
-    st.caption("Latest cut. Up and left is better: a better list for less time a request (median, one thread)")
-    chart(charts.frontier(wide, RANKING_METRIC, COST), f"Models by {RANKING_METRIC} and {COST}")
-    with st.expander("All metrics of the latest cut"):
-        st.dataframe(wide, hide_index=True)
-    return wide
+def draw_front(rows: pd.DataFrame) -> pd.DataFrame:
+    latest = rows[rows["cut_id"] == rows["cut_id"].iloc[0]]
+    st.caption(
+        "Latest cut. Up and left is better: a better list for less time an answer (median, one thread). On the line: "
+        "no other model is as good and as quick"
+    )
+    chart(charts.frontier(latest), "Models by quality and time of an answer, with the Pareto front")
+    st.dataframe(
+        latest.drop(columns=["as_of", "cut_id"]), hide_index=True,
+        column_config={
+            "ndcg_at_10": st.column_config.NumberColumn(format="%.4f"),
+            "inference_p50_ms": st.column_config.NumberColumn("answer, ms", format="%.2f"),
+            "training_seconds": st.column_config.NumberColumn("training, s", format="%.1f"),
+            "peak_rss_mb": st.column_config.NumberColumn("memory, MB", format="%.0f"),
+            "is_on_front": st.column_config.CheckboxColumn("on the front"),
+        },
+    )  # fmt: skip
+    return latest
+
+
+def draw_champions(rows: pd.DataFrame) -> pd.DataFrame:
+    st.caption("What the gate said after each cut; the latest first")
+    st.dataframe(
+        rows[["outcome_date", "domains", "model", "version", "promoted", "challenger", "reason"]], hide_index=True,
+        column_config={
+            "outcome_date": st.column_config.DateColumn("on"), "model": "champion",
+            "promoted": st.column_config.CheckboxColumn("changed"),
+        },
+    )  # fmt: skip
+    return rows
 
 
 def draw_history(quality: pd.DataFrame) -> pd.DataFrame:
@@ -57,5 +76,8 @@ def draw_history(quality: pd.DataFrame) -> pd.DataFrame:
 
 EMPTY = "No model has been evaluated yet."
 figure("Offline quality", artifacts.AGG_MODEL_QUALITY, marts.model_quality, draw_models, EMPTY)
-figure("Quality against cost", artifacts.AGG_MODEL_QUALITY, marts.model_quality, draw_frontier, EMPTY)
+figure("Quality against cost", artifacts.AGG_MODEL_FRONT, marts.model_front, draw_front, EMPTY)
+figure(
+    "Champions", artifacts.OUTCOMES, judgements.champions, draw_champions, "No model has passed the gate's door yet."
+)
 figure("From cut to cut", artifacts.AGG_MODEL_QUALITY, marts.model_quality, draw_history, EMPTY)

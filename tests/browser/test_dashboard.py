@@ -23,8 +23,8 @@ pytestmark = [
 ]
 SHOTS = HOME / "var" / "screenshots" / "dashboard"
 PAGES = {
-    "": ("Lately", 2), "models": ("Offline quality", 3), "experiments": ("Conclusion", 2),
-    "customers": ("Sessions", 6), "data": ("Judgements", 0), "network": ("Who holds", 1),
+    "": ("Health", 8), "models": ("From cut", 3), "experiments": ("Day by day", 3),
+    "customers": ("Sessions", 6), "data": ("Drift and", 2), "network": ("Who holds", 1),
     "transfer": ("From domain", 1),
 }  # fmt: skip
 """Path → a heading of the page, and at least how many charts it draws."""

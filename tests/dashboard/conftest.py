@@ -11,7 +11,7 @@ from tests.worlds import insight_marts
 
 PAGES = ("overview", "models", "experiments", "customers", "data", "network", "transfer")
 EMPTY_FIGURES = {
-    "overview": 4, "models": 3, "experiments": 4, "customers": 6, "data": 1, "network": 3, "transfer": 1,
+    "overview": 5, "models": 4, "experiments": 7, "customers": 6, "data": 3, "network": 3, "transfer": 1,
 }  # fmt: skip
 
 

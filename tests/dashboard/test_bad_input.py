@@ -59,10 +59,10 @@ def test_a_mart_that_is_being_rebuilt_is_shown_as_it_was(everything, app):
         building.execute(f"create table marts.beside as select * from {artifacts.AGG_HEADLINES}")
         building.execute("update marts.beside set value = 1")
         page = app()
-        assert page.metric[0].value != "1"
+        assert page.metric[3].value != "1"
         building.execute(f"drop table {artifacts.AGG_HEADLINES}")
         building.execute("alter table marts.beside rename to agg_headlines")
-    assert app().metric[0].value == "1"
+    assert app().metric[3].value == "1"
 
 
 def test_names_with_markup_stay_text(everything, app):
@@ -75,3 +75,37 @@ def test_names_with_markup_stay_text(everything, app):
     assert len(marked) > 4
     assert all("\\<script\\>" in text and "\\*\\*bold" in text and "\\$x" in text for text in marked)
     assert not any(text.proto.allow_html for name in ("customers", "overview") for text in app(name).markdown)
+
+
+def test_two_thousand_experiments_can_be_looked_through(everything, app):
+    with connect(everything) as connection:
+        connection.execute(
+            f"""
+            insert into {artifacts.OUTCOMES}
+                (station, outcome_date, check_name, subject, observed, expected, verdict, detail)
+            select 'experiments', date '2026-11-20' - day, check_name, 'test-' || number || '/new',
+                'No difference shown.', 'Which?', 'pass',
+                '{{"decision": "go on", "lift": {{"value": 0.1, "low": 0, "high": 0.2}}}}'
+            from generate_series(1, 2000) as number, generate_series(0, 2) as day,
+                unnest(array['conclusion', 'lift:click_through_rate', 'sample_ratio']) as check_name
+            """
+        )
+    page = app("experiments")
+    assert len(page.selectbox(key="experiment").options) == 2_001
+    page.selectbox(key="experiment").set_value("test-1234").run()
+    assert not page.exception
+    assert any("No difference shown" in text.value for text in page.markdown)
+
+    data = app("data")
+    assert len(data.dataframe[0].value) <= 2_000
+
+
+def test_decisions_champions_and_promises_are_said(everything, app):
+    experiments, models, overview = (app(name) for name in ("experiments", "models", "overview"))
+
+    assert any("better: roll it out" in text.value for text in experiments.markdown)
+    champions = next(table.value for table in models.dataframe if "challenger" in table.value)
+    assert champions[["model", "version"]].to_numpy().tolist()[0] == ["slist", "6"]
+    told = {metric.label: (metric.value, metric.delta) for metric in overview.metric}
+    assert told["pipeline runs succeed · target 95%"] == ("97.8%", "56% of the budget left")
+    assert told["checks do not fail · target 99%"] == ("98.5%", "budget overspent")

@@ -33,6 +33,7 @@ MARTS = {
     "agg_daily_engagement": "activity_date, domain",
     "agg_recommendation_funnel": "shown_date, rung",
     "agg_headlines": "domain, headline",
+    "agg_daily_outcomes": "outcome_date, domain",
     "agg_sessions": "session_date, domain",
     "agg_cohort_retention": "domain, cohort_month, age_months",
     "agg_recommendation_effectiveness": "domain, variant, window_days",

@@ -48,8 +48,14 @@ def test_names_say_the_layer(models):
 
 
 def test_only_staging_reads_sources(models):
-    """`raw.removed_interactions` and `monitoring.model_evaluations` are our own tables: nothing to rename."""
-    own = {"source.recsys.raw.removed_interactions", "source.recsys.monitoring.model_evaluations"}
+    """`raw.removed_interactions` and the tables of `monitoring` are our own: nothing to rename."""
+    names = (
+        "raw.removed_interactions",
+        "monitoring.model_evaluations",
+        "monitoring.outcomes",
+        "monitoring.pipeline_runs",
+    )
+    own = {"source.recsys.raw.removed_interactions", *(f"source.recsys.monitoring.{name}" for name in names)}
     reads = {
         node["name"]: {key for key in node["depends_on"]["nodes"] if key.startswith("source.")} - own
         for node in models.values()

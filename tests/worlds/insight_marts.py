@@ -48,6 +48,20 @@ MARTS = {
     artifacts.AGG_MODEL_QUALITY: (
         "as_of date, cut_id text, model text, metric text, value double precision, value_over_baseline double precision"
     ),
+    artifacts.AGG_MODEL_FRONT: (
+        "as_of date, cut_id text, model text, framework text, ndcg_at_10 double precision, "
+        "inference_p50_ms double precision, training_seconds double precision, peak_rss_mb double precision, "
+        "is_on_front boolean"
+    ),
+    artifacts.AGG_SERVICE_LEVELS: (
+        "objective text, target double precision, latest_date date, good bigint, total bigint, "
+        "attained double precision, budget_left double precision"
+    ),
+    artifacts.AGG_DAILY_OUTCOMES: (
+        "outcome_date date, domain text, impressions bigint, clicks bigint, conversions bigint, "
+        "click_through_rate double precision, conversion_rate double precision, purchases bigint, "
+        "revenue double precision"
+    ),
     artifacts.AGG_REVENUE_ATTRIBUTION: (
         "domain text, variant text, users bigint, revenue double precision, revenue_per_user double precision, "
         "purchases_last_touch bigint, revenue_last_touch double precision, control_users bigint, "
@@ -116,8 +130,22 @@ def _activity(connection: psycopg.Connection, domain: str, size: float, rng: np.
         for day, count in zip(DAYS, events, strict=True)
     ])  # fmt: skip
     now, before = sum(events[-28:]), sum(events[-56:-28])
-    headlines = [("interactions", now, before), ("active_users", now // 20, before // 20),
-                 ("new_users", now // 30, before // 28), ("click_through_rate", 0.0612, 0.0584)]  # fmt: skip
+    headlines = [
+        ("interactions", now, before),
+        ("active_users", now // 20, before // 20),
+        ("new_users", now // 30, before // 28),
+        ("click_through_rate", 0.0612, 0.0584),
+        ("conversion_rate", 0.0061, 0.0059),
+    ]
+    if domain == "movies":
+        headlines.append(("revenue", 18_250, 17_100))
+    insert(connection, artifacts.AGG_DAILY_OUTCOMES, [
+        {"outcome_date": day, "domain": domain, "impressions": 9_000, "clicks": 540 + count % 90,
+         "conversions": 50 + count % 9, "click_through_rate": (540 + count % 90) / 9_000,
+         "conversion_rate": (50 + count % 9) / 9_000, "purchases": count // 12,
+         "revenue": count * 0.7 if domain == "movies" else None}
+        for day, count in zip(DAYS, events, strict=True)
+    ])  # fmt: skip
     insert(connection, artifacts.AGG_HEADLINES, [
         {"domain": domain, "headline": name, "latest_date": DAYS[-1], "value": value, "value_before": earlier,
          "change": value / earlier - 1} for name, value, earlier in headlines
@@ -222,20 +250,27 @@ def _network(connection: psycopg.Connection, domain: str, rng: np.random.Generat
 
 
 QUALITY = {
-    "popularity": (0.041, 0.1, 0.4), "ials": (0.092, 0.35, 9.0), "two_tower": (0.084, 0.4, 240.0),
-    "keras_two_tower": (0.083, 0.42, 310.0), "text_encoder": (0.055, 0.5, 95.0), "slist": (0.097, 0.9, 4.0),
+    "popularity": (0.041, 0.1, 0.4, "numpy", True), "ials": (0.092, 0.35, 9.0, "numpy", True),
+    "two_tower": (0.084, 0.4, 240.0, "pytorch", False), "keras_two_tower": (0.083, 0.42, 310.0, "tensorflow", False),
+    "text_encoder": (0.055, 0.5, 95.0, "transformers", False), "slist": (0.097, 0.9, 4.0, "numpy", True),
 }  # fmt: skip
-"""Model → ndcg@10, milliseconds an answer, seconds to train."""
+"""Model → ndcg@10, milliseconds an answer, seconds to train, framework, whether it is on the front."""
 
 
 def _models(connection: psycopg.Connection, rng: np.random.Generator) -> None:
     baseline = QUALITY["popularity"]
+    insert(connection, artifacts.AGG_MODEL_FRONT, [
+        {"as_of": AS_OF - timedelta(days=7 * back), "cut_id": f"cut-{back}", "model": model, "framework": framework,
+         "ndcg_at_10": quality, "inference_p50_ms": milliseconds, "training_seconds": seconds, "peak_rss_mb": 700.0,
+         "is_on_front": is_on_front}
+        for back in range(4) for model, (quality, milliseconds, seconds, framework, is_on_front) in QUALITY.items()
+    ])  # fmt: skip
     insert(connection, artifacts.AGG_MODEL_QUALITY, [
         {"as_of": AS_OF - timedelta(days=7 * back), "cut_id": f"cut-{back}", "model": model, "metric": metric,
          "value": number * (1 - 0.03 * back), "value_over_baseline": number / of_baseline}
         for back in range(4) for model, told in QUALITY.items()
         for metric, number, of_baseline in zip(
-            ("ndcg_at_10", "inference_p50_ms", "fit_seconds"), told, baseline, strict=True)
+            ("ndcg_at_10", "inference_p50_ms", "training_seconds"), told[:3], baseline[:3], strict=True)
     ])  # fmt: skip
 
 
@@ -254,6 +289,37 @@ def _judgements(connection: psycopg.Connection) -> None:
         *drift, *freshness,
         Outcome("etl", day, "rows_refused", 3, "at most 1 %", "pass", "movies"),
         Outcome("expectations", day, "unique_key", "0 duplicates", "0", "pass", MARKUP),
-        Outcome("experiments", day, "conclusion", f"No difference shown. {MARKUP}", "Which is better?", "pass",
-                "champion", {"conclusion": "More users are needed."}),
+        *_experiment(day),
+        *(Outcome("training", AS_OF - timedelta(days=7 * back), "promotion_gate", f"better than version {5 - back}",
+                  "above", "pass", "books,movies",
+                  {"model": "slist", "version": str(6 - back), "promoted": back % 2 == 0,
+                   "challenger": {"model": "ials"}}) for back in range(4)),
     ])  # fmt: skip
+    insert(connection, artifacts.AGG_SERVICE_LEVELS, [
+        {"objective": name, "target": target, "latest_date": day, "good": good, "total": 1_000,
+         "attained": good / 1_000, "budget_left": 1 - (1_000 - good) / (1_000 * (1 - target))}
+        for name, target, good in (("pipeline runs succeed", 0.95, 978), ("checks do not fail", 0.99, 985),
+                                   ("answers come from a model", 0.9, 991))
+    ])  # fmt: skip
+
+
+EXPERIMENT = "recommendations-2026-11"
+
+
+def _experiment(day: date) -> list[Outcome]:
+    """Twenty days of readings of one experiment with two variants beside the control."""
+    rows = [
+        Outcome("experiments", day, "conclusion", f"{variant} is told. {MARKUP}", "Which is better?", "pass",
+                f"{EXPERIMENT}/{variant}", {"decision": decision})
+        for variant, decision in (("champion", "better"), ("shuffle", "go on"))
+    ]  # fmt: skip
+    rows.append(Outcome("experiments", day, "sample_ratio", "p = 0.4", "p >= 0.001, at every look", "pass", EXPERIMENT))
+    for back in range(20):
+        for variant, lift in (("champion", 0.27), ("shuffle", -0.05)):
+            half = 0.9 / (21 - back) ** 0.5
+            told = {"value": lift, "low": lift - half, "high": lift + half}
+            rows.append(
+                Outcome("experiments", day - timedelta(days=back), "lift:click_through_rate", lift, "not below", "pass",
+                        f"{EXPERIMENT}/{variant}", {"lift": told, "is_primary": True})
+            )  # fmt: skip
+    return rows

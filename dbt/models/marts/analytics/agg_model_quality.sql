@@ -23,6 +23,7 @@ evaluations_beside_baseline as (
         evaluations.cut_id,
         evaluations.model,
         evaluations.run_id,
+        evaluations.framework,
         evaluations.metric,
         evaluations.value,
         baseline.value as baseline_value,

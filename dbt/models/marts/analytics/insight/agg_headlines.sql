@@ -93,6 +93,45 @@ click_through as (
 
 ),
 
+daily_outcomes as (
+
+    select * from {{ ref('agg_daily_outcomes') }}
+
+),
+
+latest_outcome_days as (
+
+    select
+        domain,
+        max(outcome_date) as latest_date
+
+    from daily_outcomes
+    group by domain
+
+),
+
+outcomes as (
+
+    select
+        daily_outcomes.domain,
+        latest_outcome_days.latest_date,
+        sum(daily_outcomes.conversions) filter (where periods.is_present)
+        / nullif(sum(daily_outcomes.impressions) filter (where periods.is_present), 0) as conversion_rate,
+        sum(daily_outcomes.conversions) filter (where not periods.is_present)
+        / nullif(sum(daily_outcomes.impressions) filter (where not periods.is_present), 0) as conversion_rate_before,
+        sum(daily_outcomes.revenue) filter (where periods.is_present) as revenue,
+        sum(daily_outcomes.revenue) filter (where not periods.is_present) as revenue_before
+
+    from daily_outcomes
+    inner join latest_outcome_days using (domain)
+    cross join lateral (
+        select latest_outcome_days.latest_date - daily_outcomes.outcome_date < 28 as is_present
+    ) as periods
+    where latest_outcome_days.latest_date - daily_outcomes.outcome_date < 56
+    group by daily_outcomes.domain, latest_outcome_days.latest_date
+
+),
+
 headlines as (
 
     select
@@ -130,6 +169,26 @@ headlines as (
         click_through_rate_before as value_before
 
     from click_through
+    union all
+    select
+        domain,
+        latest_date,
+        'conversion_rate' as headline,
+        conversion_rate as value,
+        conversion_rate_before as value_before
+
+    from outcomes
+    where conversion_rate is not null
+    union all
+    select
+        domain,
+        latest_date,
+        'revenue' as headline,
+        revenue as value,
+        revenue_before as value_before
+
+    from outcomes
+    where revenue is not null
 
 )
 

@@ -6,10 +6,9 @@ impressions as (
 
 ),
 
-interactions as (
+conversions as (
 
-    select * from {{ ref('fct_interactions') }}
-    where event_type in ('purchase', 'rate', 'share')
+    select * from {{ ref('int_impressions_converted') }}
 
 ),
 
@@ -45,23 +44,6 @@ catalogue as (
     from items
     where is_available
     group by domain
-
-),
-
-conversions as (
-
-    select
-        impressions.event_id,
-        min(interactions.occurred_at) as converted_at
-
-    from impressions
-    inner join interactions
-        on
-            impressions.user_id = interactions.user_id
-            and impressions.item_id = interactions.item_id
-            and interactions.occurred_at >= impressions.clicked_at
-            and interactions.occurred_at < impressions.clicked_at + interval '7 days'
-    group by impressions.event_id
 
 ),
 

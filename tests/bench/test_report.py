@@ -1,0 +1,107 @@
+"""The report says what the results say: verdicts are theirs, numbers are theirs, charts and pages come out of them."""
+
+import json
+
+import jinja2
+import pytest
+
+from bench.report import figures, results, warehouse
+from bench.report.__main__ import TEMPLATES, gather, learned, render
+from recsys import artifacts
+from recsys.settings import HOME
+from recsys.warehouse import connect
+from tests.worlds import insight_marts
+
+MODELS = [
+    ("split: good", "hit_rate@10 0.70, ≤ 30 CPU s: met", "hit_rate@10 0.80; 10.5 CPU s (fit 4.0), 0.75 GiB"),
+    ("split: slow", "hit_rate@10 0.70, ≤ 30 CPU s: MISSED", "hit_rate@10 0.75; 90.0 CPU s (fit 80), 1.5 GiB"),
+    ("split: <b>odd</b>", "none", "crashed"),
+]  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path):
+    rows = [dict(measure=m, target=t, measured=v, command="python -m bench.models") for m, t, v in MODELS]
+    document = {"date": "2026-11-20", "machine": {"cores": 2}, "rows": rows}
+    (tmp_path / "models.json").write_text(json.dumps(document))
+    (tmp_path / "models.md").write_text("# Models\n\n| measure |\n| --- |\n| split |\n\nSome notes.\n")
+    return tmp_path
+
+
+def test_a_row_has_the_verdict_that_it_states(folder):
+    (models,) = results.read(folder)
+
+    assert [row.verdict for row in models.rows] == ["met", "missed", "told"]
+    assert (models.title, models.machine, models.notes) == ("Models", "cores 2", "Some notes.")
+    assert results.verdict({"target": "", "measured": "0.229% missed, 79.2 replica-hours"}) == "told"
+
+
+def test_models_are_read_as_numbers_beside_the_published(folder):
+    good, slow = results.trained(results.read(folder)[0])
+
+    assert (good.model, good.metric, good.value, good.published) == ("good", "hit_rate@10", 0.8, 0.7)
+    assert (slow.cpu_seconds, slow.fit_seconds, slow.memory_gib, slow.verdict) == (90, 80, 1.5, "missed")
+
+
+def test_no_result_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="no results"):
+        results.read(tmp_path)
+
+
+def test_pages_say_everything_once_and_no_markup_comes_alive(folder):
+    facts = gather(
+        results.read(folder), {"Kinds of customers": [{"segment": "<i>s1</i>", "value": None}]}, "2026-11-29"
+    )
+    pages = {name: render(f"{name}.html.j2", facts) for name in ("report", "slides", "models")}
+
+    assert set(facts["figures"]) == {"verdicts", "front", "published", "costs"}
+    for page in pages.values():
+        assert "<b>odd</b>" not in page
+        assert "<script" not in page
+        assert "<svg" in page
+    assert "&lt;i&gt;s1&lt;/i&gt;" in pages["report"]
+    assert "1 measures state that they meet their target, 1 that they miss it; 1 state" in " ".join(
+        pages["report"].split()
+    )
+    assert pages["slides"].count("<section>") == 1 + 1 + 3 + 1 + 1 + 1 + 1
+
+
+def test_our_own_results_become_pages():
+    told = results.read(HOME / "docs" / "results")
+    facts = gather(told, {}, "2026-11-29")
+
+    assert len(told) > 10
+    assert len(results.trained(next(one for one in told if one.name == "models"))) >= 7
+    assert len(results.latencies(next(one for one in told if one.name == "serving"))) > 3
+    assert all(one.title in render("report.html.j2", facts) for one in told[:3])
+    assert len(learned((HOME / "docs" / "decisions" / "README.md").read_text())) > 20
+
+
+def test_the_charts_compare_within_a_split_only(folder):
+    (models,) = results.read(folder)
+    drawn = figures.front(results.trained(models))
+
+    assert drawn.startswith("<svg")
+    assert drawn.count(">good<") == drawn.count(">slow<") == 1
+
+
+def test_a_page_that_lacks_a_fact_is_not_made():
+    with pytest.raises(jinja2.UndefinedError):
+        render("report.html.j2", {})
+    assert {path.name for path in TEMPLATES.glob("*.html.j2")} >= {"report.html.j2", "slides.html.j2", "models.html.j2"}
+
+
+def test_the_warehouse_is_asked_and_what_is_missing_is_nothing(world):
+    settings = world("postgres")
+    with connect(settings) as connection:
+        insight_marts.remove(connection)
+    assert all(rows == [] for rows in warehouse.read(settings).values())
+    with connect(settings) as connection:
+        insight_marts.create(connection)
+        insight_marts.plant(connection)
+    told = warehouse.read(settings)
+
+    assert all(told.values())
+    assert told["Promises"][1]["objective"] == "checks do not fail"
+    assert {row["domain"] for row in told["Kinds of customers"]} == {"books", "movies"}
+    assert artifacts.AGG_HEADLINES in {table for table, _ in warehouse.QUESTIONS.values()}
