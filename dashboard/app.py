@@ -13,6 +13,7 @@ ICON = Path(__file__).with_name("icon.svg")  # a named icon would be loaded from
 PAGES = {  # views/: a folder called pages/ would be Streamlit's own navigation, without the filters
     "overview": ("Overview", ":material/monitoring:"),
     "models": ("Models", ":material/leaderboard:"),
+    "clouds": ("Clouds", ":material/cloud:"),
     "experiments": ("Experiments", ":material/science:"),
     "customers": ("Customers", ":material/groups:"),
     "data": ("Data", ":material/verified:"),

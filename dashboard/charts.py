@@ -201,7 +201,7 @@ def lifts(rows: pd.DataFrame) -> alt.LayerChart:
         ],
     )  # fmt: skip
     ends = base.mark_rule(strokeWidth=2, opacity=0.6).encode(y="low:Q", y2="high:Q")
-    zero = alt.Chart().mark_rule(color=GREY, strokeDash=[5, 4]).encode(y=alt.datum(0))
+    zero = alt.Chart().mark_rule(color=GREY, strokeDash=[5, 4], aria=False).encode(y=alt.datum(0))
     return alt.layer(zero, bands, ends, line, data=rows)
 
 

@@ -30,6 +30,7 @@ FITTED_BY = {
     artifacts.VALUE_BY_SEGMENT: "value", artifacts.VALUE_CALIBRATION: "value", artifacts.VALUE_MODELS: "value",
     artifacts.NETWORK_MEASURES: "network", artifacts.NETWORK_COMMUNITIES: "network",
     artifacts.NETWORK_LINKS: "network", artifacts.NETWORK_NODES: "network", artifacts.DOMAIN_OVERLAP: "overlap",
+    artifacts.TRANSFER_VERDICTS: "transfer", artifacts.TRANSFER_MAP: "transfer",
 }  # fmt: skip
 """The job in training/analytics that writes a table which no SQL can say."""
 

@@ -3,7 +3,10 @@
 import altair as alt
 import pandas as pd
 
-from dashboard.charts import BLUE, GREY, ORANGE
+from dashboard.charts import BLUE, GREY, ORANGE, PALETTE, SKY, VERMILION
+
+TRANSFER = {"helps": BLUE, "harmless": SKY, "undecided": GREY, "negative transfer": VERMILION}
+"""Verdict on a source of transfer → colour."""
 
 
 def communities(rows: pd.DataFrame, links: pd.DataFrame) -> alt.LayerChart:
@@ -108,3 +111,79 @@ def calibration(rows: pd.DataFrame) -> alt.LayerChart:
             tooltip=["purchase_days", "which", alt.Tooltip("purchases:Q", format=".2f"), "customers"],
         )
     )  # fmt: skip
+
+
+def clouds(rows: pd.DataFrame) -> alt.LayerChart:
+    """Each shape by requests a second and 99th percentile; area: dollars an hour; hollow: an estimate."""
+    base = alt.Chart(rows, height=380).encode(
+        x=alt.X("requests_per_s:Q", title="requests a second", scale=alt.Scale(type="log", padding=30)),
+        y=alt.Y("p99_ms:Q", title="99th percentile, ms", scale=alt.Scale(zero=False, padding=30)),
+        tooltip=[
+            "target", "shape", alt.Tooltip("p50_ms:Q", format=".1f"), alt.Tooltip("p99_ms:Q", format=".1f"),
+            alt.Tooltip("requests_per_s:Q", format=",.0f"), alt.Tooltip("usd_per_hour:Q", format=".3f"),
+            "is_estimate:N",
+        ],
+    )  # fmt: skip
+    points = base.mark_point(strokeWidth=2).encode(
+        color=alt.Color(
+            "target:N", scale=alt.Scale(range=PALETTE), legend=alt.Legend(orient="top", title=None, columns=3)
+        ),
+        shape=alt.Shape("target:N"),
+        size=alt.Size("usd_per_hour:Q", scale=alt.Scale(range=[60, 900]), legend=None),
+        fillOpacity=alt.condition("datum.is_estimate", alt.value(0), alt.value(0.8)),
+        fill=alt.Fill("target:N", scale=alt.Scale(range=PALETTE), legend=None),
+    )
+    return points + base.mark_text(dy=-16, color=GREY).encode(text="shape:N")
+
+
+def cloud_costs(rows: pd.DataFrame, cost: str, title: str) -> alt.Chart:
+    """One bar a shape, coloured by target."""
+    named = rows.assign(what=rows["target"] + " " + rows["shape"])
+    return (
+        alt.Chart(named, height=alt.Step(26))
+        .mark_bar(cornerRadiusEnd=3)
+        .encode(
+            x=alt.X(f"{cost}:Q", title=title),
+            y=alt.Y("what:N", title=None, sort="x", axis=alt.Axis(labelLimit=260)),
+            color=alt.Color("target:N", scale=alt.Scale(range=PALETTE), legend=None),
+            tooltip=["target", "shape", alt.Tooltip(f"{cost}:Q", title=title, format=",.4~g"), "is_estimate:N"],
+        )
+    )
+
+
+def verdicts(rows: pd.DataFrame) -> alt.LayerChart:
+    """What the source changes in the target's ndcg@10, with the interval; the dashed line is nothing."""
+    base = alt.Chart(rows, height=alt.Step(26)).encode(
+        y=alt.Y("what:N", title=None, axis=alt.Axis(labelLimit=320)),
+        color=alt.Color(
+            "verdict:N", title=None, legend=alt.Legend(orient="top", columns=2),
+            scale=alt.Scale(domain=list(TRANSFER), range=list(TRANSFER.values())),
+        ),
+        tooltip=[
+            "what", "verdict", alt.Tooltip("alone:Q", format=".4f"), alt.Tooltip("transferred:Q", format=".4f"),
+            alt.Tooltip("low:Q", format="+.4f"), alt.Tooltip("high:Q", format="+.4f"),
+            alt.Tooltip("users:Q", format=","),
+        ],
+    )  # fmt: skip
+    zero = alt.Chart().mark_rule(color=GREY, strokeDash=[5, 4], aria=False).encode(x=alt.datum(0))
+    spans = base.mark_rule(strokeWidth=3, opacity=0.6).encode(x=alt.X("low:Q", title="change in ndcg@10"), x2="high:Q")
+    points = base.mark_point(filled=True, size=90).encode(x="difference:Q", shape=alt.Shape("verdict:N", legend=None))
+    return alt.layer(zero, spans, points, data=rows)
+
+
+def items(rows: pd.DataFrame) -> alt.Chart:
+    """Items of all domains; neighbours are alike in the vectors that domains share."""
+    axes = {"axis": None, "scale": alt.Scale(zero=False, padding=20)}
+    return (
+        alt.Chart(rows, height=460)
+        .mark_point(filled=True, opacity=0.75, size=40)
+        .encode(
+            x=alt.X("x:Q", **axes),
+            y=alt.Y("y:Q", **axes),
+            color=alt.Color(
+                "domain:N", scale=alt.Scale(range=PALETTE), legend=alt.Legend(orient="top", title=None, columns=4)
+            ),
+            shape=alt.Shape("domain:N"),
+            tooltip=["title:N", "domain:N"],
+        )
+    )

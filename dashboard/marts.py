@@ -80,6 +80,16 @@ COLUMNS = {
     artifacts.NETWORK_NODES: (
         "domain", "kind", "node_id", "title", "community", "degree", "influence", "participation", "is_cut_vertex",
     ),
+    artifacts.TRANSFER_VERDICTS: (
+        "source_domain", "target_domain", "target_share", "bucket", "users", "alone", "transferred", "difference",
+        "low", "high", "verdict", "embedding_similarity", "as_of",
+    ),
+    artifacts.TRANSFER_MAP: ("domain", "item_id", "title", "x", "y", "as_of"),
+    artifacts.CLOUD_SHAPES: (
+        "target", "shape", "vcpus", "memory_gib", "p50_ms", "p99_ms", "requests_per_s", "usd_per_hour",
+        "usd_per_1000_requests", "usd_per_million_batch_users", "startup_s", "scale_out_s", "configuration_lines",
+        "is_estimate", "measured_on", "prices_of",
+    ),
     artifacts.DOMAIN_OVERLAP: (
         "source_domain", "target_domain", "users", "share_of_source", "jaccard", "activity_cosine",
         "taste_association", "as_of",
@@ -104,8 +114,11 @@ EXPRESSIONS: dict[str, LiteralString] = {
     "low": "(detail -> 'lift' ->> 'low')::double precision as low",
     "high": "(detail -> 'lift' ->> 'high')::double precision as high",
     "judgements": "count(*) as judgements",
+    "is_estimate": "coalesce(kinds ->> 'p99_ms' = 'estimate', true) as is_estimate",
 }
-"""What is read of the judgements' columns under a name of its own."""
+"""What is read of the columns of `READ_SO` under a name of its own."""
+
+READ_SO = (artifacts.OUTCOMES, artifacts.CLOUD_SHAPES)
 
 
 def headlines(settings: Settings) -> pd.DataFrame:
@@ -254,6 +267,26 @@ def domain_overlap(settings: Settings) -> pd.DataFrame:
     return select(settings, artifacts.DOMAIN_OVERLAP, "order by source_domain, target_domain")
 
 
+def transfer_verdicts(settings: Settings) -> pd.DataFrame:
+    """Return one row per ordered pair of domains, share of the target, and bucket of users."""
+    return select(
+        settings,
+        artifacts.TRANSFER_VERDICTS,
+        "order by source_domain, target_domain, target_share,"
+        " array_position(array['all', '0', '1_to_5', '6_to_20', 'over_20'], bucket)",
+    )
+
+
+def transfer_map(settings: Settings) -> pd.DataFrame:
+    """Return one row per item of the map."""
+    return select(settings, artifacts.TRANSFER_MAP, "order by domain, item_id limit 5000")
+
+
+def cloud_shapes(settings: Settings) -> pd.DataFrame:
+    """Return one row per target and shape; `is_estimate` where the latency is one."""
+    return select(settings, artifacts.CLOUD_SHAPES, "order by target, usd_per_hour, shape")
+
+
 def stamp(settings: Settings) -> str:
     """Return a text that is another one as soon as any table of the marts, the analytics or the judgements is.
 
@@ -288,7 +321,7 @@ def select(
     names = names or COLUMNS[table]
     query = sql.SQL("select {columns} from {table} " + condition).format(
         columns=sql.SQL(", ").join(
-            sql.SQL(EXPRESSIONS[name]) if table == artifacts.OUTCOMES and name in EXPRESSIONS else sql.Identifier(name)
+            sql.SQL(EXPRESSIONS[name]) if table in READ_SO and name in EXPRESSIONS else sql.Identifier(name)
             for name in names
         ),
         table=sql.Identifier(*table.split(".")),

@@ -9,9 +9,9 @@ from recsys.settings import HOME, Settings
 from recsys.warehouse import connect
 from tests.worlds import insight_marts
 
-PAGES = ("overview", "models", "experiments", "customers", "data", "network", "transfer")
+PAGES = ("overview", "models", "experiments", "customers", "data", "network", "transfer", "clouds")
 EMPTY_FIGURES = {
-    "overview": 5, "models": 4, "experiments": 7, "customers": 6, "data": 3, "network": 3, "transfer": 1,
+    "overview": 5, "models": 4, "experiments": 7, "customers": 6, "data": 3, "network": 3, "transfer": 3, "clouds": 2,
 }  # fmt: skip
 
 

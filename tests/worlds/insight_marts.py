@@ -71,7 +71,8 @@ MARTS = {
 FITTED = (
     artifacts.SEGMENT_PROFILES, artifacts.SEGMENT_EFFECTIVENESS, artifacts.VALUE_BY_SEGMENT,
     artifacts.VALUE_CALIBRATION, artifacts.VALUE_MODELS, artifacts.NETWORK_MEASURES, artifacts.NETWORK_COMMUNITIES,
-    artifacts.NETWORK_LINKS, artifacts.NETWORK_NODES, artifacts.DOMAIN_OVERLAP,
+    artifacts.NETWORK_LINKS, artifacts.NETWORK_NODES, artifacts.DOMAIN_OVERLAP, artifacts.TRANSFER_VERDICTS,
+    artifacts.TRANSFER_MAP, artifacts.CLOUD_SHAPES,
 )  # fmt: skip
 
 
@@ -113,6 +114,29 @@ def plant(connection: psycopg.Connection) -> None:
     insert(connection, artifacts.DOMAIN_OVERLAP, [
         {"source_domain": one, "target_domain": other, "users": 130, "share_of_source": share, "jaccard": 0.1,
          "activity_cosine": 0.34, "taste_association": taste, "as_of": AS_OF} for one, other, share, taste in pairs
+    ])  # fmt: skip
+    insert(connection, artifacts.TRANSFER_VERDICTS, [
+        {"source_domain": one, "target_domain": other, "target_share": 1.0, "bucket": bucket, "users": 90,
+         "alone": 0.05, "transferred": 0.05 + difference, "difference": difference, "low": difference - 0.006,
+         "high": difference + 0.006, "verdict": verdict, "embedding_similarity": 0.4, "as_of": AS_OF}
+        for one, other, difference, verdict in (("books", "movies", 0.011, "helps"),
+                                                ("movies", "books", -0.009, "negative transfer"))
+        for bucket in ("all", "0", "over_20")
+    ])  # fmt: skip
+    insert(connection, artifacts.TRANSFER_MAP, [
+        {"domain": domain, "item_id": f"{domain}:{number}", "title": MARKUP, "x": float(x), "y": float(y),
+         "as_of": AS_OF}
+        for domain in ("movies", "books") for number, (x, y) in enumerate(rng.normal(0, 1, (80, 2)))
+    ])  # fmt: skip
+    insert(connection, artifacts.CLOUD_SHAPES, [
+        {"target": target, "shape": shape, "vcpus": cores, "memory_gib": 2 * cores, "p50_ms": 3.0 + 4 / cores,
+         "p99_ms": 9.0 + 12 / cores, "requests_per_s": 520.0 * cores, "usd_per_hour": price * cores,
+         "usd_per_1000_requests": price / 1900, "usd_per_million_batch_users": price * 2, "startup_s": 8.0,
+         "scale_out_s": 60.0, "configuration_lines": 40,
+         "kinds": json.dumps({"p99_ms": "estimate" if cores > 2 else "measured"}), "measured_on": AS_OF,
+         "prices_of": AS_OF}
+        for target, shape, cores, price in (("aws", "ml.c7i.large", 2, 0.11), ("aws", "ml.c7i.xlarge", 4, 0.11),
+                                            ("gcp", "n2-standard-2", 2, 0.12), ("azure", "Standard_F2s_v2", 2, 0.1))
     ])  # fmt: skip
     _judgements(connection)
 
