@@ -4,8 +4,8 @@
 
 The marts are made in a real PostgreSQL at the grain and the number of rows that 20 M interactions of four domains over
 five years give them; two tables that have a row a user are filled too (1.5 M users), which no page may read. Chromium
-is headless, its profile new for each page; the dashboard is the embedded platform's own process. Nothing is cached by an
-earlier visit in the first round: the process starts anew before it.
+is headless, its profile new for each page; the dashboard is the embedded platform's own process. Nothing is
+cached by an earlier visit in the first round: the process starts anew before it.
 """
 
 import statistics
