@@ -12,7 +12,7 @@ runs as (
 outcomes as (
 
     select * from {{ source('monitoring', 'outcomes') }}
-    where station <> 'experiments'
+    where station != 'experiments'
 
 ),
 
@@ -38,7 +38,7 @@ days as (
         'checks do not fail' as objective,
         0.99::double precision as target,
         outcome_date as observed_date,
-        count(*) filter (where verdict <> 'fail') as good,
+        count(*) filter (where verdict != 'fail') as good,
         count(*) as total
 
     from outcomes

@@ -110,25 +110,33 @@ latest_outcome_days as (
 
 ),
 
-outcomes as (
+outcomes_of_periods as (
 
     select
-        daily_outcomes.domain,
+        daily_outcomes.*,
         latest_outcome_days.latest_date,
-        sum(daily_outcomes.conversions) filter (where periods.is_present)
-        / nullif(sum(daily_outcomes.impressions) filter (where periods.is_present), 0) as conversion_rate,
-        sum(daily_outcomes.conversions) filter (where not periods.is_present)
-        / nullif(sum(daily_outcomes.impressions) filter (where not periods.is_present), 0) as conversion_rate_before,
-        sum(daily_outcomes.revenue) filter (where periods.is_present) as revenue,
-        sum(daily_outcomes.revenue) filter (where not periods.is_present) as revenue_before
+        latest_outcome_days.latest_date - daily_outcomes.outcome_date < 28 as is_present
 
     from daily_outcomes
     inner join latest_outcome_days using (domain)
-    cross join lateral (
-        select latest_outcome_days.latest_date - daily_outcomes.outcome_date < 28 as is_present
-    ) as periods
     where latest_outcome_days.latest_date - daily_outcomes.outcome_date < 56
-    group by daily_outcomes.domain, latest_outcome_days.latest_date
+
+),
+
+outcomes as (
+
+    select
+        domain,
+        latest_date,
+        sum(conversions) filter (where is_present)
+        / nullif(sum(impressions) filter (where is_present), 0) as conversion_rate,
+        sum(conversions) filter (where not is_present)
+        / nullif(sum(impressions) filter (where not is_present), 0) as conversion_rate_before,
+        sum(revenue) filter (where is_present) as revenue,
+        sum(revenue) filter (where not is_present) as revenue_before
+
+    from outcomes_of_periods
+    group by domain, latest_date
 
 ),
 
