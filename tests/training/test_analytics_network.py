@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from tests.worlds import made_up
-from training.analytics import network, overlap
+from training.analytics import neo4j, network, overlap
 
 
 def board(bridges: int = 1) -> pd.DataFrame:
@@ -77,6 +77,24 @@ def test_the_same_seed_gives_the_same_network_and_gini_is_known():
     assert one.measures["modularity"] == pytest.approx(other.measures["modularity"])
     assert network.gini(np.array([2, 2, 2])) == 0
     assert network.gini(np.array([0, 0, 3])) == pytest.approx(2 / 3)
+
+
+def test_neo4j_gets_every_node_and_edge_once_whatever_the_names(tmp_path):
+    told = network.analyse(board(1), seed=1)
+    awkward = {"i0": ('Comma, "quote"\nand line', ["One;Two", "Three"])}
+    events = {pair: 2 for pair in board(1).itertuples(index=False, name=None)}
+    neo4j.write(tmp_path, told, awkward, events)
+    users, items, used = (pd.read_csv(tmp_path / f"{name}.csv") for name in ("users", "items", "used"))
+
+    assert sorted(users["userId:ID(User)"]) == sorted(told.users)
+    first = items.set_index("itemId:ID(Item)").loc["i0"]
+    assert (first["title"], first["categories:string[]"]) == ('Comma, "quote"\nand line', "One,Two;Three")
+    assert items.set_index("itemId:ID(Item)").loc["i1", "title"] == "i1"
+    assert set(used[[":START_ID(User)", ":END_ID(Item)"]].itertuples(index=False, name=None)) == set(events)
+    assert len(used) == len(events)
+    assert users["community:int"].tolist() == told.community[: len(told.users)].tolist()
+    columns = [*users, *items, *used]
+    assert all(f"row['{name}']" in (tmp_path / "load.cypher").read_text() for name in columns)
 
 
 def test_overlap_by_hand():

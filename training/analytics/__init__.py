@@ -3,6 +3,7 @@
     segments        kinds of users, with stable ids and a sentence each
     value           what a customer will bring: BG/NBD and Gamma–Gamma, judged on a holdout
     network         the graph of users and items: measures, communities, influence, bridges
+    neo4j           the same graph as CSV and Cypher, for who has a Neo4j server; by hand, no task
     overlap         how the domains' users overlap, and whether taste crosses over
     effectiveness   what the lists are like and lead to, by segment and variant
 

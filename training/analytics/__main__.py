@@ -1,4 +1,4 @@
-"""`python -m training.analytics segments|value|network|overlap|effectiveness --as-of D --domains movies[,books]`."""
+"""`python -m training.analytics segments|value|network|neo4j|overlap|effectiveness --as-of D --domains D1[,D2]`."""
 
 import argparse
 import importlib
@@ -12,6 +12,7 @@ JOBS = {
     "segments": "kinds of users",
     "value": "what customers will bring",
     "network": "the graph of users and items",
+    "neo4j": "the same graph as files for Neo4j",
     "overlap": "how the domains overlap",
     "effectiveness": "what the lists lead to, by segment",
 }
