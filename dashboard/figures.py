@@ -25,14 +25,22 @@ FOLLOWED_SECONDS = 10
 PNG_WIDTH = 760
 DBT_MODELS = HOME / "dbt" / "models" / "marts"
 SCHEMA = HOME / "recsys" / "schema.sql"
+ANALYTICS = "training/analytics"
 FITTED_BY = {
-    artifacts.SEGMENT_PROFILES: "segments", artifacts.SEGMENT_EFFECTIVENESS: "effectiveness",
-    artifacts.VALUE_BY_SEGMENT: "value", artifacts.VALUE_CALIBRATION: "value", artifacts.VALUE_MODELS: "value",
-    artifacts.NETWORK_MEASURES: "network", artifacts.NETWORK_COMMUNITIES: "network",
-    artifacts.NETWORK_LINKS: "network", artifacts.NETWORK_NODES: "network", artifacts.DOMAIN_OVERLAP: "overlap",
-    artifacts.TRANSFER_VERDICTS: "transfer", artifacts.TRANSFER_MAP: "transfer",
-}  # fmt: skip
-"""The job in training/analytics that writes a table which no SQL can say."""
+    artifacts.SEGMENT_PROFILES: f"{ANALYTICS}/segments.py",
+    artifacts.SEGMENT_EFFECTIVENESS: f"{ANALYTICS}/effectiveness.py",
+    **dict.fromkeys(
+        (artifacts.VALUE_BY_SEGMENT, artifacts.VALUE_CALIBRATION, artifacts.VALUE_MODELS), f"{ANALYTICS}/value.py"
+    ),
+    **dict.fromkeys(
+        (artifacts.NETWORK_MEASURES, artifacts.NETWORK_COMMUNITIES, artifacts.NETWORK_LINKS, artifacts.NETWORK_NODES),
+        f"{ANALYTICS}/network.py",
+    ),
+    artifacts.DOMAIN_OVERLAP: f"{ANALYTICS}/overlap.py",
+    **dict.fromkeys((artifacts.TRANSFER_VERDICTS, artifacts.TRANSFER_MAP), "training/transfer.py"),
+    artifacts.CLOUD_SHAPES: "infra/shapes.py",
+}
+"""Who writes a table which no SQL can say."""
 
 _drawn: ContextVar[list[alt.TopLevelMixin]] = ContextVar("drawn")
 
@@ -141,7 +149,7 @@ def _footer(table: str, heading: str, shown: pd.DataFrame, charts: list[alt.TopL
         with st.popover(table, icon=":material/database:", help="the model behind this figure"):
             st.caption(f"dbt model `{name}` · {path}" if schema == artifacts.MARTS else path)
             if table in FITTED_BY:
-                st.caption(f"written by training/analytics/{FITTED_BY[table]}.py")
+                st.caption(f"written by {FITTED_BY[table]}")
             st.code(text, language="sql")
         st.download_button(
             "CSV",
