@@ -49,12 +49,7 @@ def test_names_say_the_layer(models):
 
 def test_only_staging_reads_sources(models):
     """`raw.removed_interactions` and the tables of `monitoring` are our own: nothing to rename."""
-    names = (
-        "raw.removed_interactions",
-        "monitoring.model_evaluations",
-        "monitoring.outcomes",
-        "monitoring.pipeline_runs",
-    )
+    names = ("model_evaluations", "outcomes", "pipeline_runs")
     own = {"source.recsys.raw.removed_interactions", *(f"source.recsys.monitoring.{name}" for name in names)}
     reads = {
         node["name"]: {key for key in node["depends_on"]["nodes"] if key.startswith("source.")} - own

@@ -5,7 +5,7 @@ with
 
 evaluations as (
 
-    select * from {{ source('monitoring', 'model_evaluations') }}
+    select * from {{ ref('agg_model_quality') }}
 
 ),
 
