@@ -26,7 +26,7 @@ days as (
 
     select
         'pipeline runs succeed' as objective,
-        0.95::double precision as target,
+        0.95::numeric as target,
         run_date as observed_date,
         count(*) filter (where state = 'success') as good,
         count(*) as total
@@ -36,7 +36,7 @@ days as (
     union all
     select
         'checks do not fail' as objective,
-        0.99::double precision as target,
+        0.99::numeric as target,
         outcome_date as observed_date,
         count(*) filter (where verdict != 'fail') as good,
         count(*) as total
@@ -46,7 +46,7 @@ days as (
     union all
     select
         'answers come from a model' as objective,
-        0.90::double precision as target,
+        0.90::numeric as target,
         shown_date as observed_date,
         coalesce(sum(requests) filter (where rung in ('personalised', 'session')), 0)::bigint as good,
         sum(requests)::bigint as total
@@ -83,13 +83,14 @@ windows as (
 
 )
 
+-- The budget in exact numbers: one that is just spent is zero.
 select
     objective,
-    target,
+    target::double precision as target,
     latest_date,
     good,
     total,
     good::double precision / total as attained,
-    1 - (total - good) / (total * (1 - target)) as budget_left
+    (1 - (total - good) / (total * (1 - target)))::double precision as budget_left
 
 from windows
