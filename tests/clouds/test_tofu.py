@@ -91,7 +91,7 @@ def test_what_the_blueprints_say_of_themselves_is_what_the_roles_allow():
 
 
 @pytest.mark.parametrize(
-    "text", ["AKIA" + "B" * 16, "-----BEGIN RSA PRIVATE KEY-----", "AIza" + "c" * 35, "ghp_" + "d" * 36,
+    "text", ["AKIA" + "B" * 16, "-----BEGIN RSA " + "PRIVATE KEY-----", "AIza" + "c" * 35, "ghp_" + "d" * 36,
              "AccountKey=" + "e" * 44],
 )  # fmt: skip
 def test_a_secret_is_recognised_and_not_told(text):
