@@ -36,6 +36,7 @@ INTERVAL = [f"--as-of={AS_OF}", f"--domains={DOMAINS_GIVEN}"]
 LANDED_INTERVAL = [*INTERVAL, "{% if " + IS_SCHEDULED + " %}--since={{ data_interval_start | ds }}{% endif %}"]
 MODELS = "--models={{ params.models | join(',') }}"
 
+STAGED = "{{ '--staged' if params.staged else '' }}"
 READS = f"--reads={artifacts.RAW_INTERACTIONS}_stream:occurred_at,{artifacts.RAW_IMPRESSIONS}:shown_at"
 
 
@@ -66,6 +67,10 @@ with DAG(
         "as_of": Param(
             None, type=["null", "string"], format="date",
             description="Day (UTC) whose midnight ends the data; empty: the end of the run's data interval",
+        ),
+        "staged": Param(
+            False, type="boolean",
+            description="Let the winner become a candidate beside the champion, not champion at once",
         ),
     },
     tags=["recsys"],
@@ -109,7 +114,7 @@ with DAG(
 
     evaluate = station("evaluate", "training", "evaluate", *INTERVAL, MODELS, outlets=[EVALUATIONS])
     register = station("register", "training", "register", *INTERVAL, MODELS)
-    promote = station("promote", "training", "promote", *INTERVAL, outlets=[CHAMPION])
+    promote = station("promote", "training", "promote", *INTERVAL, STAGED, outlets=[CHAMPION])
     check_drift = station("check_drift", "monitoring", "drift", *INTERVAL)
     deploy = station("deploy", "infra.local", "deploy", *INTERVAL, outlets=[ENDPOINT])
     smoke_test = station("smoke_test", "infra.local", "smoke")

@@ -1,4 +1,4 @@
-"""Shell of the station: `python -m monitoring drift | freshness | pipelines | runs | explore | metrics`."""
+"""Shell of the station: `python -m monitoring drift | freshness | watch | pipelines | runs | explore | metrics`."""
 
 from argparse import ArgumentParser, Namespace
 from contextlib import suppress
@@ -29,6 +29,10 @@ def main() -> dict[str, Any]:
         settings = load_settings()
         with connect(settings) as connection:
             return record_runs(settings, connection)
+    if arguments.command == "watch":
+        from monitoring.live import watch
+
+        return watch(load_settings(), datetime.now(UTC))
     settings, watched = load_settings(), interval.from_arguments(arguments)
     if arguments.command == "drift":
         from monitoring.check_drift import check_drift
@@ -62,6 +66,7 @@ def _parse() -> Namespace:
     commands.add_parser("pipelines", help="are the runs of the DAGs green, as fast as before, and on time?")
     commands.add_parser("metrics", help="serve the same for Prometheus at RECSYS_MONITORING_URL")
     commands.add_parser("runs", help="how did the DAGs' runs end? From Airflow into the warehouse")
+    commands.add_parser("watch", help="is the champion still clicked as it was?")
     explore = commands.add_parser("explore", help="what do the marts hold? One HTML page a domain")
     explore.add_argument(
         "--domains", default=",".join(DOMAINS), help="comma-separated; those without events are left out"

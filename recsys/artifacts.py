@@ -137,6 +137,8 @@ TAG_PROMOTION_AGAINST = "promotion_against"
 TAG_PROMOTION_ENTERED_AT = "promotion_entered_at"
 TAG_PROMOTION_LIVE_AT = "promotion_live_at"
 TAG_PROMOTION_WHY = "promotion_why"
+TAG_CHECKED_AT = "checked_at"
+"""Of the registered model: when a retraining last made sure that the registry can be written to."""
 # The slowest to train first: so many train at a time that a slow last one would keep all waiting.
 MODEL_NAMES = ("two_tower", "keras_two_tower", "text_encoder", "ials", "slist", "popularity")
 """Trained by the pipeline unless its parameter `models` says otherwise."""
@@ -159,3 +161,4 @@ DAG_INSIGHT = "recsys_insight"
 DAG_DEPLOY = "recsys_deploy"
 DAG_PROMOTION = "recsys_promotion"
 DAG_HEALTH = "recsys_health"
+DAG_RETRAINING = "recsys_retraining"

@@ -23,6 +23,10 @@ CHECK_SHADOW = "candidate_shadow"
 """Outcome of station `infra`, subject the version; its detail is a `ShadowCount`."""
 CHECK_MOVE = "promotion"
 """Outcome of station `training`, subject `<version>/<stage it moved to>`."""
+CHECK_LIVE_QUALITY = "live_quality"
+"""Outcome of station `monitoring` about the champion; a warning's detail says `at` and the relative `fall`."""
+CHECK_RETRAINING = "retraining"
+"""Outcome of station `training`: whether to train anew, and why."""
 
 
 class Stage(StrEnum):

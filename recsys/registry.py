@@ -8,6 +8,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from pydantic import ValidationError
@@ -15,6 +16,7 @@ from pydantic import ValidationError
 from recsys.artifacts import (
     ALIAS_CHAMPION,
     REGISTERED_MODEL,
+    TAG_CHECKED_AT,
     TAG_PROMOTION_AGAINST,
     TAG_PROMOTION_ENTERED_AT,
     TAG_PROMOTION_LIVE_AT,
@@ -113,6 +115,16 @@ def point_champion(mlflow_url: str, version: str) -> None:
     """
     body = {"name": REGISTERED_MODEL, "alias": ALIAS_CHAMPION, "version": version}
     _post(mlflow_url, "registered-models/alias", body, "a moved alias")
+
+
+def check_writable(mlflow_url: str, now: datetime) -> None:
+    """Return if the registry takes a change: a tag of the registered model says when.
+
+    Raises:
+        ServiceUnavailable: the registry does not answer, or refuses to be written to.
+    """
+    body = {"name": REGISTERED_MODEL, "key": TAG_CHECKED_AT, "value": now.isoformat()}
+    _post(mlflow_url, "registered-models/set-tag", body, "a tag")
 
 
 class _NotThere(Exception):

@@ -89,6 +89,18 @@ class Settings(BaseSettings):
     )
     promotion_days: int = Field(14, ge=1, description="longest stay of a candidate at one stage")
     promotion_look_seconds: int = Field(60, ge=5, description="how often `recsys_promotion` looks")
+    label_delay_seconds: int = Field(
+        3600, ge=0, description="a click that has not come so long after its impression does not come"
+    )
+    retraining_look_seconds: int = Field(900, ge=5, description="how often `recsys_retraining` looks")
+    retraining_days: int = Field(7, ge=1, description="age in days at which a model is trained anew whatever is seen")
+    retraining_cooldown_hours: float = Field(24, ge=0, description="shortest time between two retrainings")
+    retraining_new_share: float = Field(
+        0.1, gt=0, description="new events that are worth a retraining, relative to those of the last one"
+    )
+    retraining_budget_cpu_hours: float = Field(20, ge=0, description="CPU hours for training in thirty days")
+    retraining_cpu_hour_usd: float = Field(0.05, ge=0, description="price of a CPU hour")
+    retraining_click_usd: float = Field(0.01, ge=0, description="worth of a click; the gain has to exceed the cost")
     clouds: str = Field("", description="JSON file that says where in which cloud releases go; none: this machine only")
     seed: int = Field(1, description="seed of every training and sampling")
     wandb_mode: Literal["disabled", "offline", "online"] = Field(

@@ -1,4 +1,4 @@
-"""`python -m training cut|fit|evaluate|register|promote|rank|tune --as-of D --domains movies[,books]`."""
+"""`python -m training cut|fit|evaluate|register|promote|rank|tune --as-of D --domains D[,E]`, `move`, `decide`."""
 
 import argparse
 import os
@@ -59,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
     moving = commands.add_parser("move", help="take the step that is due on the way of a candidate to champion")
     moving.add_argument("--back", metavar="VERSION", help="take this version back")
     moving.add_argument("--why", default="", help="the reason, for the audit")
+    commands.add_parser("decide", help="shall a new model be trained? Says why, or why not")
     join = commands.add_parser("join", help="point-in-time join of features (called by fit and rank)")
     join.add_argument("--requests", type=Path, required=True)
     join.add_argument("--answers", type=Path, required=True)
@@ -85,6 +86,10 @@ def main() -> dict:
         from training.point_in_time import join
 
         return {"rows": join(arguments.requests, arguments.answers, arguments.service), "unchanged": False}
+    if arguments.command == "decide":
+        from training.decide import decide_retraining
+
+        return decide_retraining(load_settings(), datetime.now(UTC))
     if arguments.command == "move":
         from training.move import move
 

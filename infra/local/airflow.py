@@ -72,8 +72,9 @@ def configuration(settings: Settings, folder: Path, known_secrets: dict[tuple[st
         },
         "dag_processor": {"refresh_interval": 30, "min_file_process_interval": 30, "parsing_processes": 1},
     }
+    looks = ("promotion_look_seconds", "retraining_look_seconds")
     # read by the DAG files
-    sections["recsys"] = alerting.options(settings) | {"promotion_look_seconds": settings.promotion_look_seconds}
+    sections["recsys"] = alerting.options(settings) | {name: getattr(settings, name) for name in looks}
     if settings.schedule_from:
         sections["recsys"]["schedule_from"] = settings.schedule_from
     if alerting.connections(settings):

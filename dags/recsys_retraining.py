@@ -1,0 +1,50 @@
+"""Airflow DAG: training anew, by decision, all the way to canary.
+
+Looks at a short interval whether the champion's answers are clicked less. A decision weighs that, drift, new data and
+age against cool-down, budget and cost; a yes runs `recsys_pipeline` on everything until today, whose winner becomes a
+candidate. From there `recsys_promotion` takes it on. One at a time.
+"""
+
+from datetime import timedelta
+
+import pendulum
+from airflow.configuration import conf
+from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
+from airflow.sdk import DAG, task
+from station_operator import runbook, station
+
+from recsys import artifacts
+
+with DAG(
+    dag_id=artifacts.DAG_RETRAINING,
+    doc_md=__doc__,
+    schedule=timedelta(seconds=conf.getint("recsys", "retraining_look_seconds", fallback=900)),
+    start_date=pendulum.datetime(2026, 11, 22, tz="UTC"),
+    catchup=False,
+    max_active_runs=1,
+    is_paused_upon_creation=False,
+    default_args={"retries": 1, "retry_delay": timedelta(seconds=5)},
+    tags=["recsys"],
+):
+    watch_quality = station("watch_quality", "monitoring", "watch")
+    decide_retraining = station("decide_retraining", "training", "decide")
+
+    @task.short_circuit(doc_md=runbook("is_due"))
+    def is_due(decision: dict) -> bool:
+        """Whether the decision was a yes."""
+        return decision["retrain"]
+
+    retrain = TriggerDagRunOperator(
+        task_id="retrain",
+        doc_md=runbook("retrain"),
+        trigger_dag_id=artifacts.DAG_PIPELINE,
+        conf=decide_retraining.output["conf"],
+        wait_for_completion=True,
+        poke_interval=5,
+        allowed_states=["success"],
+        failed_states=["failed"],
+        retries=0,
+    )
+
+    watch_quality >> decide_retraining
+    is_due(decide_retraining.output) >> retrain
