@@ -1,0 +1,312 @@
+"""The loop closes by itself: people change, an alarm, a training, a canary, a champion; and a worse one goes back.
+
+    python -m bench.prepare_ml1m REBUILT_DIR DATA_DIR
+    python -m bench.closed_loop DATA_DIR
+
+A whole platform of its own on free ports, in a folder that is removed after. Only the people are made up: they ask the
+real API for lists, click what they want, and send what they do elsewhere to the log. At first each wants the films of
+his favourite genre; then all of a cohort want films that have nothing in common before. From there on nobody touches
+anything: the DAGs `recsys_retraining`, `recsys_pipeline` and `recsys_promotion` do the rest. Last, the popularity
+baseline is sent on the same way.
+"""
+
+import argparse
+import json
+import os
+import secrets
+import socket
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from time import perf_counter, sleep
+from typing import Any
+
+import httpx
+import numpy as np
+from kafka import KafkaProducer
+
+from bench.results import publish
+from infra.local import platform as installation
+from infra.local.airflow_client import Airflow
+from recsys.artifacts import BASELINE_MODEL, DAG_PIPELINE, DAG_PROMOTION, DAG_RETRAINING, TOPIC_INTERACTIONS
+from recsys.promotion import WAY, Stage
+from recsys.receipts import latest
+from recsys.registry import candidacies, champion_of
+from recsys.schemas import Interaction, event_id
+from recsys.settings import Settings, load_settings
+from recsys.warehouse import connect
+from training.move import enter
+
+MODELS = ("ials", BASELINE_MODEL)
+COHORTS, WANTED = 8, 250
+CLICKS_WANTED, CLICKS_OTHER = 0.5, 0.02
+ELSEWHERE = 60
+"""What each user does elsewhere when his taste changes. Models learn from the first four fifths of the events by time
+(recsys/splits.py), so a change is learned once it is more than the last fifth."""
+SHOWN, TOGETHER = 5, 100
+QUIET_REQUESTS = 8_000
+ALARM = """
+    select detail ->> 'at' from monitoring.outcomes where check_name = 'live_quality' and verdict = 'warn'
+    order by 1
+"""
+DECISION = """
+    select detail ->> 'at', observed from monitoring.outcomes where check_name = 'retraining' and subject != 'no'
+"""
+LIMIT_SECONDS = 480
+PATIENCE_SECONDS = 1_500
+SETTINGS = {
+    "RECSYS_PROMOTION_LOOK_SECONDS": "8", "RECSYS_PROMOTION_MIN_USERS": "30", "RECSYS_PROMOTION_PLANNED_USERS": "12000",
+    "RECSYS_RETRAINING_LOOK_SECONDS": "10", "RECSYS_RETRAINING_COOLDOWN_HOURS": "24", "RECSYS_LABEL_DELAY_SECONDS": "5",
+}  # fmt: skip
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def platform(var_dir: Path, data_dir: Path) -> Iterator[Settings]:
+    """Run the whole platform below this folder, as `make up` does."""
+    urls = ("MLFLOW", "AIRFLOW", "SERVING", "STREAMING", "DASHBOARD")
+    os.environ.update(
+        {f"RECSYS_{name}_URL": f"http://127.0.0.1:{free_port()}" for name in urls},
+        RECSYS_VAR_DIR=str(var_dir), RECSYS_DATA_DIR=str(data_dir.resolve()),
+        RECSYS_KAFKA_BOOTSTRAP=f"127.0.0.1:{free_port()}",
+        RECSYS_POSTGRES_URL=f"postgresql://recsys:{secrets.token_hex(8)}@127.0.0.1:{free_port()}/recsys",
+        RECSYS_REDIS_URL=f"redis://:{secrets.token_hex(8)}@127.0.0.1:{free_port()}/0", **SETTINGS,
+    )  # fmt: skip
+    load_settings.cache_clear()
+    try:
+        installation.up(load_settings(), datetime.now(UTC).date())
+        load_settings.cache_clear()
+        yield load_settings()
+    finally:
+        installation.down(load_settings())
+
+
+class People:
+    """All users of the data: what they want, what they ask, what they do."""
+
+    def __init__(self, settings: Settings, seed: int = 1):
+        self._settings, self._rng = settings, np.random.default_rng(seed)
+        with connect(settings) as connection:
+            self.users = [row[0] for row in connection.execute("select user_id from marts.dim_users order by 1")]
+            items = connection.execute("select item_id, categories from marts.dim_items order by 1").fetchall()
+            favourite = connection.execute(
+                """
+                select distinct on (user_id) user_id, category from (
+                    select user_id, unnest(categories) as category, count(*) as events
+                    from marts.fct_interactions inner join marts.dim_items using (item_id)
+                    where rating >= 4 group by 1, 2
+                ) as counted order by user_id, events desc, category
+                """
+            ).fetchall()
+        by_genre: dict[str, set[str]] = {}
+        for item, categories in items:
+            for category in categories:
+                by_genre.setdefault(category, set()).add(item)
+        self._wanted = {user: by_genre[category] for user, category in favourite}
+        dealt = self._rng.permutation([item for item, _ in items])[: COHORTS * WANTED].reshape(COHORTS, WANTED)
+        self._later = [dealt[number % COHORTS] for number in range(len(self.users))]
+        self._ended = threading.Event()
+        self.failed, self.asked = 0, 0
+        self._producer = KafkaProducer(
+            bootstrap_servers=settings.kafka_bootstrap.split(","), acks="all", linger_ms=50, batch_size=200_000
+        )
+        self._thread = threading.Thread(target=self._ask_for_ever, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._ended.set()
+        self._thread.join()
+        self._producer.close()
+
+    def change(self) -> None:
+        """Let everybody do something else elsewhere, in turns, and from then on want it."""
+        for turn in range(ELSEWHERE):
+            for number, (user, cohort) in enumerate(zip(self.users, self._later, strict=True)):
+                self._do(user, str(cohort[(turn * 37 + number * 11) % WANTED]), "view", {})
+            if turn % 10 == 9:
+                self._producer.flush()
+        self._wanted = {user: set(cohort.tolist()) for user, cohort in zip(self.users, self._later, strict=True)}
+
+    def _do(self, user: str, item: str, event_type: str, context: dict[str, str]) -> None:
+        at = datetime.now(UTC)
+        event = Interaction(
+            event_id=event_id("bench", event_type, user, item, at.isoformat()),
+            user_id=user, item_id=item, occurred_at=at, domain="movies",
+            event_type=event_type, context=context,
+        )  # fmt: skip
+        self._producer.send(TOPIC_INTERACTIONS, event.model_dump_json().encode(), user.encode())
+
+    def _ask_for_ever(self) -> None:
+        with httpx.Client(base_url=self._settings.serving_url, timeout=60) as client:
+            while not self._ended.is_set():
+                order = self._rng.permutation(len(self.users))
+                for start in range(0, len(order), TOGETHER):
+                    if self._ended.is_set():
+                        return
+                    self._ask(client, [self.users[number] for number in order[start : start + TOGETHER]])
+
+    def _ask(self, client: httpx.Client, users: list[str]) -> None:
+        began = perf_counter()
+        body = {"requests": [{"user_id": user, "k": SHOWN} for user in users]}
+        answer = client.post("/v1/recommendations:batch", json=body)
+        self.asked += len(users)
+        if answer.status_code != 200:
+            self.failed += len(users)
+            return
+        for one in answer.json()["answers"]:
+            wanted = self._wanted.get(one["user_id"], ())
+            for item in one["items"]:
+                chance = CLICKS_WANTED if item["item_id"] in wanted else CLICKS_OTHER
+                if self._rng.random() < chance:
+                    self._do(one["user_id"], item["item_id"], "click", {"request_id": one["request_id"]})
+        self._ended.wait(max(0.0, 0.4 - (perf_counter() - began)))
+
+
+def rows(settings: Settings, query: str, *values: Any) -> list[tuple]:
+    with connect(settings) as connection:
+        return connection.execute(query, values).fetchall()
+
+
+def until(found: Any, what: str) -> Any:
+    """Ask until something is found, and return it; looking on is all that this does."""
+    began = perf_counter()
+    while not (seen := found()):
+        if perf_counter() - began > PATIENCE_SECONDS:
+            raise TimeoutError(f"{what} did not come in {PATIENCE_SECONDS} s")
+        sleep(1)
+    print(f"{what}: {seen}", file=sys.stderr, flush=True)
+    return seen
+
+
+def ended(settings: Settings, version: str) -> Stage | None:
+    stage = next(one.stage for one in candidacies(settings.mlflow_url) if one.version == version)
+    return None if stage.is_under_way else stage
+
+
+def moves(settings: Settings, version: str) -> dict[Stage, tuple[datetime, str]]:
+    """Return when the version came to each stage, and why."""
+    found = rows(
+        settings,
+        "select detail -> 'candidacy' from monitoring.outcomes where check_name = 'promotion' and subject like %s",
+        f"{version}/%",
+    )
+    return {Stage(row["stage"]): (datetime.fromisoformat(row["entered_at"]), row["why"]) for (row,) in found}
+
+
+def clicked(settings: Settings, version: str) -> str:
+    ((shown, clicks),) = rows(
+        settings,
+        """
+        with shown as (select request_id, item_id from raw.impressions where model_version = %s),
+        clicks as (
+            select distinct context::jsonb ->> 'request_id' as request_id, item_id from raw.interactions
+            where source = 'stream' and event_type = 'click'
+        )
+        select count(*), count(clicks.item_id) from shown left join clicks using (request_id, item_id)
+        """,
+        version,
+    )
+    return f"{clicks / max(shown, 1):.3f} of {shown:,}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data_dir", type=Path)
+    data_dir = parser.parse_args().data_dir
+    with tempfile.TemporaryDirectory(prefix="rs-loop-", dir="/tmp") as scratch:
+        Path(scratch).chmod(0o711)
+        with platform(Path(scratch, "var"), data_dir) as settings:
+            measure(settings)
+
+
+def measure(settings: Settings) -> None:
+    airflow = Airflow(settings)
+    for dag in (DAG_PIPELINE, DAG_PROMOTION, DAG_RETRAINING):
+        airflow.wait_for_dag(dag)
+    today = datetime.now(UTC).date().isoformat()
+    run = airflow.trigger(DAG_PIPELINE, {"as_of": today, "models": list(MODELS)})
+    state = airflow.watch(DAG_PIPELINE, run, lambda tasks: None, every=2.0)
+    assert state == "success", [(task.label, task.state) for task in airflow.tasks(DAG_PIPELINE, run)]
+    first = champion_of(settings.mlflow_url)
+    people = People(settings)
+    people.start()
+    judged = "select observed from monitoring.outcomes where check_name = 'live_quality' and observed not like 'not %%'"
+    until(lambda: people.asked >= QUIET_REQUESTS and rows(settings, judged), "the quality of before is known")
+    before = clicked(settings, first)
+    false_alarms = len(rows(settings, ALARM))
+
+    began = datetime.now(UTC)
+    people.change()
+    changed = datetime.now(UTC)
+    alarmed = until(lambda: len(found := rows(settings, ALARM)) > false_alarms and found, "alarm")[false_alarms][0]
+    ((decided, why),) = until(lambda: rows(settings, DECISION), "decision")
+    version = until(lambda: next((one.version for one in candidacies(settings.mlflow_url)), None), "candidate")
+    entered = datetime.now(UTC)
+    stage = until(lambda: ended(settings, version), "end of the way")
+    way = moves(settings, version)
+    if stage is Stage.CHAMPION:
+        until(lambda: httpx.get(f"{settings.serving_url}/readyz").json()["model_version"] == version, "it serves")
+    served = datetime.now(UTC)
+
+    with connect(settings) as connection:
+        _, registered = latest(connection, "training.register", f"movies@{today}")
+    worse = registered["versions"][BASELINE_MODEL]
+    enter(settings, worse, "", "planted by the bench: the popularity baseline", datetime.now(UTC))
+    worse_stage = until(lambda: ended(settings, worse), "end of the worse one")
+    worse_way = moves(settings, worse)
+    people.stop()
+    report(
+        people, first, version, worse, stage, way, worse_stage, worse_way, before, clicked(settings, first),
+        clicked(settings, version), clicked(settings, worse), false_alarms, why,
+        {"new tastes told in the stream": (changed - began).total_seconds(),
+         "alarm": _since(began, alarmed), "decision": _since(began, decided),
+         "candidate": (entered - began).total_seconds(), "champion serves": (served - began).total_seconds()},
+    )  # fmt: skip
+
+
+def _since(began: datetime, at: str) -> float:
+    return (datetime.fromisoformat(at) - began).total_seconds()
+
+
+def report(
+    people: People, first: str, version: str, worse: str, stage: Stage, way: dict, worse_stage: Stage, worse_way: dict,
+    before: str, after: str, new: str, of_worse: str, false_alarms: int, why: str, instants: dict[str, float],
+) -> None:  # fmt: skip
+    command = "python -m bench.closed_loop DATA_DIR"
+    shares = [one.share for one in worse_way]
+    told = [
+        ("from the first changed event to the new champion's first answer", f"≤ {LIMIT_SECONDS} s",
+         f"{instants['champion serves']:.0f} s, to {stage}"),
+        ("… of it", "reported", ", ".join(f"{name} after {seconds:.0f} s" for name, seconds in instants.items())),
+        ("stages of the retrained version", " → ".join(WAY), " → ".join([Stage.CANDIDATE, *way])),
+        ("the decision", "by itself", why),
+        ("clicks by impressions: old champion before, in all; new version", "reported", f"{before}; {after}; {new}"),
+        ("false alarms before the change", "0", str(false_alarms)),
+        ("a worse challenger", "rolled back, nobody beyond 10 %",
+         f"{worse_stage}; largest stage {max(shares):.0%}; clicked {of_worse}; {worse_way[worse_stage][1]}"),
+        ("requests that failed meanwhile", "0", f"{people.failed} of {people.asked:,}"),
+    ]  # fmt: skip
+    publish(
+        "closed_loop",
+        "The loop closes by itself",
+        [dict(zip(("measure", "target", "measured"), one, strict=True), command=command) for one in told],
+        __doc__.split("\n\n")[2].replace("\n", " ")
+        + f" Versions: {first} the first champion, {version} the retrained one, {worse} the worse one. Settings: "
+        + json.dumps(SETTINGS)
+        + ".",
+    )
+
+
+if __name__ == "__main__":
+    main()
