@@ -243,9 +243,7 @@ DRIFT_NOTES = """Thresholds come from A/A replays by whole users in each check (
 constant thresholds of before took the rows of a user for independent ones. Reference values to 1e-9 are tests
 (`tests/monitoring/test_drift.py`). Where the mix of categories is missed, the users are too few: each one's events hang
 together, so that the mixes of two windows of so few users differ as much by chance. A lower threshold would find it
-and break the promise on false alarms. Where Page-Hinkley alarms more often than promised, the current window holds more
-rows of each user than the reference: its replays deal all users alike, which the other checks do not
-(`monitoring/replay.py`). That this is the cause is not proved yet."""
+and break the promise on false alarms."""
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 REPLAYS = 199
-"""A/A replays of the stream; each is as long as both windows."""
+"""A/A replays of the stream, each as long as both windows; and as many resamplings."""
 TOLERATED = 0.05
 """Shortfall that does not count, in standard deviations of a request's quality."""
 
@@ -57,9 +57,11 @@ class StreamDrift:
 def judge_stream(reference: np.ndarray, current: np.ndarray, units: tuple, seed: int) -> StreamDrift:
     """Return whether quality fell in the current window, below what it was in the reference.
 
-    The threshold is the largest statistic of `REPLAYS` A/A replays: the same values, unit by unit in random order, cut
-    into windows as long as these. Values of one unit stay together there, which makes chance look larger than it is in
-    the order of time, never smaller.
+    The threshold is the largest statistic of `REPLAYS` A/A replays and of as many resamplings. A replay is the same
+    values, unit by unit in random order, cut into windows as long as these: exact where the windows' units are alike.
+    Where they are not (a window with few, busy users) its own units are drawn with replacement, moved to the mean of
+    both windows, as in `replay.of_chance`. Values of one unit stay together there, which makes chance look larger than
+    it is in the order of time, never smaller.
 
     Args:
         reference: quality of each request, in the order of time. (N,)
@@ -74,11 +76,17 @@ def judge_stream(reference: np.ndarray, current: np.ndarray, units: tuple, seed:
     pooled, n = np.concatenate([reference, current]), len(reference)
     _, unit = np.unique(np.concatenate(units), return_inverse=True)
     rng = np.random.default_rng(seed)
-    largest = np.empty(REPLAYS)
+    largest = np.empty(2 * REPLAYS)
     places = np.arange(unit.max() + 1, dtype=np.uint16 if unit.max() < 2**16 else np.int64)  # short ones sort faster
     for number in range(REPLAYS):
         stream = pooled[np.argsort(rng.permutation(places)[unit], kind="stable")]
         largest[number] = _statistics(stream[:n], stream[n:]).max()
+    windows = [
+        _Units(values - values.mean() + pooled.mean(), of)
+        for values, of in zip((reference, current), units, strict=True)
+    ]
+    for number in range(REPLAYS, 2 * REPLAYS):
+        largest[number] = _statistics(*(window.drawn(rng) for window in windows)).max()
     found = _statistics(reference, current)
     threshold = float(largest.max())
     above = np.flatnonzero(found > threshold)
@@ -86,6 +94,23 @@ def judge_stream(reference: np.ndarray, current: np.ndarray, units: tuple, seed:
         float(reference.mean()), float(current.mean()), float(found.max()), threshold,
         int(above[0]) if len(above) else None,
     )  # fmt: skip
+
+
+class _Units:
+    """The values of one window by unit, to draw whole units from."""
+
+    def __init__(self, values: np.ndarray, units: np.ndarray):
+        _, unit, self._counts = np.unique(units, return_inverse=True, return_counts=True)
+        self._values = values[np.argsort(unit, kind="stable")]  # (N,), a unit's values side by side
+        self._ends = np.cumsum(self._counts)
+
+    def drawn(self, rng: np.random.Generator) -> np.ndarray:
+        """Return the values of as many units as there are, drawn with replacement: about as many values."""
+        chosen = rng.integers(0, len(self._counts), len(self._counts))
+        counts = self._counts[chosen]
+        starts = self._ends[chosen] - counts
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        return self._values[np.repeat(starts, counts) + within]
 
 
 def _statistics(reference: np.ndarray, current: np.ndarray) -> np.ndarray:
