@@ -30,15 +30,16 @@ with DAG(
     decide_retraining = station("decide_retraining", "training", "decide")
 
     @task.short_circuit(doc_md=runbook("is_due"))
-    def is_due(decision: dict) -> bool:
-        """Whether the decision was a yes."""
-        return decision["retrain"]
+    def is_due(decision: dict) -> dict:
+        """The parameters of the pipeline's run after a yes, nothing after a no; nothing skips what follows."""
+        return decision["conf"] if decision["retrain"] else {}
 
+    parameters = is_due(decide_retraining.output)
     retrain = TriggerDagRunOperator(
         task_id="retrain",
         doc_md=runbook("retrain"),
         trigger_dag_id=artifacts.DAG_PIPELINE,
-        conf=decide_retraining.output["conf"],
+        conf=parameters,  # `output["conf"]` would be an XCom of that key, which nobody writes
         wait_for_completion=True,
         poke_interval=5,
         allowed_states=["success"],
@@ -47,4 +48,4 @@ with DAG(
     )
 
     watch_quality >> decide_retraining
-    is_due(decide_retraining.output) >> retrain
+    parameters >> retrain

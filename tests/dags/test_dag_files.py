@@ -118,3 +118,31 @@ def test_every_task_has_its_runbook(described):
             assert dag["tasks"]
             missing = [task_id for task_id, task in dag["tasks"].items() if not task["documented"]]
             assert missing == [] or missing == ["choose_models"]
+
+
+RETRAINING = """
+import json, sys
+from airflow.dag_processing.dagbag import DagBag
+(dag,) = DagBag(sys.argv[1]).dags.values()
+conf, is_due = dag.get_task("retrain").conf, dag.get_task("is_due").python_callable
+yes = {"retrain": True, "conf": {"as_of": "2026-11-26", "staged": True}}
+print(json.dumps({
+    "from": [conf.operator.task_id, conf.key],
+    "yes": is_due(yes),
+    "no": is_due({"retrain": False, "conf": {}}),
+}))
+"""
+
+
+def test_a_retraining_hands_the_whole_decision_to_the_pipeline_so_that_it_stays_staged(tmp_path):
+    """A run without its parameters would make its winner champion at once."""
+    environment = {"PATH": "/usr/bin:/bin", "AIRFLOW_HOME": str(tmp_path), "PYTHONPATH": f"{HOME}:{HOME / 'dags'}"}
+    done = subprocess.run(
+        [str(AIRFLOW_PYTHON), "-c", RETRAINING, str(HOME / "dags" / "recsys_retraining.py")],
+        capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["from"] == ["is_due", "return_value"]
+    assert found["yes"] == {"as_of": "2026-11-26", "staged": True}
+    assert found["no"] == {}
