@@ -7,6 +7,7 @@ candidate. From there `recsys_promotion` takes it on. One at a time.
 
 from datetime import timedelta
 
+import alerts
 import pendulum
 from airflow.configuration import conf
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
@@ -23,7 +24,11 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     is_paused_upon_creation=False,
-    default_args={"retries": 1, "retry_delay": timedelta(seconds=5)},
+    default_args={
+        "retries": 1,
+        "retry_delay": timedelta(seconds=5),
+        "on_failure_callback": alerts.on_failure(),
+    },
     tags=["recsys"],
 ):
     watch_quality = station("watch_quality", "monitoring", "watch")
