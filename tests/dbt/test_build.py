@@ -155,7 +155,9 @@ def test_what_people_look_at_is_countable_by_hand(built):
         ("movies", "2020-02-01", 0, 1, 1, True),
     ]
     headlines = dict(rows(built, "select headline, value from marts.agg_headlines where domain = 'movies'"))
-    assert headlines == {"interactions": 2, "active_users": 1, "new_users": 1, "click_through_rate": 0}
+    assert headlines == {
+        "interactions": 2, "active_users": 1, "new_users": 1, "click_through_rate": 0, "conversion_rate": 0,
+    }  # fmt: skip
     effect = rows(
         built, "select users, users_clicked, items_shown, coverage from marts.agg_recommendation_effectiveness"
     )
