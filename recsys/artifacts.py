@@ -21,6 +21,8 @@ RAW_IMPRESSIONS = "raw.impressions"
 RAW_QUARANTINE = "raw.quarantine"
 ERASED_USERS = "raw.erased_users"
 REMOVED_INTERACTIONS = "raw.removed_interactions"
+USER_ACTIVITY = "raw.user_activity"
+INTERACTIONS_LOADS = "raw.interactions_loads"
 
 # intermediate tables with rows of users: written by dbt, and emptied of a user who asks for it
 INTERACTIONS_CHANGED = "intermediate.int_interactions_changed"

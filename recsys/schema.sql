@@ -89,6 +89,49 @@ begin
 end
 $$;
 
+-- Grain: one row per user whom the stream has touched: sums that the next event of the user is added to, instead of all
+-- events being counted again (streaming/activity.py). A row counts while its `loads` is the number of rows of
+-- raw.interactions_loads, that is until other rows come by a file; a user who loses events loses the row.
+create table if not exists raw.user_activity (
+    user_id      text collate "C" primary key,
+    loads        bigint not null,
+    interactions bigint not null default 0,
+    items        bigint not null default 0,
+    rating_sum   double precision not null default 0,
+    ratings      bigint not null default 0,
+    last_day     date,
+    days         integer[] not null default '{}'
+) with (fillfactor = 50);
+
+-- Grain: one row per statement that brought events from files or emptied the table.
+create table if not exists raw.interactions_loads (load_id bigint generated always as identity primary key);
+
+create or replace function raw.note_changed_activity() returns trigger language plpgsql as $$
+begin
+    if tg_op <> 'DELETE' then
+        insert into raw.interactions_loads default values;
+    elsif (select count(*) from (select from gone limit 100001) as counted) > 100000 then
+        insert into raw.interactions_loads default values;
+    else
+        delete from raw.user_activity where user_id in (select user_id from gone);
+    end if;
+    return null;
+end
+$$;
+
+do $$
+begin
+    if not exists (select from pg_trigger where tgname = 'activity_by_delete') then
+        create trigger activity_by_delete after delete on raw.interactions
+            referencing old table as gone for each statement execute function raw.note_changed_activity();
+        create trigger activity_by_load after insert or update or truncate on raw.interactions
+            for each statement execute function raw.note_changed_activity();
+        create trigger activity_by_load after insert or update or truncate on raw.interactions_files
+            for each statement execute function raw.note_changed_activity();
+    end if;
+end
+$$;
+
 create table if not exists raw.items (
     item_id          text not null,
     domain           text not null,

@@ -1,11 +1,10 @@
-"""Shell of the station: `python -m streaming` consumes, `rebuild` restores Redis, `replay` returns dead letters,
+"""Shell of the station: `python -m streaming` consumes, `rebuild` restores Redis,
+`materialize` brings the features online, `replay` returns dead letters,
 `export` and `erase` answer for one user."""
 
 import json
 import logging
-import os
 import signal
-import sys
 import threading
 from argparse import ArgumentParser, Namespace
 from datetime import UTC, datetime
@@ -23,6 +22,10 @@ def main() -> dict[str, Any]:
         from streaming.rebuild import rebuild
 
         return rebuild(settings, interval.from_arguments(arguments))
+    if arguments.command == "materialize":
+        from streaming.materialize import materialize
+
+        return materialize(settings, interval.from_arguments(arguments))
     if arguments.command == "replay":
         from streaming.dead_letters import replay
 
@@ -44,16 +47,10 @@ def main() -> dict[str, Any]:
     logging.getLogger("kafka").setLevel(logging.WARNING)  # it tells of every refresh of its metadata
     health = Health()
     server = serve(health, settings.streaming_url)
-    os.environ.update(settings.child_environment())  # Feast reads its store's addresses there
 
-    from streaming.consumer import Batches, consume, patiently
+    from streaming.consumer import Batches, consume
 
-    sys.modules["torch"] = None  # Feast would load it, where it is installed, for nothing: 460 MB and 4 s
-    from streaming.feature_push import FeaturePush  # seconds: only then do we join the group
-
-    del sys.modules["torch"]
-    push = patiently(stopping, health)(FeaturePush)
-    batches = Batches(settings, push, clock=lambda: datetime.now(UTC))
+    batches = Batches(settings, clock=lambda: datetime.now(UTC))
     consume(settings, batches, health, stopping)
     batches.close()
     server.shutdown()
@@ -65,6 +62,8 @@ def _parse() -> Namespace:
     commands = parser.add_subparsers(dest="command")
     rebuild = commands.add_parser("rebuild", help="all users' state in Redis, from the warehouse")
     interval.add_arguments(rebuild)
+    materialize = commands.add_parser("materialize", help="the latest features into the online store, as Feast would")
+    interval.add_arguments(materialize)
     replay = commands.add_parser("replay", help="dead letters back to their topic, after a fix")
     for name, what in (("export", "all that is kept of a user, as JSON"), ("erase", "forget a user everywhere")):
         about = commands.add_parser(name, help=what)

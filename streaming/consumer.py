@@ -33,10 +33,12 @@ from recsys.artifacts import CONSUMER_GROUP
 from recsys.errors import ServiceUnavailable
 from recsys.settings import Settings
 from streaming import state
+from streaming.activity import UserFeatures
 from streaming.dead_letters import DeadLetters
 from streaming.events import SCHEMAS, Effects, Message, Refused, plan
+from streaming.feature_push import FeaturePush
 from streaming.health import BATCH_SECONDS, EVENT_TO_STATE_SECONDS, EVENTS, PUSHED, REFUSED, Health
-from streaming.land import QUERY_OPTIONS, Landed, UserFeatures, land, user_state_lock
+from streaming.land import QUERY_OPTIONS, Landed, land, user_state_lock
 
 log = logging.getLogger(__name__)
 
@@ -71,9 +73,11 @@ def patiently(stopping: threading.Event, health: Health) -> tenacity.Retrying:
 class Batches:
     """Carries out the effects of batches of messages. Holds the connections, reopens what broke."""
 
-    def __init__(self, settings: Settings, push: Push, clock: Callable[[], datetime]):
-        self._settings, self._push, self._clock = settings, push, clock
+    def __init__(self, settings: Settings, clock: Callable[[], datetime], push: Push | None = None):
+        """Prepare; nothing is connected yet. `push` stands in place of the write into Feast's online store."""
+        self._settings, self._clock = settings, clock
         self._redis = redis.Redis.from_url(settings.redis_url, socket_timeout=5, socket_connect_timeout=5)
+        self._push = push or FeaturePush(self._redis)
         self._dead_letters = DeadLetters(settings)
         self._postgres: psycopg.Connection | None = None
 

@@ -1,82 +1,43 @@
-"""Effects on Feast: the users' features into the push source, online only (offline they come from dbt)."""
+"""Effects on Feast's online store: the users' features as rows of the view that the push source feeds.
 
-import logging
+Offline they come from dbt. Written in Feast's own layout (recsys/online_features.py), of which Feast makes more work.
+"""
+
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from feast import FeatureStore
-from feast.data_source import PushMode
-from feast.errors import PushSourceNotFoundException
-from sqlalchemy.exc import OperationalError
-
-from recsys.artifacts import PUSH_SOURCE_USER_ACTIVITY
-from recsys.columns import EVENT_TIMESTAMP, USER_ID
-from recsys.errors import ServiceUnavailable
-from recsys.settings import HOME
-from streaming.land import UserFeatures
-
-log = logging.getLogger(__name__)
+from recsys.online_features import USER_ACTIVITY, Row, write
+from streaming.activity import UserFeatures
 
 
 class FeaturePush:
-    """The push source of the installed feature repository.
+    """Writes into Redis what Feast reads."""
 
-    Reads feature_repo/feature_store.yaml, whose variables must be in the environment (`settings.child_environment()`).
-    """
-
-    def __init__(self) -> None:
-        """Open the feature store.
-
-        Raises:
-            ServiceUnavailable: the registry's database does not answer.
-        """
-        try:
-            self._store = FeatureStore(repo_path=str(HOME / "feature_repo"))
-        except OperationalError as error:
-            raise _unavailable(error) from error
+    def __init__(self, client: Any):
+        self._client = client
 
     def __call__(self, features: Mapping[str, UserFeatures]) -> int:
-        """Write the features online and return how many rows were written: none before the first `feast apply`, whose
-        materialisation then brings them.
+        """Write the features online and return how many rows were newer than what was there.
 
         Raises:
-            ServiceUnavailable: the registry's database does not answer.
             redis.RedisError: the online store does not answer.
         """
-        if not features:
-            return 0
-        try:
-            self._store.push(PUSH_SOURCE_USER_ACTIVITY, frame(features), to=PushMode.ONLINE)
-        except PushSourceNotFoundException:
-            log.warning(
-                "push source %s is not applied yet: %s rows not pushed", PUSH_SOURCE_USER_ACTIVITY, len(features)
-            )
-            return 0
-        except OperationalError as error:
-            raise _unavailable(error) from error
-        return len(features)
+        return write(self._client, USER_ACTIVITY, rows(features)) if features else 0
 
 
-def frame(features: Mapping[str, UserFeatures]) -> Any:
-    """Return the rows to push as a DataFrame: user_id, event_timestamp, features.
+def rows(features: Mapping[str, UserFeatures]) -> list[Row]:
+    """Return the rows to push.
 
-    Feast's Redis store keeps a row unless the new one's timestamp is later. So the timestamp is the features' own
-    midnight plus one microsecond for each event of the user: it moves with every event, a late one too, and is later
-    than the materialised row of the same day, which knows fewer events or the same.
+    A row stays unless the new one's timestamp is later. So the timestamp is the features' own midnight plus one
+    microsecond for each event of the user: it moves with every event, a late one too, and is later than the
+    materialised row of the same day, which knows fewer events or the same.
     """
-    import pandas as pd
-
-    rows = [
-        {USER_ID: user_id, EVENT_TIMESTAMP: one.event_timestamp + timedelta(microseconds=_events(one)), **one.values}
+    return [
+        (user_id, one.event_timestamp + timedelta(microseconds=_events(one)), list(one.values.values()))
         for user_id, one in features.items()
     ]
-    return pd.DataFrame(rows).astype({"user_mean_rating": "float64"})
 
 
 def _events(features: UserFeatures) -> int:
     return int(features.values["user_interactions_total"])
-
-
-def _unavailable(error: OperationalError) -> ServiceUnavailable:
-    return ServiceUnavailable("Feast's registry", str(error.orig).strip(), "Start PostgreSQL with `make up`")

@@ -6,23 +6,21 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import psycopg
-from psycopg.rows import dict_row
 
 from recsys import columns as c
-from recsys.artifacts import RAW_IMPRESSIONS, RAW_INTERACTIONS, USER_FEATURES
+from recsys.artifacts import RAW_IMPRESSIONS, RAW_INTERACTIONS
 from recsys.erasure import erased_at
 from recsys.schemas import Impression, Interaction
+from streaming.activity import UserFeatures, count, follow
 from streaming.events import Effects
 
 SOURCE = "stream"
 STREAM_PARTITION = f"{RAW_INTERACTIONS}_{SOURCE}"
 QUERY_OPTIONS = "-c jit=off -c work_mem=64MB"
 """Compiling user_activity.sql costs more than it saves; a batch of 1000 active users sorts some 30 MB."""
-USER_ACTIVITY_SQL = Path(__file__).with_name("user_activity.sql").read_text()
 
 INTERACTION_COLUMNS = {
     c.EVENT_ID: "text", c.USER_ID: "text", c.ITEM_ID: "text", c.RATING: "float8", c.OCCURRED_AT: "timestamptz",
@@ -33,14 +31,6 @@ IMPRESSION_COLUMNS = {
     c.DOMAIN: "text", c.VARIANT: "text", c.MODEL_VERSION: "text", c.PROPENSITY: "float8", c.RUNG: "text",
     c.SHOWN_AT: "timestamptz",
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class UserFeatures:
-    """One user's online features; see user_activity.sql."""
-
-    event_timestamp: datetime
-    values: dict[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -89,8 +79,9 @@ def land(connection: psycopg.Connection, effects: Effects) -> Landed:
             connection, RAW_IMPRESSIONS, IMPRESSION_COLUMNS, [_impression_row(e) for e in effects.impressions]
         )
         items = _landed_items(connection, [event.event_id for event in effects.interactions])
-        features = user_features(connection, list(items))
-    return Landed(new_interactions, new_impressions, items, features)
+        activity = follow(connection, items, new_interactions)
+    features = {user_id: one.features for user_id, one in activity.items()}
+    return Landed(len(new_interactions), len(new_impressions), items, features)
 
 
 def _without_erased(connection: psycopg.Connection, effects: Effects) -> Effects:
@@ -110,15 +101,8 @@ def _without_erased(connection: psycopg.Connection, effects: Effects) -> Effects
 
 
 def user_features(connection: psycopg.Connection, user_ids: Sequence[str]) -> dict[str, UserFeatures]:
-    """Return the features of these users, recomputed from the raw tables by one statement."""
-    if not user_ids:
-        return {}
-    with connection.cursor(row_factory=dict_row, binary=True) as cursor:
-        rows = cursor.execute(USER_ACTIVITY_SQL, {"user_ids": list(user_ids)}).fetchall()
-    return {
-        row[c.USER_ID]: UserFeatures(row[c.EVENT_TIMESTAMP], {name: row[name] for name in USER_FEATURES})
-        for row in rows
-    }
+    """Return the features of these users, counted anew from the raw tables by one statement."""
+    return {user_id: activity.features for user_id, activity in count(connection, user_ids).items()}
 
 
 def _landed_items(connection: psycopg.Connection, event_ids: list[str]) -> dict[str, list[tuple[str, datetime]]]:
@@ -134,18 +118,23 @@ def _landed_items(connection: psycopg.Connection, event_ids: list[str]) -> dict[
     return items
 
 
-def _insert(connection: psycopg.Connection, table: str, types: dict[str, str], rows: list[tuple[Any, ...]]) -> int:
+def _insert(
+    connection: psycopg.Connection, table: str, types: dict[str, str], rows: list[tuple[Any, ...]]
+) -> list[str]:
     """Insert rows whose event_id is not there yet, in the order of event_id so that two writers cannot deadlock.
-    Returns how many were new."""
+    Returns the ids that were new."""
     if not rows:
-        return 0
+        return []
     arrays = [list(column) for column in zip(*sorted(rows, key=lambda row: row[0]), strict=True)]
     unnested = ", ".join(f"%s::{kind}[]" for kind in types.values())
-    cursor = connection.execute(
-        f"insert into {table} ({', '.join(types)}) select * from unnest({unnested}) on conflict (event_id) do nothing",
+    inserted = connection.execute(
+        f"""
+        insert into {table} ({", ".join(types)}) select * from unnest({unnested})
+        on conflict (event_id) do nothing returning event_id
+        """,
         arrays,
     )
-    return cursor.rowcount
+    return [event_id for (event_id,) in inserted]
 
 
 def _interaction_row(event: Interaction) -> tuple[Any, ...]:

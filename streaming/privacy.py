@@ -32,18 +32,20 @@ from recsys.artifacts import (
     RAW_INTERACTIONS,
     RAW_USERS,
     REMOVED_INTERACTIONS,
+    USER_ACTIVITY,
     USER_SEGMENTS,
     USERS_ACTIVE,
 )
 from recsys.columns import DOMAINS, REQUEST_ID, USER_ID
 from recsys.erasure import digest
+from recsys.online_features import USER_ACTIVITY as FEAST_VIEW
 from recsys.settings import Settings
 from recsys.warehouse import connect
 from streaming.land import user_state_lock
 
 TABLES = (
     RAW_INTERACTIONS, RAW_IMPRESSIONS, RAW_USERS, FCT_INTERACTIONS, FCT_IMPRESSIONS, DIM_USERS, FEAT_USER_ACTIVITY,
-    FEAT_USER_WINDOWS,
+    FEAT_USER_WINDOWS, USER_ACTIVITY,
     INTERACTIONS_CHANGED, USERS_ACTIVE, PRECOMPUTED_LISTS,
     AGG_PURCHASE_DAYS, AGG_USER_BEHAVIOUR, AGG_USER_CATEGORIES, USER_SEGMENTS, CUSTOMER_VALUES,
 )  # fmt: skip
@@ -82,7 +84,7 @@ def erase(settings: Settings, user_id: str, instant: datetime) -> dict[str, int]
             (digest(user_id), instant),
         )
         with _store(settings) as store:
-            keys = store.delete(*_keys(connection, user_id), *_feast_keys(user_id))
+            keys = store.delete(*_keys(connection, user_id), FEAST_VIEW.key(user_id))
         deleted = 0
         with connection.transaction():
             for _, name in _present(connection):
@@ -116,12 +118,3 @@ def _keys(connection: psycopg.Connection, user_id: str) -> list[str]:
         *(user_state.list_key(user_id, domain) for domain in (None, *DOMAINS)),
         *(user_state.record_key(request_id) for (request_id,) in requests),
     ]
-
-
-def _feast_keys(user_id: str) -> list[bytes]:
-    """Return the user's key in Feast's own layout; Feast has no call that deletes one entity."""
-    from feast.infra.online_stores.helpers import _redis_key
-    from feast.protos.feast.types.EntityKey_pb2 import EntityKey
-    from feast.protos.feast.types.Value_pb2 import Value
-
-    return [_redis_key("recsys", EntityKey(join_keys=[USER_ID], entity_values=[Value(string_val=user_id)]))]

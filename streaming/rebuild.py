@@ -21,7 +21,8 @@ from recsys.receipts import code_fingerprint, fingerprint, recall, record, upstr
 from recsys.settings import Settings
 from recsys.warehouse import connect
 from streaming import state
-from streaming.land import QUERY_OPTIONS, STREAM_PARTITION, user_features, user_state_lock
+from streaming.activity import recount
+from streaming.land import QUERY_OPTIONS, STREAM_PARTITION, user_state_lock
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ def rebuild(settings: Settings, interval: Interval) -> dict[str, Any]:
             done = recall(connection, TASK, interval.key, wanted)
         if done is not None and client.get(MARKER_KEY) == wanted.encode():
             return {"unchanged": True, **done}
-        detail = _rebuild_all(settings, client)
+        detail = rebuild_all(settings, client)
         client.set(MARKER_KEY, wanted)
     except redis.ConnectionError as error:
         raise ServiceUnavailable(
@@ -69,13 +70,13 @@ def _wanted(connection: psycopg.Connection, interval: Interval) -> str:
     return fingerprint(code_fingerprint("streaming", "recsys"), loaded, streamed)
 
 
-def _rebuild_all(settings: Settings, client: redis.Redis) -> dict[str, int]:
+def rebuild_all(settings: Settings, client: redis.Redis) -> dict[str, int]:
     users = events = 0
     with psycopg.connect(settings.postgres_url, autocommit=True, options=QUERY_OPTIONS) as connection:
         for user_ids in _chunks(connection):
             with user_state_lock(connection, exclusive=True):
                 histories = _histories(connection, user_ids)
-                features = user_features(connection, user_ids)
+                features = {user: one.features for user, one in recount(connection, user_ids).items()}
                 state.replace(client, [(user, histories[user], features.get(user)) for user in user_ids])
             users, events = users + len(user_ids), events + sum(map(len, histories.values()))
     if not users:

@@ -39,14 +39,39 @@ activity_per_item as (
     from events
     inner join instants using (user_id)
     group by user_id, item_id, event_timestamp
+),
+
+activity_per_day as (
+    select
+        user_id,
+        ceil(extract(epoch from event_timestamp - occurred_at) / 86400)::integer as days_back,
+        count(*)::integer as interactions
+    from events
+    inner join instants using (user_id)
+    where occurred_at >= event_timestamp - interval '720 hours'
+    group by 1, 2
+),
+
+recent_days as (
+    select
+        user_id,
+        array_agg(days_back) as days_back,
+        array_agg(interactions) as interactions_a_day
+    from activity_per_day
+    group by user_id
 )
 
 select
-    user_id,
-    event_timestamp,
+    activity_per_item.user_id,
+    activity_per_item.event_timestamp,
     sum(interactions)::bigint as user_interactions_total,
     sum(interactions_30d)::bigint as user_interactions_30d,
     count(*) as user_distinct_items,
-    sum(rating_sum) / nullif(sum(rating_count), 0)::float8 as user_mean_rating
+    sum(rating_sum) / nullif(sum(rating_count), 0)::float8 as user_mean_rating,
+    coalesce(sum(rating_sum), 0) as rating_sum,
+    sum(rating_count)::bigint as rating_count,
+    days_back,
+    interactions_a_day
 from activity_per_item
-group by user_id, event_timestamp
+inner join recent_days using (user_id)
+group by activity_per_item.user_id, activity_per_item.event_timestamp, days_back, interactions_a_day

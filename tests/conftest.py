@@ -124,7 +124,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 class Services:
     """The session's services; each is started once, by the first test that needs it."""
 
-    def __init__(self, var_dir: Path):
+    def __init__(self, var_dir: Path, postgres_options: dict[str, str] = POSTGRES_TEST_OPTIONS):
         self.settings = Settings(
             _env_file=None,
             var_dir=var_dir,
@@ -135,7 +135,7 @@ class Services:
         )
         self.redis_databases = itertools.count(1)
         self._definitions: dict[str, Callable[[], Service]] = {
-            "postgres": lambda: stores.postgres(self.settings, POSTGRES_TEST_OPTIONS),
+            "postgres": lambda: stores.postgres(self.settings, postgres_options),
             "redis": lambda: stores.valkey(self.settings),
             "kafka": lambda: broker.kafka(self.settings),
             "mlflow": lambda: applications.mlflow(self.settings),
@@ -157,6 +157,13 @@ class Services:
         except ServiceUnavailable as error:
             self._failures[name] = str(error)
             pytest.fail(self._failures[name])
+
+    def process(self, name: str) -> subprocess.Popen[bytes]:
+        return self._processes[name]
+
+    def restart(self, name: str) -> None:
+        """Start a service again that has ended, and return when it is healthy."""
+        self._processes[name] = start(self._definitions[name](), self.settings.var_dir / f"{name}.log")
 
     def stop(self) -> None:
         """Stop what was started, the latest first."""

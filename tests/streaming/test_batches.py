@@ -12,8 +12,9 @@ from recsys.errors import MissingArtifact
 from recsys.settings import Settings
 from recsys.task import run_task
 from recsys.warehouse import connect
+from streaming.activity import UserFeatures
 from streaming.consumer import Batches
-from streaming.land import UserFeatures, user_features
+from streaming.land import user_features
 from streaming.rebuild import rebuild
 from tests.worlds.clicks import (
     ANN,
@@ -74,7 +75,7 @@ def push() -> Recorder:
 
 @pytest.fixture
 def batches(settings, push):
-    batches = Batches(settings, push, clock=lambda: RECEIVED_AT)
+    batches = Batches(settings, push=push, clock=lambda: RECEIVED_AT)
     yield batches
     batches.close()
 

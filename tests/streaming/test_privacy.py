@@ -35,7 +35,7 @@ def settings(world) -> Settings:
 
 @pytest.fixture
 def batches(settings):
-    batches = Batches(settings, len, clock=lambda: RECEIVED_AT)
+    batches = Batches(settings, push=len, clock=lambda: RECEIVED_AT)
     batches.handle([*map(message, ANN + BOB), shown(SHOWN)])
     with redis.Redis.from_url(settings.redis_url) as store:
         store.set(user_state.list_key("bob", "movies"), "{}")
