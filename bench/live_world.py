@@ -16,7 +16,7 @@ import psycopg
 from bench.serving_world import names
 from infra.local import applications, broker, stores
 from infra.local.service import Service
-from recsys.artifacts import FEAT_ITEM_POPULARITY, FEAT_USER_ACTIVITY
+from recsys.artifacts import FEAT_ITEM_POPULARITY, FEAT_ITEM_WINDOWS, FEAT_USER_ACTIVITY, FEAT_USER_WINDOWS
 from recsys.settings import Settings
 from recsys.task import command_environment, run_command
 from recsys.warehouse import apply_schema
@@ -64,7 +64,15 @@ def offer(settings: Settings) -> None:
                 user_interactions_30d bigint, user_distinct_items bigint, user_mean_rating double precision);
             create table {FEAT_ITEM_POPULARITY} (
                 item_id text collate "C", event_timestamp timestamptz, item_interactions_total bigint,
-                item_interactions_90d bigint, item_mean_rating double precision)
+                item_interactions_90d bigint, item_mean_rating double precision);
+            create table {FEAT_USER_WINDOWS} (
+                user_id text collate "C", event_timestamp timestamptz, user_events_1d bigint, user_events_7d bigint,
+                user_events_30d bigint, user_events_90d bigint, user_implicit_90d bigint, user_days_since_event bigint,
+                user_sessions_30d bigint, user_recent_mean_rating double precision);
+            create table {FEAT_ITEM_WINDOWS} (
+                item_id text collate "C", event_timestamp timestamptz, item_events_1d bigint, item_events_7d bigint,
+                item_events_30d bigint, item_events_90d bigint, item_implicit_90d bigint, item_days_since_event bigint,
+                item_events_decayed double precision, item_recent_mean_rating double precision)
             """
         )
     apply = ("env", "PYTHONOPTIMIZE=1", "feast", "-c", "feature_repo", "apply", "--skip-source-validation")

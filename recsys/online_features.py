@@ -70,12 +70,14 @@ class View:
 
 
 def is_float(feature: str) -> bool:
-    """Tell whether a feature is a mean; the rest are counts (feature_repo/features.py)."""
-    return feature.endswith("_mean_rating")
+    """Tell whether a feature is a mean or a decayed sum; the rest are counts (feature_repo/features.py)."""
+    return feature.endswith(("_mean_rating", "_decayed"))
 
 
 USER_ACTIVITY = View(artifacts.FEATURE_VIEW_USER_ACTIVITY, USER_ID, artifacts.USER_FEATURES)
 ITEM_POPULARITY = View(artifacts.FEATURE_VIEW_ITEM_POPULARITY, ITEM_ID, artifacts.ITEM_FEATURES)
+USER_WINDOWS = View(artifacts.FEATURE_VIEW_USER_WINDOWS, USER_ID, artifacts.USER_WINDOW_FEATURES)
+ITEM_WINDOWS = View(artifacts.FEATURE_VIEW_ITEM_WINDOWS, ITEM_ID, artifacts.ITEM_WINDOW_FEATURES)
 
 
 def _varint(number: int) -> bytes:

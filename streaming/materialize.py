@@ -10,14 +10,19 @@ from typing import Any
 import adbc_driver_postgresql.dbapi as adbc
 import redis
 
-from recsys.artifacts import FEAT_ITEM_POPULARITY, FEAT_USER_ACTIVITY
+from recsys.artifacts import FEAT_ITEM_POPULARITY, FEAT_ITEM_WINDOWS, FEAT_USER_ACTIVITY, FEAT_USER_WINDOWS
 from recsys.columns import EVENT_TIMESTAMP
 from recsys.errors import MissingArtifact, ServiceUnavailable
 from recsys.interval import Interval
-from recsys.online_features import ITEM_POPULARITY, USER_ACTIVITY, View, write
+from recsys.online_features import ITEM_POPULARITY, ITEM_WINDOWS, USER_ACTIVITY, USER_WINDOWS, View, write
 from recsys.settings import Settings
 
-SOURCES = {FEAT_USER_ACTIVITY: USER_ACTIVITY, FEAT_ITEM_POPULARITY: ITEM_POPULARITY}
+SOURCES = {
+    FEAT_USER_ACTIVITY: USER_ACTIVITY,
+    FEAT_USER_WINDOWS: USER_WINDOWS,
+    FEAT_ITEM_POPULARITY: ITEM_POPULARITY,
+    FEAT_ITEM_WINDOWS: ITEM_WINDOWS,
+}
 ROWS_AT_ONCE = 5000
 
 

@@ -3,7 +3,7 @@
 import json
 import os
 import subprocess
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
@@ -49,11 +49,21 @@ def settings(world) -> Settings:
                 user_interactions_30d bigint, user_distinct_items bigint, user_mean_rating double precision);
             create table marts.feat_item_popularity (
                 item_id text collate "C", event_timestamp timestamptz, item_interactions_total bigint,
-                item_interactions_90d bigint, item_mean_rating double precision)
+                item_interactions_90d bigint, item_mean_rating double precision);
+            create table marts.feat_user_windows (
+                user_id text collate "C", event_timestamp timestamptz, user_events_1d bigint, user_events_7d bigint,
+                user_events_30d bigint, user_events_90d bigint, user_implicit_90d bigint, user_days_since_event bigint,
+                user_sessions_30d bigint, user_recent_mean_rating double precision);
+            create table marts.feat_item_windows (
+                item_id text collate "C", event_timestamp timestamptz, item_events_1d bigint, item_events_7d bigint,
+                item_events_30d bigint, item_events_90d bigint, item_implicit_90d bigint, item_days_since_event bigint,
+                item_events_decayed double precision, item_recent_mean_rating double precision)
             """
         )
         insert(connection, artifacts.FEAT_USER_ACTIVITY, USERS)
         insert(connection, artifacts.FEAT_ITEM_POPULARITY, ITEMS)
+        insert(connection, artifacts.FEAT_USER_WINDOWS, [("u:ann", instant(1, 11), 2, 2, 2, 300, 0, 0, 1, 3.0)])
+        insert(connection, artifacts.FEAT_ITEM_WINDOWS, [("m:1", instant(3, 1), 1, 1, 1, 2, 0, 0, 1.5, 3.5)])
     apply = (*FEAST, "apply", "--skip-source-validation", "--no-progress")
     run_command(apply, command_environment(settings))
     return settings
@@ -85,10 +95,12 @@ def dump(client) -> dict[bytes, dict]:
 
 
 def test_the_bytes_are_feasts_own(settings, store, client):
-    assert materialize(settings, INTERVAL) == {"user_activity": 3, "item_popularity": 1}
+    assert materialize(settings, INTERVAL) == {
+        "user_activity": 3, "user_windows": 1, "item_popularity": 1, "item_windows": 1,
+    }  # fmt: skip
     ours = dump(client)
     client.flushdb()
-    run_command((*FEAST, "materialize", "1970-01-01", "2020-03-01"), command_environment(settings))
+    store.materialize(start_date=datetime(1970, 1, 1, tzinfo=UTC), end_date=INTERVAL.end)
     assert len(ours) == 4
     assert dump(client) == ours
 
