@@ -51,6 +51,11 @@ class RedisUserStates:
 
         return await self._store.ask(queue, decode)
 
+    async def version(self, user_id: str) -> int:
+        """Return the user's version, 0 for an unknown user."""
+        key = user_state.version_key(user_id)
+        return await self._store.ask(lambda pipeline: pipeline.get(key), lambda replies: int(replies[0] or 0))
+
     async def some(self, limit: int) -> list[Glimpse]:
         prefix = user_state.history_key("")
         found: set[str] = set()

@@ -20,6 +20,7 @@ from serving.cache import CACHED_LENGTH
 from serving.contracts import Answer, Item, SimilarItems, Wanted, WantedList
 from serving.doors import Refused
 from serving.explanation import Decision, RequestRecord, Source, with_drivers
+from serving.held import Given, HeldAnswers
 from serving.metrics import Metrics
 from serving.model import ServedModel
 from serving.ports import (
@@ -70,8 +71,10 @@ class Answering:
         list_seconds: int = 0,
         candidates: Candidates | None = None,
         shadow: Shadow | None = None,
+        held: HeldAnswers | None = None,
     ):
-        """Wire the parts; `lists` takes computed lists for `list_seconds` at most, 0: none."""
+        """Wire the parts; `lists` takes computed lists for `list_seconds` at most; 0: none, nor are answers held."""
+        self._held = held if list_seconds else None
         self._candidates, self._shadow = candidates, shadow
         self._models, self._users, self._log, self._records = models, users, log, records
         self._splits, self._metrics = splits, metrics
@@ -114,6 +117,14 @@ class Answering:
             loop.call_soon(self._start)
         self._gathered.append((user_id, wanted, instant, answered))
         return await answered
+
+    async def held(self, user_id: str, wanted: Wanted, instant: datetime) -> Given | None:
+        """Return this user's answer as text if it is at hand and would be the same, else None."""
+        model = self._models.current
+        if self._held is None or model is None or not self._held.has(user_id, wanted) or self.candidate is not None:
+            return None
+        assignment = self._splits.current.of(user_id, instant.date())
+        return await self._held.give(user_id, wanted, model, assignment, uuid4().hex, instant)
 
     def _start(self) -> None:
         """Answer what was gathered, in groups that do not keep the loop for long."""
@@ -172,7 +183,7 @@ class Answering:
         to_compute = [place for place, stored in enumerate(found) if not stored]
         computed = dict(zip(to_compute, await self._compute(champion, models, queries, to_compute), strict=True))
         answers = []
-        for place, ((user_id, _, instant), (state, _), assignment, query) in enumerate(
+        for place, ((user_id, wanted, instant), (state, _), assignment, query) in enumerate(
             zip(asked, states, assigned, queries, strict=True)
         ):
             request_id, source, computed_by = uuid4().hex, "model", None
@@ -187,6 +198,10 @@ class Answering:
             answers.append(
                 self._shown(model, request_id, user_id, assignment, query, ranking, instant, source, computed_by)
             )
+            if stored and self._held is not None and candidate is None and assignment.policy == ALIAS_CHAMPION:
+                propensity = assignment.propensity
+                given = Decision(answers[-1], model, query, source, propensity, instant, computed_by=computed_by)
+                self._held.hold(wanted, assignment, state.version, given)
         return answers
 
     async def _compute(

@@ -39,7 +39,7 @@ class Metrics:
         )
         self.cached = Counter(
             "recsys_cached_lists_total",
-            "Look-ups of a precomputed list: hit, absent, stale, refused",
+            "Look-ups of a stored list: hit, absent, stale, refused; held: an answer in the process was given again",
             ["result"],
             registry=self.registry,
         )

@@ -11,6 +11,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import datetime
 from time import perf_counter
 from typing import Literal
 
@@ -90,6 +91,18 @@ class Outbox:
     def keep(self, decision: Decision) -> None:
         """Take what an answer was made of. Never waits, never raises."""
         if not self._put(RECORD, json.dumps(describe(decision), separators=(",", ":")).encode()):
+            self._metrics.records_dropped.labels("no_room").inc()
+
+    def again(self, answer: bytes, record: bytes, items: int, propensity: float, instant: datetime) -> None:
+        """Take an answer and its record as they go out, as text. Never waits, never raises."""
+        shown = b'{"propensity":%s,"shown_at":"%s","answer":%s}' % (
+            repr(propensity).encode(), instant.isoformat().encode(), answer,
+        )  # fmt: skip
+        if self._put(SHOWN, shown):
+            self._under_way += items
+        else:
+            self._metrics.impressions_dropped.labels("no_room").inc(items)
+        if not self._put(RECORD, record):
             self._metrics.records_dropped.labels("no_room").inc()
 
     def remember(self, line: ListLine) -> None:

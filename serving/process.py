@@ -19,6 +19,7 @@ from serving.app import create_app
 from serving.breaker import CircuitBreaker
 from serving.eventlog import KafkaEventLog
 from serving.graph import graph_file
+from serving.held import HeldAnswers
 from serving.keys import read_keys
 from serving.metrics import Metrics
 from serving.online_store import OnlineStore
@@ -72,8 +73,9 @@ def build(settings: Settings, clock: Callable[[], datetime]) -> FastAPI:
         await store.close()
 
     answering = Answering(
-        models, users, event_log, records, splits, metrics, outbox, settings.answer_cache_seconds, rollout, outbox
-    )
+        models, users, event_log, records, splits, metrics, outbox, settings.answer_cache_seconds, rollout, outbox,
+        HeldAnswers(users, outbox, metrics),
+    )  # fmt: skip
     return create_app(
         answering,
         event_log,

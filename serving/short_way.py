@@ -38,9 +38,14 @@ class ShortWay:
         if asked is None:
             return await self._app(scope, receive, send)
         scope[ROUTE] = ROUTE_PATH
-        answer = await self._answering.answer(*asked, self._clock())
-        scope[LABELS] = (answer.rung, answer.variant)
-        body = answer.model_dump_json().encode()
+        instant = self._clock()
+        if held := await self._answering.held(*asked, instant):
+            scope[LABELS] = (held.rung, held.variant)
+            body = held.body
+        else:
+            answer = await self._answering.answer(*asked, instant)
+            scope[LABELS] = (answer.rung, answer.variant)
+            body = answer.model_dump_json().encode()
         headers = [(b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})

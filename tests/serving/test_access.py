@@ -52,6 +52,7 @@ REQUESTS = {
         ("POST", "/invocations", {"user_id": "shop:1"}),
         ("POST", "/score", {"user_id": "shop:1"}),
         ("POST", "/predict", {"instances": [{"user_id": "shop:1"}]}),
+        ("POST", "/graphql", {"query": '{ recommendations(userId: "shop:1") { rung } }'}),
         ("GET", "/nowhere", None),
     ],
     "events": [("POST", "/v1/events", EVENT)],
@@ -134,6 +135,20 @@ def test_a_key_opens_what_its_scope_says(client, scope):
             if needed != scope:
                 assert code(answer) == "forbidden"
             assert send(client, request, "admin").status_code not in {401, 403, 429}
+
+
+@pytest.mark.parametrize(("key", "query"), [
+    ("recommend", '{ explanation(requestId: "r") }'),
+    ("recommend", 'mutation { reportEvent(event: {userId: "u", itemId: "i", domain: "movies", eventType: "click"}) '
+                  "{ eventId } }"),
+    ("shop", '{ recommendations(userId: "other:1") { rung } }'),
+    ("shop", '{ sessionRecommendations(sessionId: "other:1") { rung } }'),
+    ("shop", 'mutation { reportEvent(event: {userId: "other:1", itemId: "i", domain: "movies", eventType: "click"}) '
+             "{ eventId } }"),
+])  # fmt: skip
+def test_a_query_opens_no_more_than_its_key(client, key, query):
+    (fault,) = send(client, ("POST", "/graphql", {"query": query}), key).json()["errors"]
+    assert fault["extensions"]["code"] == "forbidden"
 
 
 FORGED = [

@@ -1,0 +1,130 @@
+"""Answers held in the process: what was given to a user and would be given again, ready to be sent.
+
+Only what a stored list already answered is held, so that who asks once costs nothing here. Of such an answer the text
+stays, without its request id; a request then costs one look at the user's version, and what it leaves behind is written
+from the same text. An event of the user, another model, graph, variant or rollout ends it.
+"""
+
+import json
+from collections import OrderedDict
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from recsys.errors import ServiceUnavailable
+from recsys.split import Assignment
+from serving.contracts import Wanted
+from serving.explanation import Decision, describe
+from serving.metrics import Metrics
+from serving.model import ServedModel
+
+MOST = 5000
+"""Answers that are held, some 5 kB each."""
+
+Key = tuple[str, int, str | None]
+"""User, length, domain."""
+
+
+class Versions(Protocol):
+    """The users' versions alone."""
+
+    async def version(self, user_id: str) -> int:
+        """Return the user's version, 0 for an unknown user.
+
+        Raises:
+            ServiceUnavailable: the store does not answer in time, or did not lately.
+        """
+        ...
+
+
+class Again(Protocol):
+    """Where an answer that is given again leaves its impressions and its record."""
+
+    def again(self, answer: bytes, record: bytes, items: int, propensity: float, instant: datetime) -> None:
+        """Take the text of an answer and of its record. Never waits, never raises."""
+        ...
+
+
+@dataclass(frozen=True)
+class Held:
+    """An answer without its request id."""
+
+    model: ServedModel
+    assignment: Assignment
+    user_version: int
+    rung: str
+    items: int
+    answer: bytes
+    """Text behind the request id."""
+    record: bytes
+    """Text behind request id and instant."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """An answer as text, with what the metrics ask."""
+
+    body: bytes
+    rung: str
+    variant: str
+
+
+class HeldAnswers:
+    """The answers of one process, the least lately asked given up first. For one event loop."""
+
+    def __init__(self, versions: Versions, again: Again, metrics: Metrics, most: int = MOST):
+        self._versions, self._again, self._metrics, self._most = versions, again, metrics, most
+        self._held: OrderedDict[Key, Held] = OrderedDict()
+
+    def hold(self, wanted: Wanted, assignment: Assignment, user_version: int, decision: Decision) -> None:
+        """Hold an answer that a stored list gave."""
+        answer = decision.answer
+        text = answer.model_dump_json().encode()
+        told = describe(decision)
+        told.pop("request_id"), told.pop("answered_at")
+        self._held[answer.user_id, wanted.k, wanted.domain] = Held(
+            decision.model, assignment, user_version, answer.rung, len(answer.items),
+            text[len(_head(answer.request_id)) :], json.dumps(told, separators=(",", ":")).encode()[1:],
+        )  # fmt: skip
+        while len(self._held) > self._most:
+            self._held.popitem(last=False)
+
+    def has(self, user_id: str, wanted: Wanted) -> bool:
+        """Whether an answer to this is held, be it still right or not."""
+        return not wanted.items and (user_id, wanted.k, wanted.domain) in self._held
+
+    async def give(
+        self,
+        user_id: str,
+        wanted: Wanted,
+        model: ServedModel,
+        assignment: Assignment,
+        request_id: str,
+        instant: datetime,
+    ) -> Given | None:
+        """Return the answer if one is held that holds now, and leave its impressions and its record behind.
+
+        While the store is away nobody can say whether the user did something since; what is held is given then too.
+        """
+        key = user_id, wanted.k, wanted.domain
+        held = self._held.get(key)
+        if held is None:
+            return None
+        try:
+            version = await self._versions.version(user_id)
+        except ServiceUnavailable:
+            version = held.user_version
+        if model is not held.model or (version, assignment) != (held.user_version, held.assignment):
+            self._held.pop(key, None)
+            return None
+        if key in self._held:
+            self._held.move_to_end(key)
+        body = _head(request_id) + held.answer
+        record = b'%s"answered_at":"%s",%s' % (_head(request_id), instant.isoformat().encode(), held.record)
+        self._again.again(body, record, held.items, assignment.propensity, instant)
+        self._metrics.cached.labels("held").inc()
+        return Given(body, held.rung, assignment.variant)
+
+
+def _head(request_id: str) -> bytes:
+    return b'{"request_id":"%s",' % request_id.encode()
