@@ -146,7 +146,7 @@ MODEL_NAMES = ("two_tower", "keras_two_tower", "text_encoder", "ials", "slist", 
 """Trained by the pipeline unless its parameter `models` says otherwise."""
 MODEL_ZOO = (
     *MODEL_NAMES, "ease", "item_knn", "spectral", "sasrec", "hstu", "lightgcn", "mf", "mult_vae", "neumf",
-    "generative", "content_ials",
+    "generative", "content_ials", "contrastive_text", "hybrid",
 )  # fmt: skip
 """All models that there are: for the pipeline's parameter and the benchmark."""
 BASELINE_MODEL = "popularity"

@@ -21,6 +21,15 @@ TINY = {
     "popularity": {},
     "ials": {"embedding_size": 2, "epochs": 8},
     "content_ials": {"embedding_size": 2, "epochs": 8, "text_size": 2, "map_reg": 0.1},
+    "contrastive_text": {
+        "embedding_size": 4,
+        "epochs": 1,
+        "min_steps": 30,
+        "batch_size": 32,
+        "learning_rate": 0.002,
+        "popularity_weight": 0.01,
+    },
+    "hybrid": {"embedding_size": 4, "min_steps": 30, "reg": 0.01, "text_size": 4},
     "slist": {"prior_rows": 0.0, "reg": 1.0},
     "two_tower": {"embedding_size": 16, "epochs": 1, "min_steps": 80, "batch_size": 20, "learning_rate": 0.02},
     "keras_two_tower": {"embedding_size": 4, "epochs": 1, "min_steps": 80, "batch_size": 20, "learning_rate": 0.02},
@@ -50,7 +59,7 @@ TINY = {
     },
     "mult_vae": {"embedding_size": 4, "hidden_size": 16, "min_steps": 60, "learning_rate": 0.02},
 }
-COLLABORATIVE = ("lightgcn", "mf", "mult_vae", "neumf")
+COLLABORATIVE = ("lightgcn", "mf", "mult_vae", "neumf", "hybrid", "contrastive_text")
 RANDOM = {"ials", "content_ials", "two_tower", "keras_two_tower", "sasrec", "hstu", "generative", *COLLABORATIVE}
 PERSONAL = tuple(name for name in MODEL_ZOO if name != BASELINE_MODEL)
 NEXT_EVENT = ("two_tower", "keras_two_tower", "sasrec", "hstu", "generative")
