@@ -1,4 +1,4 @@
-"""`python -m training cut|fit|evaluate|register|promote|rank|tune --as-of D --domains D[,E]`, `move`, `decide`."""
+"""`python -m training cut|fit|evaluate|register|promote|rank|tune|transfer --as-of D --domains D[,E]`, `move`, `decide`."""
 
 import argparse
 import os
@@ -34,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
         ("register", "make them versions of the registered model"),
         ("promote", "let the challenger become champion if it earned it"),
         ("rank", "train, judge and register a ranker of chosen candidates"),
+        ("transfer", "say what each domain teaches the others"),
         ("tune", "search for a model's settings on a part of the cut's training part"),
     ):
         command = commands.add_parser(name, help=described)
@@ -108,6 +109,10 @@ def main() -> dict:
             from training import rank
 
             return rank.run(settings, interval, arguments.model, arguments.service)
+        case "transfer":
+            from training import transfer
+
+            return transfer.run(settings, interval)
         case "tune":
             from training import tune
 

@@ -41,6 +41,7 @@ def test_the_content_speaks_for_the_new_and_taste_for_the_known():
     lengths = rng.choice([1, 2, 10, 20], 800)
     histories = [rng.permutation(ITEMS)[:length] for length in lengths]
     targets = np.array([(history[-1] + 1) % ITEMS for history in histories])
+    histories = [history[history != target] for history, target in zip(histories, targets, strict=True)]
     factors = SimpleNamespace(encoder=Taste(), vectors=torch.eye(ITEMS), bias=torch.zeros(ITEMS))
     data = SimpleNamespace(
         items=np.arange(ITEMS), n_items=ITEMS, instants=np.zeros(ITEMS, int), cut_at=1, is_ordered=True

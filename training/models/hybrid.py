@@ -190,7 +190,7 @@ def learn(
             parts.append(torch.stack(said, -1))  # (b, J, C)
     said = torch.cat(parts)  # (B, J, C)
     for row, history in enumerate(histories):
-        seen[row] = torch.from_numpy(np.isin(items, history))
+        seen[row] = torch.from_numpy(np.isin(items, history) & (items != targets[row]))
     blend = Blend(said.flatten(0, 1)[:1_000_000].std(0).clamp(min=1e-6))
     lengths = torch.tensor([float(len(history)) for history in histories])
     wanted = torch.from_numpy(np.searchsorted(items, targets))

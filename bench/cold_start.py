@@ -1,0 +1,176 @@
+"""What is new: items that nobody has used, and users of whom little is known. Beauty, leave-one-out, full ranking.
+
+    python -m bench.cold_start SEQUENCES ITEMS [--seed 1] [--cache FOLDER] [--only items|users|text]
+
+The files and the protocol are those of bench/generative.py: trained on all but each user's last two items, asked with
+the validation item behind the training part, all items ranked but those of the history, the test read once. For `items`
+a tenth of the catalogue, drawn at random, is taken out of the training part; those users whose test item is one of them
+make the cold figure, the others the warm one. For `users` the history is cut to the latest n before a model is asked.
+"""
+
+import argparse
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from bench import results
+from bench.generative import texts
+from recsys.metrics import paired_bootstrap
+from training.benchmark.formats import read
+from training.benchmark.protocol import Asked, Split, hold_out, judge
+from training.benchmark.trial import cpu_seconds
+from training.dataset import TrainingData
+from training.model import Workplace, module_of
+
+NAME, TITLE = "cold_start", "New items and new users on Beauty, leave-one-out, full ranking"
+COMMAND = "python -m bench.cold_start SEQUENCES ITEMS"
+COLD_SHARE = 0.1
+FACTORS = {"unobserved_ratio": 20.0, "reg": 0.01, "half_life_days": 1e6}
+LENGTHS = (1, 3, 8)
+METRICS = ("recall@10", "ndcg@10")
+NOTES = """\
+**Protocol.** As docs/results/sequence.md. The shares of new items in the lists (`cold_scale`) was chosen on validation
+items with another tenth held out: see training/models/content_ials.py. Models that know ids only give a new item no
+score of its own, so their cold figure is 0 by construction."""
+
+
+def part(asked: Asked, chosen: np.ndarray) -> Asked:
+    """Return some of the users who are asked, each with one relevant item."""
+    return Asked(asked.users[chosen], np.arange(chosen.sum() + 1), asked.items[chosen])
+
+
+def without(data: TrainingData, dropped: np.ndarray) -> TrainingData:
+    """Return the data without these rows."""
+    return replace(data, users=data.users[~dropped], items=data.items[~dropped], instants=data.instants[~dropped])
+
+
+def fitted(name: str, settings: dict[str, Any], data: TrainingData, seed: int, place: Workplace) -> tuple[Any, float]:
+    module, begun = module_of(name), cpu_seconds()
+    model = module.fit(data, module.Config(**settings), seed, place)
+    return model, cpu_seconds() - begun
+
+
+def shown(values: dict[str, float]) -> str:
+    return " / ".join(f"{values[metric]:.4f}" for metric in METRICS)
+
+
+def row(measure: str, target: str, measured: str, **more: Any) -> dict[str, Any]:
+    return {"measure": measure, "target": target, "measured": measured, "command": COMMAND, **more}
+
+
+def items(split: Split, rest: TrainingData, seed: int, place: Workplace) -> list[dict[str, Any]]:
+    """Ids alone beside ids and texts, first with all items known, then with a tenth of them new."""
+    rows, judged = [], {}
+    for name in ("ials", "content_ials"):
+        model, spent = fitted(name, FACTORS, rest, seed, place)
+        judged[name] = judge(model, split.train, split.asked)
+        measured = f"{shown(judged[name].overall)}; {spent:.0f} CPU-s"
+        rows.append(row(f"all items known: {name}", "none", measured))
+    ours, ids = (judged[name].per_user["recall@10"] for name in ("content_ials", "ials"))
+    difference, low, high = paired_bootstrap(ours, ids, seed)
+    ratio = ours.mean() / ids.mean() - 1
+    measured = f"recall@10 {ratio:+.1%}: {difference:+.4f} [{low:+.4f}, {high:+.4f}]"
+    rows.append(row("id + text over id alone, all items known", "+3 %", measured))
+
+    is_cold = np.zeros(rest.n_items, bool)
+    is_cold[np.random.default_rng([seed, 41]).permutation(rest.n_items)[: round(COLD_SHARE * rest.n_items)]] = True
+    data = without(rest, is_cold[rest.items])
+    known = without(split.train, is_cold[split.train.items])
+    able = np.isin(split.asked.users, data.users)
+    for name, settings in (
+        ("ials", FACTORS),
+        ("content_ials", FACTORS),
+        ("content_ials", FACTORS | {"cold_scale": 1.6}),
+        ("text_encoder", {"popularity_weight": 0.02}),
+    ):
+        model, spent = fitted(name, settings, data, seed, place)
+        target_is_cold = is_cold[split.asked.items]
+        cold, warm = (
+            judge(model, known, part(split.asked, able & chosen)).overall
+            for chosen in (target_is_cold, ~target_is_cold)
+        )
+        share = cold["recall@10"] / warm["recall@10"]
+        more = f", cold_scale {settings['cold_scale']}" if "cold_scale" in settings else ""
+        rows.append(
+            row(
+                f"a tenth of the items new: {name}{more}",
+                "cold recall@10 ≥ half of warm; LIGER's cold .1008",
+                f"cold {shown(cold)}, warm {shown(warm)}, share {share:.0%}; {spent:.0f} CPU-s",
+                settings=settings,
+            )
+        )
+    return rows
+
+
+def users(split: Split, rest: TrainingData, seed: int, place: Workplace) -> list[dict[str, Any]]:
+    """Opinions apart and blended, by how much is known of a user."""
+    rows = []
+    for name, settings in (("mf", {}), ("text_encoder", {"popularity_weight": 0.02}), ("hybrid", {})):
+        model, spent = fitted(name, settings, rest, seed, place)
+        said = []
+        for length in (*LENGTHS, None):
+            known = latest(split.train, length)
+            said.append(f"{length or 'all'}: {shown(judge(Folded(model), known, split.asked).overall)}")
+        rows.append(row(f"users by what is known of them: {name}", "none", f"{'; '.join(said)}; {spent:.0f} CPU-s"))
+    return rows
+
+
+class Folded:
+    """A model that is asked by history alone, as a user unseen in training is."""
+
+    def __init__(self, model: Any):
+        self.score = model.score
+
+
+def latest(data: TrainingData, length: int | None) -> TrainingData:
+    """Return the data with each user's latest events only."""
+    if length is None:
+        return data
+    counts = np.bincount(data.users)
+    behind = np.cumsum(counts)[data.users] - 1 - np.arange(len(data.users))  # events of the user that come later
+    return without(data, behind >= length)
+
+
+def text(split: Split, rest: TrainingData, seed: int, place: Workplace) -> list[dict[str, Any]]:
+    """The sentence encoder as it came, and tuned on what is used together."""
+    rows = []
+    for name, settings in (("text_encoder", {"popularity_weight": 0.02}), ("contrastive_text", {})):
+        model, spent = fitted(name, settings, rest, seed, place)
+        measured = f"{shown(judge(model, split.train, split.asked).overall)}; {spent:.0f} CPU-s"
+        rows.append(row(f"texts alone: {name}", "none", measured, settings=settings))
+    return rows
+
+
+PARTS = {"items": items, "users": users, "text": text}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.cold_start", description=__doc__.splitlines()[0])
+    parser.add_argument("sequences", type=Path)
+    parser.add_argument("items", type=Path)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--cache", type=Path, help="folder of encoded texts and checkpoints")
+    parser.add_argument("--only", choices=sorted(PARTS))
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    split = read(arguments.sequences, None, "sequence")
+    rest, _ = hold_out(split, arguments.seed)
+    rest = replace(rest, texts=texts(arguments.items, split.item_ids))
+    written = results.FOLDER / f"{NAME}.json"
+    with TemporaryDirectory() as scratch:
+        place = Workplace(1, arguments.cache or Path(scratch))
+        for name in [arguments.only] if arguments.only else PARTS:
+            rows = [{**one, "part": name} for one in PARTS[name](split, rest, arguments.seed, place)]
+            kept = json.loads(written.read_text())["rows"] if written.exists() else []
+            rows = [*(old for old in kept if old["part"] != name), *rows]
+            results.publish(NAME, TITLE, sorted(rows, key=lambda one: list(PARTS).index(one["part"])), NOTES)
+            print(json.dumps(rows), flush=True)
+
+
+if __name__ == "__main__":
+    main()
