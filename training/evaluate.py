@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recsys import beyond_accuracy, metrics
+from recsys import beyond_accuracy, fairness, metrics
 from recsys.artifacts import BASELINE_MODEL
 from recsys.bundle import read_manifest
 from recsys.retriever import Retriever
@@ -31,6 +31,7 @@ BUCKETS = {"0": (0, 0), "1_to_5": (1, 5), "6_to_20": (6, 20), "over_20": (21, np
 MOST_CATEGORIES = 256
 """The most frequent categories of the catalogue; what is rarer says nothing of variety or calibration."""
 BLOCK_USERS = 500
+RARE_SHARE = 0.2
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,7 @@ def evaluate(
     overall["coverage_at_20"] = metrics.coverage_at_k(lists, retriever.n_items, 20)
     overall["gini_at_20"] = beyond_accuracy.gini_at_k(shown, len(background.counts), 20)
     overall |= by_history(per_user[DECIDING_METRIC], requests.histories)
+    overall |= fair(shown, background.counts, per_user[DECIDING_METRIC], requests.histories)
     if timed:
         overall |= latency(retriever, histories[:TIMED_USERS], features)
     return Quality(per_user, overall)
@@ -164,6 +166,22 @@ def by_history(values: np.ndarray, histories: list[np.ndarray]) -> dict[str, flo
         if len(inside):
             means[f"{DECIDING_METRIC}_of_{name}_known"] = float(inside.mean())
     return means
+
+
+def fair(shown: np.ndarray, counts: np.ndarray, values: np.ndarray, histories: list[np.ndarray]) -> dict[str, float]:
+    """Return what share of the exposure that their use deserves the seldom used items get (all that make up the last
+    fifth of the events), and the deciding metric of the worst-served group of users over that of the best-served, by
+    how much is known of them; what cannot be judged is left out. `shown`: codes of the cut (B, k)"""
+    order = np.argsort(-counts, kind="stable")
+    before = np.cumsum(counts[order]) - counts[order]
+    is_rare = np.empty(len(counts), np.int64)
+    is_rare[order] = before >= (1 - RARE_SHARE) * counts.sum()
+    lengths = np.array([len(history) for history in histories])
+    group = np.searchsorted([most for _, most in BUCKETS.values()], lengths)
+    found = {"worst_over_best_by_history": fairness.worst_over_best(values, group)}
+    if is_rare.any() and (shown >= 0).any():
+        found["rare_exposure_ratio_at_20"] = float(fairness.exposure_ratios(shown, is_rare, counts)[-1])
+    return {name: value for name, value in found.items() if not np.isnan(value)}
 
 
 def recommend_all(retriever: Retriever, histories: list[np.ndarray], features: np.ndarray | None) -> np.ndarray:

@@ -10,7 +10,7 @@ from recsys.retriever import Retriever
 from tests.worlds import checkerboard as world
 from training import evaluate as evaluation
 from training.dataset import Cut, Requests, TrainingData
-from training.evaluate import BLOCK_SCORES, Background, by_history, compare, differences, evaluate, recommend_all
+from training.evaluate import BLOCK_SCORES, Background, by_history, compare, differences, evaluate, fair, recommend_all
 from training.model import Workplace, module_of, write_model
 
 ORIGIN = {"framework": "numpy", "cut_id": "toy", "as_of": "2020-06-01T00:00:00+00:00"}
@@ -162,6 +162,16 @@ def test_users_are_told_apart_by_how_much_is_known_of_them():
     assert means == {f"ndcg_at_10_of_{name}_known": value for name, value in
                      (("0", 1.0), ("1_to_5", 0.5), ("6_to_20", 0.5), ("over_20", 1.0))}  # fmt: skip
     assert by_history(values[:1], [np.zeros(0, int)]) == {"ndcg_at_10_of_0_known": 1.0}
+
+
+def test_what_is_seldom_used_is_seen_less_than_it_deserves_where_only_the_popular_is_shown():
+    counts = np.array([50, 30, 10, 10])
+    values, histories = np.repeat([0.2, 0.4], 40), [np.zeros(length, int) for length in [3] * 40 + [30] * 40]
+    popular = fair(np.tile([0, 1], (80, 1)), counts, values, histories)
+    assert popular == pytest.approx({"worst_over_best_by_history": 0.5, "rare_exposure_ratio_at_20": 0.0})
+    half = fair(np.tile([[0, 2], [2, 0]], (40, 1)), counts, values, histories)
+    assert half["rare_exposure_ratio_at_20"] == pytest.approx(0.5 / 0.2)
+    assert "worst_over_best_by_history" not in fair(np.zeros((1, 1), int), counts, values[:1], histories[:1])
 
 
 def test_every_metric_of_a_user_has_its_interval(ials, popular):

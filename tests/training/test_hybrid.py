@@ -10,7 +10,7 @@ from torch import nn
 from tests.worlds import checkerboard
 from training.models import hybrid
 
-ITEMS = 40
+ITEMS, FAR = 40, 17
 
 
 def test_a_weight_is_a_line_between_its_knots_and_level_beyond_them():
@@ -30,7 +30,7 @@ class Taste(nn.Module):
     """Knows the next item of whoever has used eight items or more, and guesses for the others."""
 
     def forward(self, history, mask):
-        taste = nn.functional.one_hot((history[:, -1] + 1) % ITEMS, ITEMS).float()
+        taste = nn.functional.one_hot((history[:, -1] + FAR) % ITEMS, ITEMS).float()
         guess = torch.randn(len(history), ITEMS, generator=torch.Generator().manual_seed(3))
         return torch.where(mask.sum(1, keepdim=True) >= 8, taste, guess)
 
@@ -40,8 +40,11 @@ def test_the_content_speaks_for_the_new_and_taste_for_the_known():
     texts = torch.tensor(np.column_stack([np.cos(angle), np.sin(angle)]), dtype=torch.float32)  # neighbours are alike
     lengths = rng.choice([1, 2, 10, 20], 800)
     histories = [rng.permutation(ITEMS)[:length] for length in lengths]
-    targets = np.array([(history[-1] + 1) % ITEMS for history in histories])
-    histories = [history[history != target] for history, target in zip(histories, targets, strict=True)]
+    # who has used little goes on to what is alike, who has used much to what only taste knows, a third to anything
+    targets = np.array([(history[-1] + (FAR if len(history) >= 8 else 1)) % ITEMS for history in histories])
+    targets = np.where(rng.random(len(targets)) < 0.33, rng.integers(0, ITEMS, len(targets)), targets)
+    kept = [row for row, target in enumerate(targets) if target not in histories[row]]
+    histories, targets = [histories[row] for row in kept], targets[kept]
     factors = SimpleNamespace(encoder=Taste(), vectors=torch.eye(ITEMS), bias=torch.zeros(ITEMS))
     data = SimpleNamespace(
         items=np.arange(ITEMS), n_items=ITEMS, instants=np.zeros(ITEMS, int), cut_at=1, is_ordered=True
