@@ -44,6 +44,7 @@ with DAG(
     analyse_experiments = station("analyse_experiments", "experiments", "analyse", *INTERVAL)
     check_freshness = station("check_freshness", "monitoring", "freshness", *INTERVAL)
     record_runs = station("record_runs", "monitoring", "runs")
+    check_skew = station("check_skew", "monitoring", "skew", *INTERVAL, on_success_callback=alerts.on_warnings())
 
     segments = foreign("analyse_segments", "analytics.segments", INTERVAL, *analysis("segments"))
     value = foreign("analyse_value", "analytics.value", INTERVAL, *analysis("value", "analytics.segments"))
@@ -53,5 +54,5 @@ with DAG(
         "analyse_effectiveness", "analytics.effectiveness", INTERVAL, *analysis("effectiveness", "analytics.segments")
     )
 
-    refresh_analytics >> [analyse_experiments, check_freshness, record_runs, segments, network, overlap]
+    refresh_analytics >> [analyse_experiments, check_freshness, check_skew, record_runs, segments, network, overlap]
     segments >> [value, effectiveness]

@@ -1,4 +1,4 @@
-"""Shell of the station: `python -m monitoring drift | freshness | watch | pipelines | runs | explore | metrics`."""
+"""Shell of the station: `python -m monitoring drift | freshness | skew | watch | pipelines | runs | explore | metrics`."""
 
 from argparse import ArgumentParser, Namespace
 from contextlib import suppress
@@ -38,6 +38,10 @@ def main() -> dict[str, Any]:
         from monitoring.check_drift import check_drift
 
         return check_drift(settings, watched)
+    if arguments.command == "skew":
+        from monitoring.check_skew import check_skew
+
+        return check_skew(settings, watched)
     from monitoring.freshness import check_freshness
 
     with connect(settings) as connection:
@@ -60,6 +64,7 @@ def _parse() -> Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, question in (
         ("drift", "did features and events change their distribution?"),
+        ("skew", "did the ranker read at its answers what training would read of that instant?"),
         ("freshness", "how old are the newest rows, and do the marts follow?"),
     ):
         interval.add_arguments(commands.add_parser(name, help=question))
