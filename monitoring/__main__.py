@@ -1,4 +1,4 @@
-"""Shell of the station: `python -m monitoring drift | freshness | skew | watch | pipelines | runs | explore | metrics`."""
+"""Shell: `python -m monitoring drift | freshness | skew | watch | pipelines | runs | explore | metrics`."""
 
 from argparse import ArgumentParser, Namespace
 from contextlib import suppress
