@@ -189,7 +189,26 @@ def test_the_doors_of_marts_and_features_let_it_through(built):
     )
     assert verdicts["marts.half_on_available_items books,movies:fct_interactions.is_available"] == "pass"
     assert verdicts["marts.all_on_available_items books,movies:fct_interactions.is_available"] == "warn"
+    assert verdicts["marts.made_up_rows_stand_alone books,movies:made_up_rows.is_mixed"] == "pass"
     assert len(verdicts) == marts["checks"] + features["checks"]
+
+
+@pytest.mark.usefixtures("great_expectations")
+def test_made_up_users_beside_real_ones_are_not_silent(built):
+    """One, in a domain: a warning names how many domains are mixed."""
+    with connect(built) as connection:
+        connection.execute(
+            "insert into marts.dim_users select 'synthetic:u1', '{movies}', first_interaction_at, last_interaction_at,"
+            " 1, attributes from marts.dim_users where user_id = 'u:ann'"
+        )
+        connection.execute("delete from monitoring.receipts where task = 'expectations.marts'")
+    try:
+        assert judge_door(built, "marts", INTERVAL)["failed"] == 0
+        query = "select verdict, observed from monitoring.outcomes where check_name = 'marts.made_up_rows_stand_alone'"
+        assert rows(built, query) == [("warn", "1 of 2 rows (50.0000%) unexpected")]
+    finally:
+        with connect(built) as connection:
+            connection.execute("delete from marts.dim_users where user_id = 'synthetic:u1'")
 
 
 @pytest.mark.usefixtures("great_expectations")
