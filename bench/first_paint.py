@@ -17,7 +17,7 @@ from typing import Any
 import psycopg
 
 from bench.results import publish
-from infra.local import applications
+from infra.local import applications, stores
 from recsys import artifacts
 from recsys.columns import DOMAINS
 from recsys.warehouse import apply_schema, connect
@@ -92,6 +92,7 @@ def main() -> None:
         services = Services(var_dir)
         services.start("postgres")
         settings = services.settings.model_copy(update={"dashboard_url": f"http://127.0.0.1:{free_port()}"})
+        stores.create_database(settings.postgres_url, "recsys")
         apply_schema(settings)
         with connect(settings) as connection:
             sizes = fill(connection)
