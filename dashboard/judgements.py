@@ -13,11 +13,8 @@ def outcomes(settings: Settings) -> pd.DataFrame:
         settings,
         artifacts.OUTCOMES,
         """
-        where not exists (
-            select from {table} as later
-            where (later.station, later.check_name, later.subject)
-                = ({table}.station, {table}.check_name, {table}.subject)
-                and later.outcome_date > {table}.outcome_date
+        where (station, check_name, subject, outcome_date) in (
+            select station, check_name, subject, max(outcome_date) from {table} group by station, check_name, subject
         )
         order by array_position(array['fail', 'warn', 'pass'], verdict), station, check_name, subject
         """,
@@ -40,11 +37,9 @@ def experiments(settings: Settings) -> pd.DataFrame:
         settings,
         artifacts.OUTCOMES,
         """
-        where station = 'experiments' and check_name = 'conclusion' and not exists (
-            select from {table} as later
-            where (later.station, later.check_name, later.subject)
-                = ({table}.station, {table}.check_name, {table}.subject)
-                and later.outcome_date > {table}.outcome_date
+        where station = 'experiments' and check_name = 'conclusion'
+            and (station, check_name, subject, outcome_date) in (
+            select station, check_name, subject, max(outcome_date) from {table} group by station, check_name, subject
         )
         order by outcome_date desc, subject
         """,

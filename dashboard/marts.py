@@ -132,9 +132,8 @@ def daily_engagement(settings: Settings) -> pd.DataFrame:
         settings,
         artifacts.AGG_DAILY_ENGAGEMENT,
         """
-        where activity_date > (
-            select max(latest.activity_date) from {table} as latest where latest.domain = {table}.domain
-        ) - {days}
+        inner join (select domain, max(activity_date) as day from {table} group by domain) as latest using (domain)
+        where activity_date > latest.day - {days}
         order by activity_date, domain
         """,
     )
@@ -163,9 +162,8 @@ def sessions(settings: Settings) -> pd.DataFrame:
         settings,
         artifacts.AGG_SESSIONS,
         """
-        where session_date > (
-            select max(latest.session_date) from {table} as latest where latest.domain = {table}.domain
-        ) - {days}
+        inner join (select domain, max(session_date) as day from {table} group by domain) as latest using (domain)
+        where session_date > latest.day - {days}
         order by session_date, domain
         """,
     )
@@ -187,9 +185,8 @@ def daily_outcomes(settings: Settings) -> pd.DataFrame:
         settings,
         artifacts.AGG_DAILY_OUTCOMES,
         """
-        where outcome_date > (
-            select max(latest.outcome_date) from {table} as latest where latest.domain = {table}.domain
-        ) - {days}
+        inner join (select domain, max(outcome_date) as day from {table} group by domain) as latest using (domain)
+        where outcome_date > latest.day - {days}
         order by outcome_date, domain
         """,
     )
@@ -216,7 +213,8 @@ def segment_profiles(settings: Settings) -> pd.DataFrame:
         settings,
         artifacts.SEGMENT_PROFILES,
         """
-        where as_of > (select max(latest.as_of) from {table} as latest where latest.domain = {table}.domain) - {days}
+        inner join (select domain, max(as_of) as day from {table} group by domain) as latest using (domain)
+        where as_of > latest.day - {days}
         order by domain, as_of, users desc, segment
         """,
     )
