@@ -1,4 +1,4 @@
-"""`python -m training cut|fit|evaluate|register|promote|rank|tune|transfer --as-of D --domains D[,E]`, `move`, `decide`."""
+"""`python -m training cut|fit|evaluate|register|promote|rank|tune|transfer --as-of D --domains D`, `move`, `decide`."""
 
 import argparse
 import os
@@ -8,8 +8,8 @@ from pathlib import Path
 from recsys import station
 from recsys.artifacts import FEATURE_SERVICE_RANKING, FEATURE_SERVICE_RETRIEVAL, MODEL_NAMES, MODEL_ZOO, RANKER_MODELS
 from recsys.errors import RecsysError
-from recsys.interval import add_arguments, from_arguments
-from recsys.settings import load_settings
+from recsys.interval import Interval, add_arguments, from_arguments
+from recsys.settings import Settings, load_settings
 from training import tasks
 
 QUIET = {
@@ -95,7 +95,11 @@ def main() -> dict:
         from training.move import move
 
         return move(load_settings(), datetime.now(UTC), arguments.back, arguments.why)
-    settings, interval = load_settings(), from_arguments(arguments)
+    return of_interval(load_settings(), from_arguments(arguments), arguments)
+
+
+def of_interval(settings: Settings, interval: Interval, arguments: argparse.Namespace) -> dict:
+    """Run a command that is a function of its interval."""
     match arguments.command:
         case "cut":
             return tasks.cut(settings, interval)
