@@ -29,8 +29,7 @@ from infra.local.applications import mlflow
 from infra.local.platform import Start
 from infra.local.stores import postgres
 from infra.local.supervise import Supervisor
-from infra.registry import move_champion
-from recsys.artifacts import DAG_DEPLOY, REGISTERED_MODEL
+from recsys.artifacts import ALIAS_CHAMPION, DAG_DEPLOY, REGISTERED_MODEL
 from recsys.settings import HOME, Settings, load_settings
 
 COMMAND = "python -m bench.deploy_dag"
@@ -119,6 +118,13 @@ def register(mlflow_url: str, versions: int) -> None:
     for version in range(versions):
         document = {**name, "source": f"mlflow-artifacts:/rehearsal/{version + 1}"}
         requests.post(f"{api}/model-versions/create", json=document, timeout=30).raise_for_status()
+
+
+def move_champion(mlflow_url: str, version: str) -> None:
+    """Let the registry's alias name this version."""
+    document = {"name": REGISTERED_MODEL, "alias": ALIAS_CHAMPION, "version": version}
+    url = f"{mlflow_url}/api/2.0/mlflow/registered-models/alias"
+    requests.post(url, json=document, timeout=30).raise_for_status()
 
 
 def run(client: Airflow, dry_run: bool = False) -> Run:
