@@ -42,9 +42,9 @@ part of the source's events happened later than what is asked for, and the help 
 bound. Verdicts as training/transfer.py defines them; `share` is the share of the target's users that is learnt from.
 
 **Not proved by this.** The two arms differ in more than the source: without it the target's items start from noise,
-with it from what their texts say, and one seed was run. A control, the same adaptation to a source whose users and texts are
-shuffled, was not run; until it is, "helps" is an upper bound of what Toys knows of Beauty and the other way round. The
-helped are far more than the 2 073 common users, so texts or the start carry most of it.
+with it from what their texts say, and one seed was run. A control, the same adaptation to a source whose users and
+texts are shuffled, was not run; until it is, "helps" is an upper bound of what Toys knows of Beauty and the other
+way round. The helped are far more than the 2 073 common users, so texts or the start carry most of it.
 
 Nobody is in bucket 0: everybody has at least four items in the target's training part. Settings are those of
 docs/results/cold_start.md, not tuned for this. Films → books by text was not measured."""
