@@ -136,7 +136,7 @@ def main() -> None:
         "First paint of the dashboard",
         rows,
         f"Rows: {held}. First paint is the browser's own first-contentful-paint; a page is drawn when its last heading "
-        "and its charts stand and nothing runs any more.",
+        "and its charts stand and nothing runs any more: the first paint is the frame, not yet the figures.",
     )
 
 
