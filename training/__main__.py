@@ -3,10 +3,9 @@
 import argparse
 import os
 from datetime import UTC, datetime
-from pathlib import Path
 
 from recsys import station
-from recsys.artifacts import FEATURE_SERVICE_RANKING, FEATURE_SERVICE_RETRIEVAL, MODEL_NAMES, MODEL_ZOO, RANKER_MODELS
+from recsys.artifacts import FEATURE_SERVICE_RANKING, MODEL_NAMES, MODEL_ZOO, RANKER_MODELS
 from recsys.errors import RecsysError
 from recsys.interval import Interval, add_arguments, from_arguments
 from recsys.settings import Settings, load_settings
@@ -61,10 +60,6 @@ def parser() -> argparse.ArgumentParser:
     moving.add_argument("--back", metavar="VERSION", help="take this version back")
     moving.add_argument("--why", default="", help="the reason, for the audit")
     commands.add_parser("decide", help="shall a new model be trained? Says why, or why not")
-    join = commands.add_parser("join", help="point-in-time join of features (called by fit and rank)")
-    join.add_argument("--requests", type=Path, required=True)
-    join.add_argument("--answers", type=Path, required=True)
-    join.add_argument("--service", default=FEATURE_SERVICE_RETRIEVAL)
     return root
 
 
@@ -83,10 +78,6 @@ def chosen(models: str) -> tuple[str, ...]:
 def main() -> dict:
     os.environ.update(QUIET)
     arguments = parser().parse_args()
-    if arguments.command == "join":
-        from training.point_in_time import join
-
-        return {"rows": join(arguments.requests, arguments.answers, arguments.service), "unchanged": False}
     if arguments.command == "decide":
         from training.decide import decide_retraining
 

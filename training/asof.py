@@ -1,8 +1,8 @@
 """Features as they were known at an instant: of each entity the latest row not later than it, from PostgreSQL.
 
-The same answer as Feast's historical look-up (`python -m training join`, held together by
-tests/feature_repo/test_features.py), without its import of 10 s, and without a query that joins every question to every
-row of its entity: the rows come once, as columns, and a binary search finds each answer (`bench/point_in_time.py`).
+The same answer as Feast's historical look-up (tests/feature_repo/test_features.py compares them) without a query that
+joins every question to every row of its entity: the rows come once, as columns, and a binary search finds each answer
+(docs/decisions/0039-own-historical-join.md).
 """
 
 from collections.abc import Sequence

@@ -1,20 +1,18 @@
-"""Features as they were known at an instant, through Feast's point-in-time join.
+"""Features as they were known at an instant: those of Feast's services, joined by `asof.py` from the same tables.
 
-The join runs in a process of its own (`python -m training join`): Feast reads its connection from the environment, and
-its 600 MB need not stay beside the training framework.
+That it answers what Feast's historical look-up answers is held by tests/feature_repo/test_features.py.
 """
 
-import subprocess
-import sys
-from pathlib import Path
-
+import adbc_driver_postgresql.dbapi as adbc
 import numpy as np
-import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from recsys import columns
 from recsys.artifacts import (
+    FEAT_ITEM_POPULARITY,
+    FEAT_ITEM_WINDOWS,
+    FEAT_USER_ACTIVITY,
+    FEAT_USER_WINDOWS,
     FEATURE_SERVICE_RANKING,
     FEATURE_SERVICE_RANKING_WINDOWS,
     FEATURE_SERVICE_RETRIEVAL,
@@ -24,22 +22,33 @@ from recsys.artifacts import (
     USER_WINDOW_FEATURES,
 )
 from recsys.errors import MissingArtifact
-from recsys.settings import HOME, Settings
+from recsys.settings import Settings
+from training.asof import View, known_at
 from training.dataset import Cut
 
-FEATURE_REPO = HOME / "feature_repo"
-MAX_TRAINING_REQUESTS = 40_000
+MAX_TRAINING_REQUESTS = 1_000_000
 DAY_MS = 86_400_000
+ACTIVITY = View(FEAT_USER_ACTIVITY, columns.USER_ID, USER_FEATURES)
+POPULARITY = View(FEAT_ITEM_POPULARITY, columns.ITEM_ID, ITEM_FEATURES)
+USER_WINDOWS = View(FEAT_USER_WINDOWS, columns.USER_ID, USER_WINDOW_FEATURES)
+ITEM_WINDOWS = View(FEAT_ITEM_WINDOWS, columns.ITEM_ID, ITEM_WINDOW_FEATURES)
+VIEWS = {
+    FEATURE_SERVICE_RETRIEVAL: (ACTIVITY,),
+    FEATURE_SERVICE_RANKING: (ACTIVITY, POPULARITY),
+    FEATURE_SERVICE_RANKING_WINDOWS: (ACTIVITY, USER_WINDOWS, POPULARITY, ITEM_WINDOWS),
+}
+"""Feature service → its views, in the order of its answers: the user's first."""
+
+
+def _of(service: str, entity: str) -> tuple[str, ...]:
+    return tuple(name for view in VIEWS[service] if view.entity == entity for name in view.features)
+
+
 SIDES = {
-    FEATURE_SERVICE_RANKING: (USER_FEATURES, ITEM_FEATURES),
-    FEATURE_SERVICE_RANKING_WINDOWS: ((*USER_FEATURES, *USER_WINDOW_FEATURES), (*ITEM_FEATURES, *ITEM_WINDOW_FEATURES)),
+    service: (_of(service, columns.USER_ID), _of(service, columns.ITEM_ID))
+    for service in (FEATURE_SERVICE_RANKING, FEATURE_SERVICE_RANKING_WINDOWS)
 }
 """Feature service of pairs → features of the user, features of the item."""
-SERVICES = {
-    FEATURE_SERVICE_RETRIEVAL: ((columns.USER_ID,), USER_FEATURES),
-    **{name: ((columns.USER_ID, columns.ITEM_ID), (*user, *item)) for name, (user, item) in SIDES.items()},
-}
-"""Feature service → whom it is asked about, and what it answers."""
 
 
 def user_features(settings: Settings, cut: Cut) -> tuple[np.ndarray, np.ndarray]:
@@ -82,57 +91,21 @@ def _join(settings: Settings, cut: Cut) -> tuple[np.ndarray, np.ndarray]:
             ),
         }
     )
-    answered = look_up(settings, asked, cut.folder, FEATURE_SERVICE_RETRIEVAL)  # (R, F)
+    answered = look_up(settings, asked, FEATURE_SERVICE_RETRIEVAL)  # (R, F)
     of_user_day = np.full((len(firsts), len(USER_FEATURES)), np.nan, np.float32)
     of_user_day[sampled] = answered[: len(sampled)]
     return of_user_day[user_day], answered[len(sampled) :]
 
 
-def look_up(settings: Settings, asked: pa.Table, folder: Path, service: str) -> np.ndarray:
+def look_up(settings: Settings, asked: pa.Table, service: str) -> np.ndarray:
     """Return a service's features for each row of entities and `event_timestamp`, NaN where unknown. float32 (R, F)
 
-    Args:
-        folder: where the questions and answers may lie for a while.
-
     Raises:
-        MissingArtifact: Feast does not know the service.
+        MissingArtifact: a table of features is not there.
     """
-    questions, answers = folder / ".feature_requests.parquet", folder / ".feature_answers.parquet"
-    pq.write_table(asked, questions)
-    command = [sys.executable, "-m", "training", "join", "--service", service]
-    command += ["--requests", str(questions), "--answers", str(answers)]
-    environment = {**settings.child_environment(), "PYTHONOPTIMIZE": "1"}  # halves the time of Feast's imports
-    done = subprocess.run(command, cwd=HOME, env=environment, stdout=sys.stderr)
-    if done.returncode:
+    try:
+        return known_at(settings, asked, VIEWS[service])
+    except adbc.ProgrammingError as error:
         raise MissingArtifact(
-            f"point-in-time join with `{service}`",
-            f"exit code {done.returncode}",
-            "Its log is above; apply the feature repository first (`feast apply`)",
-        )
-    table = pq.read_table(answers)
-    questions.unlink()
-    answers.unlink()
-    return np.column_stack([table[name].to_numpy() for name in SERVICES[service][1]]).astype(np.float32)
-
-
-def join(requests: Path, answers: Path, service: str) -> int:
-    """Answer a Parquet file of entities and event_timestamp with the features, in its order. Returns the rows.
-
-    Runs with libpq's and Feast's variables in the environment (`Settings.child_environment`).
-    """
-    from feast import FeatureStore
-
-    entities, features = SERVICES[service]
-    store = FeatureStore(repo_path=str(FEATURE_REPO))
-    asked = pq.read_table(requests).to_pandas()
-    offered = store.get_feature_service(service)
-    found: pd.DataFrame = store.get_historical_features(entity_df=asked.drop_duplicates(), features=offered).to_df()
-    key = [*entities, columns.EVENT_TIMESTAMP]
-    for frame in (asked, found):
-        frame[columns.EVENT_TIMESTAMP] = pd.to_datetime(frame[columns.EVENT_TIMESTAMP], utc=True).astype(
-            "datetime64[ms, UTC]"
-        )
-    answered = asked.merge(found.drop_duplicates(key), on=key, how="left", validate="many_to_one")
-    values = {name: answered[name].to_numpy(np.float64, na_value=np.nan) for name in features}
-    pq.write_table(pa.table(values), answers)
-    return len(answered)
+            f"features of `{service}`", str(error).splitlines()[0], "Build the marts first (`dbt build`)"
+        ) from error

@@ -11,6 +11,7 @@ above zero. Where none does, serving has no ranker and keeps the order of retrie
 does not read is judged and stays challenger.
 """
 
+import itertools
 import logging
 import shutil
 from dataclasses import dataclass
@@ -100,14 +101,14 @@ def read_events(connection: psycopg.Connection, interval: Interval, cut_at: str,
     return Events(kind, pd.concat([train.assign(is_test=False), test.assign(is_test=True)], ignore_index=True))
 
 
-def features_of(settings: Settings, events: Events, folder: Path, service: str) -> np.ndarray:
+def features_of(settings: Settings, events: Events, service: str) -> np.ndarray:
     """Return the features of user and item as they were known at each event. float32 (n, U + I)"""
     asked = pa.table({
         columns.USER_ID: events.rows[columns.USER_ID].tolist(),
         columns.ITEM_ID: events.rows[columns.ITEM_ID].tolist(),
         columns.EVENT_TIMESTAMP: pa.array(pd.to_datetime(events.rows["at"], utc=True), pa.timestamp("ms", tz="UTC")),
     })  # fmt: skip
-    return point_in_time.look_up(settings, asked, folder, service)
+    return point_in_time.look_up(settings, asked, service)
 
 
 def parts(events: Events, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -138,11 +139,11 @@ def columns_of(service: str, among: str) -> list[int]:
     Raises:
         UnusableInput: the other service lacks one.
     """
-    offered = point_in_time.SERVICES[among][1]
-    missing = [name for name in point_in_time.SERVICES[service][1] if name not in offered]
+    offered = list(itertools.chain(*point_in_time.SIDES[among]))
+    missing = [name for name in itertools.chain(*point_in_time.SIDES[service]) if name not in offered]
     if missing:
         raise UnusableInput(among, f"lacks {', '.join(missing)}", f"The champion reads them: rank with {service}")
-    return [offered.index(name) for name in point_in_time.SERVICES[service][1]]
+    return [offered.index(name) for name in itertools.chain(*point_in_time.SIDES[service])]
 
 
 def answers(graph: Path, numbers: np.ndarray, threads: int, n_user: int) -> np.ndarray:
@@ -276,7 +277,7 @@ def _fit_and_log(
     with connect(settings) as connection:
         events = read_events(connection, interval, made["cut_at"], settings.seed)
     user_features, item_features = point_in_time.SIDES[service]
-    numbers = features_of(settings, events, folder, service)
+    numbers = features_of(settings, events, service)
     labels = events.rows["label"].to_numpy(np.float32)
     train, tried, tested = (Examples(numbers[rows], labels[rows]) for rows in parts(events, numbers))
     config = module.Config()

@@ -336,8 +336,8 @@ def dag_tasks(root: Path) -> set[str]:
                 values += node.args[:1] if _called_name(node) in {"station", "foreign"} else []
                 found |= {value.value for value in values if isinstance(value, ast.Constant)}
             elif isinstance(node, ast.FunctionDef):
-                names = {getattr(d, "id", getattr(d, "attr", "")) for d in node.decorator_list}
-                found |= {node.name} if names & {"task"} else set()
+                said = {ast.unparse(decorator).partition("(")[0] for decorator in node.decorator_list}
+                found |= {node.name} if any(name.split(".")[0] == "task" for name in said) else set()
     return found
 
 

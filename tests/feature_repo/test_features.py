@@ -2,7 +2,9 @@
 
 from datetime import datetime, timedelta
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from feast import FeatureStore
 from feast.data_source import PushMode
@@ -12,6 +14,7 @@ from recsys.settings import HOME, Settings
 from recsys.task import Task, run_task
 from recsys.warehouse import connect
 from tests.worlds.warehouse import INTERVAL, insert, instant
+from training import point_in_time
 
 FEAST = ("env", "PYTHONOPTIMIZE=1", "feast", "-c", "feature_repo")  # as dags/station_operator.py calls it
 APPLY = Task(
@@ -154,3 +157,34 @@ def test_a_newer_push_wins_and_an_older_one_does_not(store):
 def test_what_has_been_offered_is_not_offered_again(offered):
     assert run_task(offered, APPLY) == {"task": "feast.apply", "unchanged": True}
     assert run_task(offered, MATERIALIZE) == {"task": "feast.materialize", "unchanged": True}
+
+
+def test_training_knows_the_views_as_feast_does(store):
+    def table(view: str) -> str:
+        return store.get_feature_view(view).batch_source.get_table_query_string().replace('"', "")
+
+    offered = {
+        service.name: {
+            table(view.name): {feature.name for feature in view.features} for view in service.feature_view_projections
+        }
+        for service in store.list_feature_services()
+    }
+    known = {name: {view.table: set(view.features) for view in views} for name, views in point_in_time.VIEWS.items()}
+    assert known == offered
+
+
+@pytest.mark.parametrize("service", [artifacts.FEATURE_SERVICE_RETRIEVAL, artifacts.FEATURE_SERVICE_RANKING])
+def test_training_joins_what_feast_joins(store, offered, service):
+    rows = [row[1] for row in (*USER_ROWS, *ITEM_ROWS)]
+    instants = [at + step for at in rows for step in (-MICROSECOND, timedelta(0), MICROSECOND)]
+    asked = pd.DataFrame(
+        [(user, item, at) for at in instants for user in ("u:ann", "u:bob", "u:nobody") for item in ("m:1", "m:2")],
+        columns=["user_id", "item_id", "event_timestamp"],
+    )
+    answer = store.get_historical_features(entity_df=asked, features=store.get_feature_service(service)).to_df()
+    names = [name for view in point_in_time.VIEWS[service] for name in view.features]
+    key = ["user_id", "item_id", "event_timestamp"]
+    expected = asked.merge(answer.drop_duplicates(key), on=key, how="left")[names].to_numpy(np.float32)
+    found = point_in_time.look_up(offered, pa.Table.from_pandas(asked, preserve_index=False), service)
+    assert not np.isnan(found).all()
+    np.testing.assert_array_equal(found, expected)

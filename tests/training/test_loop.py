@@ -251,13 +251,8 @@ def test_a_registry_that_does_not_answer_is_one_sentence(settings, first_run, mo
         tasks.fit(dead, INTERVAL, "popularity")
 
 
-def test_feast_joins_the_features_point_in_time(world, settings, first_run):
+def test_the_features_are_joined_point_in_time(settings, first_run):
     """The world's `user_interactions_total` counts the active days, so that each event must know those before it."""
-    settings = world("redis")
-    feast = [str(HOME / ".venv/platform/bin/feast"), "-c", "feature_repo", "apply"]
-    environment = {**settings.child_environment(), "PYTHONPATH": str(HOME)}
-    done = subprocess.run(feast, cwd=HOME, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
     made = tasks.cut(settings, INTERVAL)["cut_id"]
     cut = dataset.Cut(tasks.cut_folder(settings, made))
     train, test = point_in_time.user_features(settings, cut)

@@ -33,7 +33,7 @@ def asked(monkeypatch) -> list[pa.Table]:
     for _, user, _, at in world.events():
         by_user.setdefault(user, []).append(int(at.timestamp() * 1000))
 
-    def answer(settings: Settings, table: pa.Table, folder, service: str) -> np.ndarray:
+    def answer(settings: Settings, table: pa.Table, service: str) -> np.ndarray:
         assert service == FEATURE_SERVICE_RETRIEVAL
         questions.append(table)
         users, instants = table["user_id"].to_pylist(), table["event_timestamp"].cast(pa.int64()).to_pylist()

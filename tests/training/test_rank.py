@@ -197,11 +197,11 @@ def test_auc_per_user_is_each_users_own(events):
 
 
 def test_the_features_have_the_order_of_the_service():
-    assert point_in_time.SERVICES["ranking_v1"][1] == (*USER_FEATURES, *ITEM_FEATURES)
+    assert point_in_time.SIDES["ranking_v1"] == (USER_FEATURES, ITEM_FEATURES)
 
 
 def test_a_champion_of_fewer_features_finds_its_own_among_more():
-    mine, theirs = point_in_time.SERVICES["ranking_v2"][1], point_in_time.SERVICES["ranking_v1"][1]
-    assert [mine[place] for place in rank.columns_of("ranking_v1", among="ranking_v2")] == list(theirs)
+    mine, theirs = ([*user, *item] for user, item in map(point_in_time.SIDES.get, ("ranking_v2", "ranking_v1")))
+    assert [mine[place] for place in rank.columns_of("ranking_v1", among="ranking_v2")] == theirs
     with pytest.raises(UnusableInput, match="lacks user_events_1d"):
         rank.columns_of("ranking_v2", among="ranking_v1")
