@@ -98,6 +98,8 @@ def _stand_beside(settings: Settings, candidacy: Candidacy | None, now: datetime
     file, link = rollout_file(settings), candidate_folder(settings)
     wanted = None if candidacy is None else Rollout.of(candidacy)
     before = read_rollout(file)
+    if candidacy is None and before is None and not link.is_symlink():
+        return False  # the link goes last: serving confirmed long ago, or has never answered yet
     if candidacy is not None:
         folder = _furnished(settings, Version(candidacy.version, candidacy.run_id), now)
         if not link.is_symlink() or link.resolve() != folder:
