@@ -120,7 +120,7 @@ def test_csv_and_png_can_be_taken_along(chromium, settings, tmp_path):
             )
         files = {path.suffix: path.read_bytes() for path in wait_for_files(page, tmp_path, 2)}
 
-    assert files[".csv"].decode().splitlines()[1].startswith("books,movies,130,0.41")
+    assert files[".csv"].decode().splitlines()[1].startswith("books,movies,1.0,all,90,")
     assert files[".png"].startswith(b"\x89PNG")
     assert len(files[".png"]) > 5_000
 

@@ -260,7 +260,11 @@ def test_in_a_browser_filters_go_along_and_nothing_is_loaded_from_elsewhere(plan
     try:
         with browser.page() as page:
             page.open(f"{served}/?domain=movies", "document.body.innerText.includes('2,501')")
-            page.run("[...document.querySelectorAll('[role=radio]')].find(one => one.innerText === '365').click()")
+            longest = (
+                "[...document.querySelectorAll('[role=radio], button')].find(one => one.innerText.trim() === '365')"
+            )
+            page.wait(f"{longest} !== undefined")
+            page.run(f"{longest}.click()")
             page.wait("location.search.includes('days=365')")
             page.run("[...document.querySelectorAll('a')].find(link => link.innerText.includes('Customers')).click()")
             page.wait("document.body.innerText.includes('Retention')")

@@ -184,6 +184,8 @@ def test_training_joins_what_feast_joins(store, offered, service):
     answer = store.get_historical_features(entity_df=asked, features=store.get_feature_service(service)).to_df()
     names = [name for view in point_in_time.VIEWS[service] for name in view.features]
     key = ["user_id", "item_id", "event_timestamp"]
+    for frame in (asked, answer):
+        frame["event_timestamp"] = pd.to_datetime(frame["event_timestamp"], utc=True).astype("datetime64[us, UTC]")
     expected = asked.merge(answer.drop_duplicates(key), on=key, how="left")[names].to_numpy(np.float32)
     found = point_in_time.look_up(offered, pa.Table.from_pandas(asked, preserve_index=False), service)
     assert not np.isnan(found).all()

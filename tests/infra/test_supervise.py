@@ -51,7 +51,7 @@ def test_every_service_is_a_program_that_is_restarted_and_stopped_with_its_group
     configuration = parsed(render(services, settings.var_dir))
     programs = [name for name in configuration.sections() if name.startswith("program:")]
     assert programs == [f"program:{service.name}" for service in services]
-    assert len(programs) == 10
+    assert len(programs) == 11
     for name in programs:
         program = configuration[name]
         assert program["autostart"] == "false"
