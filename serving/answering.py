@@ -22,7 +22,7 @@ from serving.doors import Refused
 from serving.explanation import Decision, RequestRecord, Source, with_drivers
 from serving.held import Given, HeldAnswers
 from serving.metrics import Metrics
-from serving.model import ServedModel
+from serving.model import ServedModel, answer_faults
 from serving.ports import (
     Candidates,
     EventLog,
@@ -218,7 +218,7 @@ class Answering:
             started = perf_counter()
             try:
                 rankings = await _recommended(model, longer)
-            except Exception:
+            except answer_faults():
                 if model is champion:
                     raise
                 log.exception("version %s failed to answer", model.version)
@@ -268,7 +268,7 @@ class Answering:
         if candidate is not None and assignment is not NO_EXPERIMENT and candidate.takes(unit, assignment):
             try:
                 return candidate.model, *recommend(candidate.model, [query])
-            except Exception:
+            except answer_faults():
                 log.exception("version %s failed to answer", candidate.model.version)
                 self._metrics.candidate_failures.labels(candidate.model.version).inc()
         return champion, *recommend(champion, [query])

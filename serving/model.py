@@ -134,6 +134,14 @@ def _ranker(folder: Path, facts: ItemFacts, n_items: int) -> ServedRanker | None
         return None
 
 
+def answer_faults() -> tuple[type[Exception], ...]:
+    """What a loaded model may raise when it answers: its arithmetic, its shapes and look-ups, ONNX Runtime.
+
+    Evaluated only while an exception is on its way, which is when ONNX Runtime may be imported for it.
+    """
+    return (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError, *_onnx_errors())
+
+
 def _onnx_errors() -> tuple[type[Exception], ...]:
     """ONNX Runtime's errors derive from Exception directly; imported only for a bundle that has an encoder."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state

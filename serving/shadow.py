@@ -12,7 +12,7 @@ from typing import Protocol
 from pydantic import BaseModel, ConfigDict
 
 from serving.metrics import Metrics
-from serving.model import ServedModel
+from serving.model import ServedModel, answer_faults
 from serving.recommend import Query, recommend
 
 log = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ class ShadowAnswers:
             return
         try:
             (ranking,) = recommend(candidate.model, [copy.query()])
-        except Exception:  # whatever a version does here is what the shadow is for
+        except answer_faults():
             log.exception("version %s failed to answer a copy", copy.model_version)
             self._count(copy, "failed")
             return
