@@ -16,6 +16,7 @@ from recsys import artifacts
 
 HOME = Path(__file__).resolve().parent.parent
 RUNBOOKS = HOME / "docs" / "runbooks"
+SETUP = "`make setup-cloud` brings the clouds' SDKs, `make setup` the others"
 
 # A fault of the data stays one however often the task runs: these are not retried.
 FINAL_FAULTS = ("FAILED CheckFailed:", "FAILED UnusableInput:")
@@ -47,7 +48,7 @@ class StationOperator(BaseOperator):
 
     The last line of JSON that the command prints becomes the task's result (XCom), with `command_seconds` and
     `command_cpu_seconds` (of the command and all that it waited for) added. A command that fails makes the task red
-    with the command's own sentence; a fault of the data is not retried, a fault of a service is.
+    with the command's own sentence. A fault of the data or a missing environment is not retried; one of a service is.
 
     Args:
         arguments: templated; an argument that renders to nothing is left out. No shell is involved.
@@ -66,6 +67,8 @@ class StationOperator(BaseOperator):
 
     def execute(self, context):
         python = HOME / ".venv" / self.environment / "bin" / "python"
+        if not python.exists():
+            raise AirflowFailException(f"the environment {self.environment} is not installed here: {SETUP}")
         command = [str(python), *(argument for argument in self.arguments if argument)]
         self.log.info("Running %s", " ".join(command[1:]))
         started = perf_counter()

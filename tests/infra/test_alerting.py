@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from email import message_from_bytes
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from queue import Queue
 from socketserver import StreamRequestHandler, ThreadingTCPServer
 from typing import Any
@@ -25,6 +26,8 @@ from recsys.errors import RecsysError
 from recsys.settings import Settings
 from recsys.warehouse import connect
 from tests.conftest import free_port
+
+CLOUD = Path(".venv/cloud")  # the clouds' SDKs: not on every machine that runs the tests
 
 
 def settings_of(**said: str) -> Settings:
@@ -152,7 +155,8 @@ def test_a_red_task_is_told_with_its_sentence_and_its_runbook_and_the_dags_healt
     client.fail(artifacts.DAG_DEPLOY, run_id)  # no need to see roll_back fail three times as well
     assert told["path"] == "/T0/secret"
     assert (told["dag_id"], told["run_id"]) == (artifacts.DAG_DEPLOY, run_id)
-    assert "nowhere" in told["text"]
+    sentence = "invalid choice: 'nowhere'" if CLOUD.exists() else "the environment cloud is not installed here"
+    assert sentence in told["text"]
     assert told["text"].endswith("Runbook: https://wiki.example/runbooks/canary.md")
     letter = next(letter for letter in iter(lambda: mail[1].get(timeout=60), None) if run_id in letter["Subject"])
     assert letter["Subject"] == f"recsys: {artifacts.DAG_DEPLOY}.roll_out.canary of run {run_id} is red"
