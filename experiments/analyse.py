@@ -9,12 +9,13 @@ from experiments.allocation import thompson_shares
 from experiments.comparison import Comparison, compare
 from experiments.conclusions import Decision, Harm, conclusion, crossed_guardrails, decision, unreadable
 from experiments.exposures import Exposed, read_exposed
+from experiments.interleaving import read_preference
 from experiments.randomised import read_first_rank
-from experiments.reporting import outcomes, page
+from experiments.reporting import outcomes, page, preferred
 from experiments.sample_ratio import SampleRatio, sample_ratio
 from recsys.artifacts import EXPERIMENT_SALT
 from recsys.errors import RecsysError
-from recsys.experiments import LIST_LAYER, SHUFFLE, Experiment, read_declaration
+from recsys.experiments import INTERLEAVED, LIST_LAYER, SHUFFLE, Experiment, read_declaration
 from recsys.interval import Interval
 from recsys.settings import Settings
 from recsys.split import Decided, Decisions, Split, Stop, decisions_file, read_decisions, write_decisions
@@ -94,11 +95,16 @@ def _analyse_one(
         reason = unreadable(experiment, split)
         compared = [] if reason else [one for one in compare(exposed, experiment) if one.variant not in stopped]
         harms = crossed_guardrails(experiment, compared)
-        first_rank = None
-        if not reason and shuffled and experiment.layer == LIST_LAYER:
-            first_rank = read_first_rank(connection, interval, shuffled[0])
+        first_rank, preferences = None, {}
+        if not reason and experiment.layer == LIST_LAYER:
+            if shuffled:
+                first_rank = read_first_rank(connection, interval, shuffled[0])
+            for name in [name for name, policy in experiment.policies.items() if policy == INTERLEAVED]:
+                users = frozenset(exposed.user_id[exposed.variant == name].tolist())
+                preferences[name] = read_preference(connection, interval, name, users)
         conclusions = _conclusions(experiment, reason, compared, harms, decided)
         rows = outcomes(interval, experiment, everybody, exposed, split, compared, harms, conclusions, first_rank)
+        rows += preferred(interval, experiment, preferences)
         write_outcomes(connection, rows)
     for _, text in conclusions.values():
         log.info("%s: %s", experiment.name, text)
@@ -115,6 +121,7 @@ def _analyse_one(
         },
         "stopped": sorted(now.stopped),
         "first_rank": asdict(first_rank) if first_rank else None,
+        "preferences": {variant: found.sentence for variant, found in preferences.items()},
         "conclusions": {variant: text for variant, (_, text) in conclusions.items()},
         "decisions": {variant: what for variant, (what, _) in conclusions.items()},
     }, now

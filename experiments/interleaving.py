@@ -1,60 +1,19 @@
-"""Team-draft interleaving: two rankings in one list, and the clicks say which of them the user prefers. It needs far
-fewer users than two variants do, and it answers only which ranking is preferred, not what it is worth.
+"""What the clicks on interleaved lists say: which of the two rankings do the users prefer? (recsys/interleaving.py)"""
 
-Radlinski, Kurup and Joachims 2008, "How does clickthrough data reflect retrieval quality?"
-"""
-
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
-from hashlib import blake2b
-from typing import Literal
 
+import psycopg
 from scipy import stats
 
-Team = Literal["a", "b"]
+from recsys import columns as c
+from recsys.artifacts import FCT_IMPRESSIONS
+from recsys.interleaving import team_of
+from recsys.interval import Interval
 
-
-@dataclass(frozen=True)
-class Interleaved:
-    """One list, best first, and who put each item there."""
-
-    items: tuple[str, ...]
-    teams: tuple[Team, ...]
-
-
-def team_draft(a: Sequence[str], b: Sequence[str], length: int, key: str) -> Interleaved:
-    """Return the list that two captains choose in turns: in each round a coin says who goes first, then each takes the
-    best item of its own ranking that is not taken yet.
-
-    Args:
-        length: of the wanted list; it is shorter where both rankings are exhausted.
-        key: decides the coins, e.g. the request's id; the same key gives the same list.
-    """
-    ranked: dict[Team, list[str]] = {"a": list(a), "b": list(b)}
-    items: list[str] = []
-    teams: list[Team] = []
-    turn = 0
-    while len(items) < length:
-        coin = blake2b(b"%d" % turn, key=key.encode()[:64], digest_size=1).digest()[0] % 2
-        order: tuple[Team, Team] = ("a", "b") if coin else ("b", "a")
-        drafted = 0
-        for team in order:
-            choice = next((item for item in ranked[team] if item not in items), None)
-            if choice is not None and len(items) < length:
-                items.append(choice)
-                teams.append(team)
-                drafted += 1
-        if not drafted:
-            break
-        turn += 1
-    return Interleaved(tuple(items), tuple(teams))
-
-
-def credit(shown: Interleaved, clicked: Collection[str]) -> int:
-    """Return the clicks on items of a, less those on items of b."""
-    return sum(
-        (1 if team == "a" else -1) for item, team in zip(shown.items, shown.teams, strict=True) if item in clicked
-    )
+A, B = "the champion's list", "everybody's list"
+"""The captains of the policy `interleaved`."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +28,42 @@ class Preference:
     def share_of_a(self) -> float | None:
         return self.a / (self.a + self.b) if self.a + self.b else None
 
+    @property
+    def sentence(self) -> str:
+        if self.share_of_a is None:
+            return "nobody has clicked in one of the interleaved lists yet"
+        told = f"{self.a} users prefer {A}, {self.b} {B} (p = {self.p_value:.2g} at a single look)"
+        return told if self.p_value < 0.05 else f"no preference is shown: {told}"
+
+
+def credits(clicks: Iterable[tuple[str, str, int]]) -> dict[str, int]:
+    """Return each user's clicks on items that a chose, less those on items that b chose.
+
+    Args:
+        clicks: user, request and rank of each clicked item.
+    """
+    found: Counter[str] = Counter()
+    for user, request, rank in clicks:
+        found[user] += 1 if team_of(rank, request) == "a" else -1
+    return dict(found)
+
 
 def preference(credit_by_user: dict[str, int]) -> Preference:
     """Return the sign test over users, each with one vote: the sign of the credit over all of the user's lists. A user
     without a preference has none."""
     a, b = (sum(value * sign > 0 for value in credit_by_user.values()) for sign in (1, -1))
     return Preference(a, b, float(stats.binomtest(a, a + b).pvalue) if a + b else 1.0)
+
+
+def read_preference(
+    connection: psycopg.Connection, interval: Interval, variant: str, users: frozenset[str]
+) -> Preference:
+    """Return what these users' clicks in this variant's lists say, before the interval's end."""
+    rows = connection.execute(
+        f"""
+        select {c.USER_ID}, {c.REQUEST_ID}, {c.RANK} from {FCT_IMPRESSIONS}
+        where {c.VARIANT} = %s and {c.SHOWN_AT} < %s and {c.DOMAIN} = any(%s) and is_clicked
+        """,
+        (variant, interval.end, list(interval.domains)),
+    ).fetchall()
+    return preference(credits(row for row in rows if row[0] in users))

@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 
 from recsys.artifacts import ALIAS_CHAMPION
-from recsys.experiments import HOLDOUT, POPULAR, SHUFFLE
+from recsys.experiments import HOLDOUT, INTERLEAVED, POPULAR, SHUFFLE
 from recsys.promotion import CHECK_EVIDENCE, CHECK_SHADOW, Candidacy, Evidence, ShadowCount, Stage, as_detail
 from recsys.registry import candidacies, under_way
 from recsys.settings import Settings
@@ -21,7 +21,7 @@ from recsys.warehouse import Outcome, connect, write_outcomes
 STATION = "experiments"
 ALPHA_HARM, ALPHA_GAIN = 0.05, 0.01
 GUARDRAILS = ("conversion", "revenue_per_user")
-IN_NO_COMPARISON = (HOLDOUT, POPULAR, SHUFFLE, "none")
+IN_NO_COMPARISON = (HOLDOUT, POPULAR, SHUFFLE, INTERLEAVED, "none")
 
 
 def judge(settings: Settings, now: datetime) -> dict[str, Any]:

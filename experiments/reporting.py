@@ -8,6 +8,7 @@ from experiments.comparison import Comparison, by_activity, columns
 from experiments.conclusions import Decision, Harm
 from experiments.estimates import Estimate, quantile, ratio, wilson
 from experiments.exposures import Exposed
+from experiments.interleaving import Preference
 from experiments.randomised import FirstRank
 from experiments.sample_ratio import ALARM, SampleRatio
 from recsys.experiments import SHUFFLE, Experiment
@@ -96,6 +97,17 @@ def outcomes(
     return rows
 
 
+def preferred(interval: Interval, experiment: Experiment, found: dict[str, Preference]) -> list[Outcome]:
+    """Return what the clicks in interleaved lists say, one judgement a variant."""
+    return [
+        Outcome(
+            STATION, interval.as_of, "preference", one.sentence, TOLD, "pass", f"{experiment.name}/{variant}",
+            {**asdict(one), "share_of_a": one.share_of_a},
+        )
+        for variant, one in found.items()
+    ]  # fmt: skip
+
+
 def _metrics(exposed: Exposed, experiment: Experiment) -> list[tuple[str, str, str, str]]:
     rows = []
     for metric, column in columns(exposed).items():
@@ -133,6 +145,7 @@ def page(experiments: list[Experiment], results: dict[str, dict[str, Any]]) -> l
         lines += [f"Users: {users}. Left out: {result['bots']} bots, {result['crossed_users']} who saw two variants;"]
         lines += [f"{result['early_outcomes']} outcomes from before their exposure.", ""]
         lines += [f"- {text}" for text in result["conclusions"].values()]
+        lines += [f"- In the lists of {name}, {told}." for name, told in result["preferences"].items()]
         if result["first_rank"]:
             judged = result["first_rank"]
             value, low, high = (judged["dr"][name] for name in ("value", "low", "high"))

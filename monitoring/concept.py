@@ -11,7 +11,7 @@ from monitoring.stream import StreamDrift, judge_stream
 from monitoring.windows import CURRENT_SHARE
 from recsys import columns as c
 from recsys.artifacts import FCT_IMPRESSIONS
-from recsys.experiments import POPULAR, SHUFFLE
+from recsys.experiments import INTERLEAVED, POPULAR, SHUFFLE
 from recsys.interval import Interval
 from recsys.warehouse import Outcome
 
@@ -47,7 +47,7 @@ def _judge(connection: psycopg.Connection, interval: Interval, domain: str, seed
         group by {c.REQUEST_ID}
         order by 3 desc, {c.REQUEST_ID} limit %s
         """,
-        (domain, interval.end - LABEL_DELAY, [POPULAR, SHUFFLE], MOST_REQUESTS),
+        (domain, interval.end - LABEL_DELAY, [POPULAR, SHUFFLE, INTERLEAVED], MOST_REQUESTS),
         binary=True,
     ).fetchall()
     if len(rows) < MIN_REQUESTS:

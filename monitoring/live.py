@@ -16,7 +16,7 @@ from monitoring.stream import StreamDrift, judge_stream
 from monitoring.windows import CURRENT_SHARE
 from recsys import columns as c
 from recsys.artifacts import RAW_IMPRESSIONS, RAW_INTERACTIONS
-from recsys.experiments import POPULAR, SHUFFLE
+from recsys.experiments import INTERLEAVED, POPULAR, SHUFFLE
 from recsys.promotion import CHECK_LIVE_QUALITY
 from recsys.registry import champion_of
 from recsys.settings import Settings
@@ -49,7 +49,7 @@ def _read(connection: psycopg.Connection, champion: str, end: datetime) -> tuple
     connection.execute("set local enable_nestloop = off")  # without statistics it is taken, and does not end
     rows = connection.execute(
         QUERY,
-        {"champion": champion, "end": end, "left_out": [POPULAR, SHUFFLE], "most": MOST_REQUESTS},
+        {"champion": champion, "end": end, "left_out": [POPULAR, SHUFFLE, INTERLEAVED], "most": MOST_REQUESTS},
         binary=True,
     ).fetchall()
     columns = list(zip(*rows, strict=True)) or [(), (), ()]

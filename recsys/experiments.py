@@ -27,9 +27,10 @@ from recsys.settings import HOME
 
 DECLARED = HOME / "recsys" / "experiments.toml"
 
-POPULAR, SHUFFLE = "popular", "shuffle"
-POLICIES = (ALIAS_CHAMPION, POPULAR, SHUFFLE)
-"""What serving can answer with: the champion's list, everybody's list, and the champion's list in random order."""
+POPULAR, SHUFFLE, INTERLEAVED = "popular", "shuffle", "interleaved"
+POLICIES = (ALIAS_CHAMPION, POPULAR, SHUFFLE, INTERLEAVED)
+"""What serving can answer with: the champion's list, everybody's list, the champion's list in random order, and the
+first two in one (recsys/interleaving.py)."""
 
 HOLDOUT = "holdout"
 LIST_LAYER = "list"

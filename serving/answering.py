@@ -13,7 +13,7 @@ import numpy as np
 
 from recsys.artifacts import ALIAS_CHAMPION
 from recsys.errors import ServiceUnavailable
-from recsys.experiments import POPULAR, SHUFFLE
+from recsys.experiments import INTERLEAVED, POPULAR, SHUFFLE
 from recsys.split import Assignment
 from recsys.user_state import UserState
 from serving.cache import CACHED_LENGTH
@@ -34,7 +34,7 @@ from serving.ports import (
     Splits,
     UserStateStore,
 )
-from serving.recommend import Query, Ranking, in_random_order, recommend
+from serving.recommend import Query, Ranking, in_random_order, interleaved, recommend
 from serving.rollout import Candidate
 from serving.shadow import ShadowLine
 from serving.stored_lists import StoredLists, list_domain
@@ -320,6 +320,8 @@ class Answering:
         orders = 1
         if assignment.policy == SHUFFLE:
             ranking, orders = in_random_order(ranking, request_id), max(1, len(ranking.items))
+        elif assignment.policy == INTERLEAVED:
+            ranking = interleaved(model, query, ranking, request_id)
         answer = Answer(
             request_id=request_id,
             user_id=user_id,

@@ -6,12 +6,13 @@ Shapes: B queries, I items, F user features.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 
 import numpy as np
 
 from recsys.errors import UnusableInput
+from recsys.interleaving import team_draft, team_of
 from recsys.retriever import Retriever
 from serving.graph import PERSONALISED as PERSONALISED
 from serving.graph import POPULAR as POPULAR
@@ -110,6 +111,18 @@ def in_random_order(ranking: Ranking, request_id: str) -> Ranking:
     evaluation). Scores stay with their items."""
     digests = [blake2b(b"%d" % item, key=request_id.encode()[:64], digest_size=8).digest() for item in ranking.items]
     return ranking.taken(sorted(range(len(digests)), key=digests.__getitem__))
+
+
+def interleaved(model: ServedModel, query: Query, ranking: Ranking, request_id: str) -> Ranking:
+    """Return the model's list and everybody's in one, by team draft; an item keeps the score of who put it there."""
+    (popular,) = recommend(model, [replace(query, personal=False)])
+    drafted = team_draft(ranking.items, popular.items, query.k, request_id)
+    scores = {
+        "a": dict(zip(ranking.items, ranking.scores, strict=True)),
+        "b": dict(zip(popular.items, popular.scores, strict=True)),
+    }
+    by_rank = [scores[team_of(rank, request_id)][item] for rank, item in enumerate(drafted, start=1)]
+    return Ranking(ranking.rung, drafted, by_rank)
 
 
 def seen_items(retriever: Retriever, query: Query) -> tuple[bool, np.ndarray]:

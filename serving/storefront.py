@@ -11,7 +11,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 
-from recsys.experiments import POPULAR, SHUFFLE
+from recsys.experiments import INTERLEAVED, POPULAR, SHUFFLE
 from serving.access import check_scope, check_user
 from serving.answering import Answering, named
 from serving.browsing import (
@@ -31,7 +31,7 @@ from serving.doors import GUARDED, Refused, error_documents, json_answer
 from serving.lists import UserId
 from serving.ports import Splits, UserDirectory, UserStateStore
 from serving.recommend import Query as Asked
-from serving.recommend import in_random_order, recommend
+from serving.recommend import in_random_order, interleaved, recommend
 
 LATEST_TOLD = 20
 """Items of a user's history that are told, the latest first."""
@@ -129,6 +129,8 @@ class Storefront:
         (ranking,) = await asyncio.to_thread(recommend, model, [asked])
         if policy == SHUFFLE:
             ranking = in_random_order(ranking, user_id)
+        elif policy == INTERLEAVED:
+            ranking = interleaved(model, asked, ranking, user_id)
         return Preview(
             user_id=user_id,
             variant=wanted.variant,

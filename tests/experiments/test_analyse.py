@@ -9,6 +9,7 @@ import pytest
 from experiments.analyse import analyse
 from recsys.artifacts import EXPERIMENT_SALT
 from recsys.errors import RecsysError, UnusableInput
+from recsys.interleaving import team_of
 from recsys.interval import Interval
 from recsys.settings import Settings
 from recsys.split import decisions_file, live_split
@@ -198,6 +199,37 @@ def test_thompson_shares_are_decided_and_no_interval_is_read(settings):
     shares = json.loads(decisions_file(settings).read_text())["experiments"][NAME]["shares"]
     assert sum(shares.values()) == pytest.approx(1)
     assert shares["champion"] > 0.5 > shares["popular"]
+
+
+def test_clicks_in_an_interleaved_list_go_to_who_put_the_item_there(settings):
+    declared = settings.experiments_file.read_text()
+    mixed = '{ name = "mixed", share = 0.2, policy = "interleaved" }'
+    settings.experiments_file.write_text(
+        declared.replace('{ name = "shuffle", share = 0.2, policy = "shuffle" }', mixed)
+    )
+    show(settings, "champion", range(40), clicks=1)
+    show(settings, "popular", range(40, 80), clicks=1)
+    show(settings, "mixed", range(80, 100), clicks=0)
+    with connect(settings) as connection:
+        asked = connection.execute(
+            "update marts.fct_impressions set is_clicked = false where variant = 'mixed' returning request_id, rank"
+        ).fetchall()
+        chosen = [(request, rank) for request, rank in asked if team_of(rank, request) == "a" and rank <= 4]
+        for request, rank in chosen:
+            connection.execute(
+                "update marts.fct_impressions set is_clicked = true where request_id = %s and rank = %s",
+                (request, rank),
+            )
+    read = analyse(settings, INTERVAL)["experiments"][NAME]
+    assert read["preferences"]["mixed"].startswith("20 users prefer the champion's list, 0 everybody's list")
+    with connect(settings) as connection:
+        ((detail,),) = connection.execute(
+            "select detail from monitoring.outcomes where check_name = 'preference' and subject = %s",
+            (f"{NAME}/mixed",),
+        ).fetchall()
+    assert (detail["a"], detail["b"], detail["share_of_a"]) == (20, 0, 1)
+    report = (settings.var_dir / "reports" / f"experiments-{INTERVAL.as_of}.md").read_text()
+    assert "In the lists of mixed, 20 users prefer" in report
 
 
 def test_another_layer_deals_the_same_users_by_its_own_key(settings):

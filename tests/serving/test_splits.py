@@ -7,6 +7,7 @@ from fastapi.testclient import TestClient
 
 from recsys.errors import UnusableInput
 from recsys.experiments import read_declaration
+from recsys.interleaving import team_draft
 from recsys.settings import Settings
 from recsys.split import Decided, Decisions, Stop, decisions_file, write_decisions
 from serving.recommend import Ranking, in_random_order
@@ -66,3 +67,23 @@ def test_the_shuffled_list_holds_the_champions_items_and_logs_the_chance_of_thei
         seen.add((answer["variant"], items == EVEN[1:5]))
     assert ("shuffle", False) in seen
     assert {order for variant, order in seen if variant == "champion"} == {True}
+
+
+def test_an_interleaved_list_holds_what_both_captains_chose_in_turns(tmp_path):
+    parts = assemble(write_world(tmp_path / "m"), {"interleaved": 0.5, "champion": 0.25, "popular": 0.25})
+    client, lists = TestClient(parts.app), {}
+    for number in range(60):
+        parts.users.know(f"u{number}", [EVEN[0]])
+        answer = client.get(f"/v1/users/u{number}/recommendations", params={"k": 4}).json()
+        lists.setdefault(answer["variant"], []).append(answer)
+    (mine, *_), (everybodys, *_) = (
+        [[item["item_id"] for item in answer["items"]] for answer in lists[name]] for name in ("champion", "popular")
+    )
+    assert mine != everybodys
+    for answer in lists["interleaved"]:
+        shown = [item["item_id"] for item in answer["items"]]
+        assert shown == team_draft(mine, everybodys, 4, answer["request_id"])
+        assert len(set(shown)) == 4
+    assert len({tuple(item["item_id"] for item in answer["items"]) for answer in lists["interleaved"]}) > 1
+    preview = client.get("/v1/users/u1/preview", params={"k": 4, "variant": "interleaved"}).json()
+    assert [item["item_id"] for item in preview["items"]] == team_draft(mine, everybodys, 4, "u1")
