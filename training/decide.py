@@ -1,7 +1,7 @@
 """Reads the situation, decides whether to train anew, and says so in an outcome row; a yes names the pipeline's run."""
 
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -93,9 +93,9 @@ def _situation(
     ).fetchone()[0]
     drifted = connection.execute(
         "select distinct subject from monitoring.outcomes where station = 'monitoring' and verdict = 'warn'"
-        " and check_name in ('drift', 'concept_drift') and outcome_date > %(since)s::date"
+        " and check_name in ('drift', 'concept_drift') and outcome_date > %(since)s::date and outcome_date > %(as_of)s"
         " and outcome_date > %(now)s::date - 30 order by subject",
-        seen,
+        {**seen, "as_of": as_of.date() if as_of else date.min},  # the champion has learned from what drifted before
     ).fetchall()
     new_rows, clicks = connection.execute(
         f"""

@@ -1,7 +1,7 @@
 """When to train anew: each reason, each objection, and the decision on a real warehouse and registry."""
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -126,3 +126,16 @@ def test_an_alarm_leads_to_one_run_and_no_more(settings):
     assert "quality fell by 40%" in said["why"]
     assert "cool-down" in decide_retraining(settings, NOW + timedelta(minutes=1))["why"]
     assert decide_retraining(settings, NOW + timedelta(hours=25))["why"] == "nothing calls for it"
+
+
+@pytest.mark.services
+def test_drift_that_the_champion_has_learned_from_calls_for_nothing(settings):
+    """Verdicts carry the day that ends their data; the last cut ends on 2026-11-24."""
+    later = NOW + timedelta(hours=25)
+    with connect(settings) as connection:
+        of_the_cut = Outcome("monitoring", date(2026, 11, 24), "drift", "1", "<= .1", "warn", "learned")
+        write_outcomes(connection, [of_the_cut])
+    assert decide_retraining(settings, later)["why"] == "nothing calls for it"
+    with connect(settings) as connection:
+        write_outcomes(connection, [Outcome("monitoring", later.date(), "drift", "1", "<= .1", "warn", "new")])
+    assert "drift of new" in decide_retraining(settings, later)["why"]
