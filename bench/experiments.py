@@ -8,6 +8,8 @@ real traffic, its users dealt at random into windows, so that nothing but chance
 """
 
 import argparse
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +28,7 @@ COMMAND = "python -m bench.experiments"
 STREAMS, LOOK_EVERY, AA_USERS, RATE = 10_000, 100, 10_000, 0.10
 AB_STREAMS = 2_000
 SPLITS = 10_000
-REPLAYS = 500
+REPLAYS, PLANTED = 500, 100
 CURRENT_SHARE = 0.2
 Row = dict[str, str]
 
@@ -186,54 +188,55 @@ def as_columns(reference: pd.DataFrame, current: pd.DataFrame) -> list[Column]:
     ]
 
 
+def replayed(frame: pd.DataFrame, number: int) -> dict[str, tuple[bool, bool | None]]:
+    """Return of each check whether it alarms in this A/A replay, and whether the constant threshold of before would."""
+    reference, current = windows(frame, np.random.default_rng([7, number]))
+    units = reference["user"].to_numpy(), current["user"].to_numpy()
+    found: dict[str, tuple[bool, bool | None]] = {}
+    for drift in measure(as_columns(reference, current), seed=number):
+        bare = drift.score >= {"wasserstein": 0.1, "psi": 0.03}[drift.method]
+        found[f"{drift.column} ({drift.method})"] = drift.is_drifted, bare
+    quality = reference["quality"].to_numpy(), current["quality"].to_numpy()
+    found["quality (Page-Hinkley)"] = judge_stream(*quality, units, seed=number).is_drifted, None
+    vectors = [part[["rating", "popularity", "activity"]].to_numpy() for part in (reference, current)]
+    found["embedding (mean shift)"] = measure_embeddings("e", *vectors, units, seed=number).is_drifted, None
+    return found
+
+
 def drift_on(frame: pd.DataFrame, source: str) -> list[Row]:
-    rng, alarms, bare = np.random.default_rng(7), {}, {}
-    for number in range(REPLAYS):
-        reference, current = windows(frame, rng)
-        for drift in measure(as_columns(reference, current), seed=number):
-            name = f"{drift.column} ({drift.method})"
-            alarms[name] = alarms.get(name, 0) + drift.is_drifted
-            floor = {"wasserstein": 0.1, "psi": 0.03}[drift.method]
-            bare[name] = bare.get(name, 0) + (drift.score >= floor)
-        units = reference["user"].to_numpy(), current["user"].to_numpy()
-        quality = reference["quality"].to_numpy(), current["quality"].to_numpy()
-        found = judge_stream(*quality, units, seed=number)
-        alarms["quality (Page-Hinkley)"] = alarms.get("quality (Page-Hinkley)", 0) + found.is_drifted
-        vectors = [part[["rating", "popularity", "activity"]].to_numpy() for part in (reference, current)]
-        alarms["embedding (mean shift)"] = alarms.get("embedding (mean shift)", 0) + (
-            measure_embeddings("e", *vectors, units, seed=number).is_drifted
-        )
-    rows = [
-        row(f"A/A replays of {source}: {name} alarms", "≤ 1 %", interval(int(count), REPLAYS))
-        for name, count in alarms.items()
-    ]
-    for name, count in bare.items():
+    with ProcessPoolExecutor() as pool:
+        found = list(pool.map(partial(replayed, frame), range(REPLAYS), chunksize=25))
+        shown = list(pool.map(partial(planted, frame), range(PLANTED), chunksize=10))
+    rows = []
+    for name in found[0]:
+        alarms = sum(one[name][0] for one in found)
+        rows.append(row(f"A/A replays of {source}: {name} alarms", "≤ 1 %", interval(alarms, REPLAYS)))
+    for name in [name for name, (_, bare) in found[0].items() if bare is not None]:
         what = f"the same replays, {name} against the constant threshold of before"
-        rows.append(row(what, "told beside it", interval(int(count), REPLAYS)))
-    return rows + planted(frame, source)
+        rows.append(row(what, "told beside it", interval(sum(bool(one[name][1]) for one in found), REPLAYS)))
+    for what in shown[0]:
+        rows.append(row(f"{source}: {what}", "found", interval(sum(one[what] for one in shown), PLANTED)))
+    return rows
 
 
-def planted(frame: pd.DataFrame, source: str, times: int = 100) -> list[Row]:
-    """Real windows in which one thing was changed."""
-    rng, found = np.random.default_rng(8), {"shift": 0, "mix": 0, "concept": 0}
-    for number in range(times):
-        reference, current = windows(frame, rng)
-        shifted, mixed = current.copy(), current.copy()
-        shifted["rating"] += 0.2 * reference["rating"].std()
-        judged = measure(as_columns(reference, shifted)[:1], seed=number)
-        found["shift"] += any(drift.is_drifted for drift in judged)
-        moved = rng.random(len(mixed)) < 0.10 / (mixed["kind"] == "known").mean()
-        mixed.loc[moved & (mixed["kind"] == "known").to_numpy(), "kind"] = "hit"
-        judged = measure(as_columns(reference, mixed)[-1:], seed=number)
-        found["mix"] += any(drift.is_drifted for drift in judged)
-        quality = current["quality"].to_numpy() * (rng.random(len(current)) < 0.7)  # three clicks of ten are gone
-        units = reference["user"].to_numpy(), current["user"].to_numpy()
-        found["concept"] += judge_stream(reference["quality"].to_numpy(), quality, units, seed=number).is_drifted
-    return [
-        row(f"{source}: a feature shifted by .2 standard deviations", "found", interval(found["shift"], times)),
-        row(f"{source}: a category mix moved by 10 points", "found", interval(found["mix"], times)),
-        row(f"{source}: 30 % of the clicks gone, within the window", "found", interval(found["concept"], times)),
-    ]
+def planted(frame: pd.DataFrame, number: int) -> dict[str, bool]:
+    """Return what is found of three changes of real windows, one at a time."""
+    rng = np.random.default_rng([8, number])
+    reference, current = windows(frame, rng)
+    shifted, mixed = current.copy(), current.copy()
+    shifted["rating"] += 0.2 * reference["rating"].std()
+    moved = rng.random(len(mixed)) < 0.10 / (mixed["kind"] == "known").mean()
+    mixed.loc[moved & (mixed["kind"] == "known").to_numpy(), "kind"] = "hit"
+    quality = current["quality"].to_numpy() * (rng.random(len(current)) < 0.7)  # three clicks of ten are gone
+    units = reference["user"].to_numpy(), current["user"].to_numpy()
+    of_shifted = measure(as_columns(reference, shifted)[:1], seed=number)
+    return {
+        "a feature shifted by .2 standard deviations": any(drift.is_drifted for drift in of_shifted),
+        "a category mix moved by 10 points": measure(as_columns(reference, mixed)[-1:], seed=number)[0].is_drifted,
+        "30 % of the clicks gone, within the window": judge_stream(
+            reference["quality"].to_numpy(), quality, units, seed=number
+        ).is_drifted,
+    }
 
 
 NOTES = """The sequential intervals are an asymptotic confidence sequence, the alarm on the split is a Bayes factor with

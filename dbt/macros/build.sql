@@ -146,6 +146,14 @@
     insert into {{ arg_dict['target_relation'] }} ({{ columns }}) select {{ columns }} from {{ arg_dict['temp_relation'] }}
 {% endmacro %}
 
+{# The transaction before which every row was there when the build at work, or the last one, began: what it must have
+   seen. Without a build that is known: every row. Rows that come meanwhile are the next build's. #}
+{% macro seen_before() -%}
+    coalesce(
+        (select watermark from intermediate.builds order by state = 'at work' desc limit 1), 9223372036854775807
+    )
+{%- endmacro %}
+
 {# A condition for tests: in an incremental build only the rows that it may have changed, else all. #}
 {% macro if_changed(column) %}
     {%- if execute and not should_full_refresh() -%}

@@ -7,6 +7,7 @@ from random import Random
 import psycopg
 import pytest
 
+from recsys.errors import RecsysError
 from recsys.settings import Settings
 from recsys.task import CODE_VARIABLE, command_environment, run_command
 from recsys.warehouse import connect
@@ -114,3 +115,25 @@ def test_the_incremental_path_gives_the_rows_of_a_full_refresh(settings):
     for table, rows in anew.items():
         assert incremental[table] == rows, table
         assert first[table] != rows, table
+
+
+def test_rows_that_come_while_a_build_is_at_work_are_the_next_builds_and_a_lost_one_is_found(settings):
+    """What is written after a build began looks to its tests as what came meanwhile does."""
+    shown = "('i1', 'r', 'u:1', 'i:1', 1, 1, 'movies', 'champion', '1', 1, 'personalised', '2020-04-01Z')"
+    with connect(settings) as connection:
+        insert(connection, "raw.interactions", [event(Random(9), 90_000, FIRST, "stream", "stream")])
+        connection.execute(f"insert into raw.impressions values {shown}")
+    check(settings)
+    with connect(settings) as connection:
+        connection.execute("delete from marts.fct_interactions where event_id = 'e00007'")
+    with pytest.raises(RecsysError, match="assert_interactions_conserved"):
+        check(settings)
+
+
+def check(settings: Settings) -> None:
+    with connect(settings) as connection:
+        ((built,),) = connection.execute("select as_of from intermediate.builds where state = 'complete'")
+    said = json.dumps({"as_of": built.isoformat(), "domains": "books,movies"})
+    tests = ["assert_interactions_conserved", "assert_impressions_conserved"]
+    command = ["dbt", "--quiet", "test", "--project-dir", "dbt", "--profiles-dir", "dbt", "--select", *tests]
+    run_command([*command, "--vars", said], command_environment(settings))

@@ -94,6 +94,26 @@ def test_a_later_landing_of_the_partition_withdraws_the_receipts_of_the_earlier(
     assert load(settings, earlier)["rows"]["interactions"] == 4
 
 
+def test_a_later_day_lands_and_loads_nothing_again_where_no_file_has_changed(settings):
+    first = land(settings, MOVIES, NOW)
+    loaded = load(settings, MOVIES)
+    before = rows(settings, "select event_id, landed_tx from raw.interactions order by 1")
+    later = Interval(("movies",), date(2020, 6, 9))
+    assert land(settings, later, NOW) == {**first, "unchanged": True}
+    assert load(settings, later) == {**loaded, "unchanged": True}
+    assert rows(settings, "select event_id, landed_tx from raw.interactions order by 1") == before
+    judged = rows(settings, "select outcome_date, count(*) from monitoring.outcomes group by 1 order by 1")
+    assert [day for day, _ in judged] == [MOVIES.as_of, later.as_of]
+    assert judged[0][1] == judged[1][1] > 0
+
+    with (settings.data_dir / "ml-1m" / "ratings.dat").open("a") as file:
+        file.write("2::661::3::1591056000\n")  # on the second of June
+    assert land(settings, MOVIES, NOW)["rows_outside_interval"] == 1
+    assert not load(settings, MOVIES)["unchanged"]
+    assert land(settings, later, NOW)["rows_landed"] == 6  # what lay outside until then belongs to it
+    assert load(settings, later)["rows"]["interactions"] == 6
+
+
 def test_a_landing_whose_lake_was_emptied_is_done_again(settings, tmp_path):
     land(settings, MOVIES, NOW)
     (tmp_path / "lake" / "interactions").rename(tmp_path / "elsewhere")
