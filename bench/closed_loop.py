@@ -47,8 +47,10 @@ CLICKS_WANTED, CLICKS_OTHER = 0.5, 0.02
 ELSEWHERE = 60
 """What each user does elsewhere when his taste changes. Models learn from the first four fifths of the events by time
 (recsys/splits.py), so a change is learned once it is more than the last fifth."""
-SHOWN, TOGETHER = 5, 100
-QUIET_REQUESTS = 8_000
+HEARD = 0.9
+"""Share of these events that the stream has landed when what people want changes."""
+SHOWN, TOGETHER = 5, 50
+QUIET_REQUESTS = 6_000
 ALARM = """
     select detail ->> 'at' from monitoring.outcomes where check_name = 'live_quality' and verdict = 'warn'
     order by 1
@@ -61,6 +63,7 @@ PATIENCE_SECONDS = 1_500
 SETTINGS = {
     "RECSYS_PROMOTION_LOOK_SECONDS": "8", "RECSYS_PROMOTION_MIN_USERS": "30", "RECSYS_PROMOTION_PLANNED_USERS": "12000",
     "RECSYS_RETRAINING_LOOK_SECONDS": "10", "RECSYS_RETRAINING_COOLDOWN_HOURS": "24", "RECSYS_LABEL_DELAY_SECONDS": "5",
+    "RECSYS_RETRAINING_NEW_SHARE": "10",
 }  # fmt: skip
 
 
@@ -136,7 +139,15 @@ class People:
                 self._do(user, str(cohort[(turn * 37 + number * 11) % WANTED]), "view", {})
             if turn % 10 == 9:
                 self._producer.flush()
+        told = len(self.users) * ELSEWHERE
+        until(lambda: (landed := self._landed()) >= HEARD * told and f"{landed:,} of {told:,}", "events landed")
         self._wanted = {user: set(cohort.tolist()) for user, cohort in zip(self.users, self._later, strict=True)}
+
+    def _landed(self) -> int:
+        with connect(self._settings) as connection:
+            query = "select count(*) from raw.interactions_stream where event_type = 'view'"
+            ((count,),) = connection.execute(query).fetchall()
+        return count
 
     def _do(self, user: str, item: str, event_type: str, context: dict[str, str]) -> None:
         at = datetime.now(UTC)
@@ -185,7 +196,7 @@ def until(found: Any, what: str) -> Any:
         if perf_counter() - began > PATIENCE_SECONDS:
             raise TimeoutError(f"{what} did not come in {PATIENCE_SECONDS} s")
         sleep(1)
-    print(f"{what}: {seen}", file=sys.stderr, flush=True)
+    print(f"{datetime.now(UTC):%H:%M:%S} {what}: {seen}", file=sys.stderr, flush=True)
     return seen
 
 

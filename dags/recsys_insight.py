@@ -43,7 +43,6 @@ with DAG(
     )  # fmt: skip
     analyse_experiments = station("analyse_experiments", "experiments", "analyse", *INTERVAL)
     check_freshness = station("check_freshness", "monitoring", "freshness", *INTERVAL)
-    record_runs = station("record_runs", "monitoring", "runs")
     check_skew = station("check_skew", "monitoring", "skew", *INTERVAL, on_success_callback=alerts.on_warnings())
 
     segments = foreign("analyse_segments", "analytics.segments", INTERVAL, *analysis("segments"))
@@ -54,5 +53,5 @@ with DAG(
         "analyse_effectiveness", "analytics.effectiveness", INTERVAL, *analysis("effectiveness", "analytics.segments")
     )
 
-    refresh_analytics >> [analyse_experiments, check_freshness, check_skew, record_runs, segments, network, overlap]
+    refresh_analytics >> [analyse_experiments, check_freshness, check_skew, segments, network, overlap]
     segments >> [value, effectiveness]

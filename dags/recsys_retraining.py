@@ -5,32 +5,13 @@ age against cool-down, budget and cost; a yes runs `recsys_pipeline` on everythi
 candidate. From there `recsys_promotion` takes it on. One at a time.
 """
 
-from datetime import timedelta
-
-import alerts
-import pendulum
-from airflow.configuration import conf
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
-from airflow.sdk import DAG, task
-from station_operator import runbook, station
+from airflow.sdk import task
+from station_operator import every, looking, runbook, station
 
 from recsys import artifacts
 
-with DAG(
-    dag_id=artifacts.DAG_RETRAINING,
-    doc_md=__doc__,
-    schedule=timedelta(seconds=conf.getint("recsys", "retraining_look_seconds", fallback=900)),
-    start_date=pendulum.datetime(2026, 11, 22, tz="UTC"),
-    catchup=False,
-    max_active_runs=1,
-    is_paused_upon_creation=False,
-    default_args={
-        "retries": 1,
-        "retry_delay": timedelta(seconds=5),
-        "on_failure_callback": alerts.on_failure(),
-    },
-    tags=["recsys"],
-):
+with looking(artifacts.DAG_RETRAINING, __doc__, every("retraining_look_seconds", 900)):
     watch_quality = station("watch_quality", "monitoring", "watch")
     decide_retraining = station("decide_retraining", "training", "decide")
 

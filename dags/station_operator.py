@@ -1,4 +1,5 @@
-"""The one operator of the Airflow DAGs: a command in its station's environment, an exit code, one line of JSON."""
+"""What the Airflow DAGs share: one operator (a command in its station's environment, an exit code, one line of JSON),
+and the head of those that look every minute."""
 
 import json
 import os
@@ -6,10 +7,15 @@ import resource
 import signal
 import subprocess
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
-from airflow.sdk import Asset, BaseOperator
+import alerts
+import pendulum
+from airflow.configuration import conf
+from airflow.sdk import DAG, Asset, BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from recsys import artifacts
@@ -113,6 +119,30 @@ class StationOperator(BaseOperator):
         if self._process:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, kind)
+
+
+def looking(dag_id: str, doc_md: str, schedule: Any) -> DAG:
+    """A DAG that looks at short intervals and mostly has nothing to do: one look at a time, none made up for."""
+    return DAG(
+        dag_id=dag_id,
+        doc_md=doc_md,
+        schedule=schedule,
+        start_date=pendulum.datetime(2026, 11, 22, tz="UTC"),
+        catchup=False,
+        max_active_runs=1,
+        is_paused_upon_creation=False,
+        default_args={
+            "retries": 1,
+            "retry_delay": timedelta(seconds=5),
+            "on_failure_callback": alerts.on_failure(),
+        },
+        tags=["recsys"],
+    )
+
+
+def every(setting: str, seconds: int) -> timedelta:
+    """Return the interval of this setting of Airflow's section `recsys`."""
+    return timedelta(seconds=conf.getint("recsys", setting, fallback=seconds))
 
 
 def station(task_id: str, *arguments: str, **kwargs) -> StationOperator:

@@ -1,4 +1,4 @@
-"""Shell: `python -m monitoring drift | freshness | skew | watch | pipelines | runs | explore | metrics`."""
+"""Shell: `python -m monitoring drift | freshness | skew | watch | pipelines | explore | metrics`."""
 
 from argparse import ArgumentParser, Namespace
 from contextlib import suppress
@@ -23,12 +23,6 @@ def main() -> dict[str, Any]:
         return check_pipelines(load_settings(), datetime.now(UTC))
     if arguments.command == "metrics":
         return _serve_metrics()
-    if arguments.command == "runs":
-        from monitoring.pipeline_runs import record_runs
-
-        settings = load_settings()
-        with connect(settings) as connection:
-            return record_runs(settings, connection)
     if arguments.command == "watch":
         from monitoring.live import watch
 
@@ -68,9 +62,10 @@ def _parse() -> Namespace:
         ("freshness", "how old are the newest rows, and do the marts follow?"),
     ):
         interval.add_arguments(commands.add_parser(name, help=question))
-    commands.add_parser("pipelines", help="are the runs of the DAGs green, as fast as before, and on time?")
+    commands.add_parser(
+        "pipelines", help="are the runs of the DAGs green, as fast as before, on time? Keeps them"
+    )
     commands.add_parser("metrics", help="serve the same for Prometheus at RECSYS_MONITORING_URL")
-    commands.add_parser("runs", help="how did the DAGs' runs end? From Airflow into the warehouse")
     commands.add_parser("watch", help="is the champion still clicked as it was?")
     explore = commands.add_parser("explore", help="what do the marts hold? One HTML page a domain")
     explore.add_argument(

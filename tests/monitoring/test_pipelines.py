@@ -7,10 +7,13 @@ from threading import Thread
 import pytest
 
 from monitoring.airflow_runs import read_dags, run
+from monitoring.check_pipelines import keep_runs
 from monitoring.exporter import Pipelines, serve
 from monitoring.pipelines import Dag, Run, health, judge, summary
+from recsys.artifacts import DAG_PIPELINE, DAG_PROMOTION, PIPELINE_RUNS
 from recsys.errors import RecsysError, ServiceUnavailable
 from recsys.settings import Settings
+from recsys.warehouse import connect
 from tests.conftest import free_port
 
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
@@ -42,6 +45,20 @@ def test_one_red_run_of_six_is_told_with_its_name():
     rows = judge(found, NOW.date(), NOW)
     assert (rows[0].observed, rows[0].verdict, rows[0].detail["last_red"]) == ("5 of 6 runs green", "warn", "r1")
     assert summary(rows)["warnings"] == ["pipeline_success of d: 5 of 6 runs green, at least 95% in 7 days"]
+
+
+@pytest.mark.services
+def test_the_runs_that_people_count_are_kept_once_and_follow_a_clearing(world):
+    settings = world("postgres")
+    first = Dag(DAG_PIPELINE, False, DAY, made("success", "failed", dag_id=DAG_PIPELINE))
+    looking = Dag(DAG_PROMOTION, False, DAY, made("success", dag_id=DAG_PROMOTION))
+    cleared = Dag(DAG_PIPELINE, False, DAY, made("success", "success", seconds=90, dag_id=DAG_PIPELINE))
+    with connect(settings) as connection:
+        for dags in ([first, looking], [first, looking], [cleared, looking]):
+            keep_runs(connection, dags)
+        kept = connection.execute(f"select dag_id, run_id, state, seconds from {PIPELINE_RUNS} order by 2").fetchall()
+        connection.rollback()
+    assert kept == [(DAG_PIPELINE, "r0", "success", 90.0), (DAG_PIPELINE, "r1", "success", 90.0)]
 
 
 def test_a_red_run_that_is_older_than_the_window_is_forgotten():
