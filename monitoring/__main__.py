@@ -62,9 +62,7 @@ def _parse() -> Namespace:
         ("freshness", "how old are the newest rows, and do the marts follow?"),
     ):
         interval.add_arguments(commands.add_parser(name, help=question))
-    commands.add_parser(
-        "pipelines", help="are the runs of the DAGs green, as fast as before, on time? Keeps them"
-    )
+    commands.add_parser("pipelines", help="are the runs of the DAGs green, as fast as before, on time? Keeps them")
     commands.add_parser("metrics", help="serve the same for Prometheus at RECSYS_MONITORING_URL")
     commands.add_parser("watch", help="is the champion still clicked as it was?")
     explore = commands.add_parser("explore", help="what do the marts hold? One HTML page a domain")
