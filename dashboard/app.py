@@ -19,6 +19,7 @@ PAGES = {  # views/: a folder called pages/ would be Streamlit's own navigation,
     "data": ("Data", ":material/verified:"),
     "network": ("Network", ":material/hub:"),
     "transfer": ("Transfer", ":material/swap_horiz:"),
+    "lineage": ("Lineage", ":material/account_tree:"),
 }
 
 st.set_page_config(page_title="RecSys Intelligence", page_icon=str(ICON), layout="wide")

@@ -12,7 +12,7 @@ DAYS = "days"
 SEGMENT = "segment"
 WINDOWS = (7, 28, 365)
 ALL = "all segments"
-WITHOUT = {"models", "clouds", "data", "transfer"}
+WITHOUT = {"models", "clouds", "data", "transfer", "lineage"}
 """Pages whose rows are about all domains."""
 
 WITHOUT_DAYS = {"network"}

@@ -38,7 +38,7 @@ def _use(settings: Settings, arguments: Namespace) -> Mapping[str, Any]:
 
         return rollback(settings, getpass.getuser(), datetime.now(UTC), arguments.to or None, arguments.why)
     if arguments.command == "lineage":
-        from infra.local.lineage import lineage
+        from recsys.lineage import lineage
 
         return lineage(settings, arguments.id)
     if arguments.command == "smoke":

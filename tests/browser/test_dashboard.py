@@ -25,7 +25,7 @@ SHOTS = HOME / "var" / "screenshots" / "dashboard"
 PAGES = {
     "": ("Health", 8), "models": ("From cut", 3), "experiments": ("Day by day", 3),
     "customers": ("Sessions", 6), "data": ("Drift and", 2), "network": ("Who holds", 1),
-    "transfer": ("From domain", 3), "clouds": ("What it costs", 2),
+    "transfer": ("From domain", 3), "clouds": ("What it costs", 2), "lineage": ("From raw data", 0),
 }  # fmt: skip
 """Path → a heading of the page, and at least how many charts it draws."""
 

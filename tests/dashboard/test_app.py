@@ -1,6 +1,7 @@
 """The dashboard says what is in the marts, page by page, and says plainly what is not."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -11,10 +12,11 @@ import httpx
 import psycopg
 import pytest
 import tenacity
+from mlflow import MlflowClient
 
 from dashboard import marts
 from dashboard.figures import source
-from recsys import artifacts
+from recsys import artifacts, receipts
 from recsys.settings import HOME, Settings, load_settings
 from recsys.warehouse import Outcome, connect, write_outcomes
 from tests.browser.chromium import Chromium, executable
@@ -100,7 +102,8 @@ def planted(empty_marts) -> Settings:
 
 
 def test_every_page_is_under_test():
-    assert set(PAGES) == {path.stem for path in (HOME / "dashboard" / "views").glob("*.py")} == set(EMPTY_FIGURES)
+    views = {path.stem for path in (HOME / "dashboard" / "views").glob("*.py")}
+    assert {*PAGES, "lineage"} == views == {*EMPTY_FIGURES, "lineage"}
 
 
 def test_overview_compares_with_the_time_before(planted, app):
@@ -211,6 +214,29 @@ def test_a_warehouse_that_is_down_is_said_once(planted, app, monkeypatch):
     assert page.error[0].value.startswith("The warehouse is down. PostgreSQL:")
     assert "make up" in page.error[0].value
     assert not page.dataframe
+
+
+def test_lineage_asks_for_an_id_leads_both_ways_and_says_what_is_not_there(world, app):
+    settings = world("postgres", "redis", "mlflow")
+    client = MlflowClient(settings.mlflow_url)
+    client.create_registered_model(artifacts.REGISTERED_MODEL)
+    run = client.create_run("0")
+    tags = {"cut_id": "cut-a", "as_of": "2026-11-02T00:00:00+00:00", "domains": "movies", "model": "ials"}
+    client.create_model_version(artifacts.REGISTERED_MODEL, run.info.artifact_uri, run.info.run_id, tags=tags)
+    with connect(settings) as connection:
+        receipts.record(connection, "etl.load", "history/movies@2026-11-02", "f", {"rows": {"interactions": 7}})
+
+    page = app("lineage")
+    assert "Enter an id" in page.info[0].value
+    page.text_input(key="id").set_value("cut-a").run()
+    partitions, cuts, versions = (table.value for table in page.dataframe)
+    assert partitions[["key", "rows.interactions"]].to_numpy().tolist() == [["history/movies@2026-11-02", 7]]
+    assert cuts["cut_id"].tolist() == ["cut-a"]
+    assert versions[["version", "run_id"]].to_numpy().tolist() == [["1", run.info.run_id]]
+    seconds = float(re.search(r"in ([\d.]+) s", page.caption[-1].value)[1])
+    assert seconds < 2
+    page.text_input(key="id").set_value("nobody").run()
+    assert "no raw partition, data cut or model version" in page.warning[0].value
 
 
 def test_every_table_has_a_source_to_look_at():

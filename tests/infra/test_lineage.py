@@ -8,10 +8,10 @@ import pytest
 import redis
 from mlflow import MlflowClient
 
-from infra.local.lineage import Partition, lineage
 from recsys import receipts
 from recsys.artifacts import REGISTERED_MODEL
 from recsys.errors import MissingArtifact
+from recsys.lineage import Partition, lineage
 from recsys.settings import HOME
 from recsys.user_state import record_key
 from recsys.warehouse import connect
