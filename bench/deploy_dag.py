@@ -112,12 +112,19 @@ def platform(var_dir: Path) -> Iterator[Settings]:
 
 
 def register(mlflow_url: str, versions: int) -> None:
-    """Register so many versions of the recommender."""
+    """Register so many versions of the recommender, each from a run of its own, as the registry demands."""
     api, name = f"{mlflow_url}/api/2.0/mlflow", {"name": REGISTERED_MODEL}
-    requests.post(f"{api}/registered-models/create", json=name, timeout=30).raise_for_status()
-    for version in range(versions):
-        document = {**name, "source": f"mlflow-artifacts:/rehearsal/{version + 1}"}
-        requests.post(f"{api}/model-versions/create", json=document, timeout=30).raise_for_status()
+
+    def said(path: str, document: dict[str, Any]) -> dict[str, Any]:
+        answer = requests.post(f"{api}/{path}", json=document, timeout=30)
+        answer.raise_for_status()
+        return answer.json()
+
+    said("registered-models/create", name)
+    for _ in range(versions):
+        run_of = said("runs/create", {"experiment_id": "0"})["run"]["info"]
+        source = {"source": f"{run_of['artifact_uri']}/model", "run_id": run_of["run_id"]}
+        said("model-versions/create", {**name, **source})
 
 
 def move_champion(mlflow_url: str, version: str) -> None:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.traffic import FAMILIES, drawn
 from infra import autoscaling
 from infra.autoscaling import ScalingPolicy, replicas_wanted
 from infra.scaling_simulation import TRACES, Moment, Trace, by_cpu, by_policy, replay
@@ -99,3 +100,20 @@ def test_a_crowd_is_met_sooner_by_what_is_asked_than_by_how_busy_one_is():
     assert ours.requests == theirs.requests
     assert ours.missed < theirs.missed / 2
     assert ours.replica_hours <= theirs.replica_hours * 1.02
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_drawn_trace_is_its_seeds_and_no_other(family):
+    """Traffic that nobody tuned on: the same seed gives the same trace, another one another; both are possible."""
+    first, again, other = (list(drawn(family, seed).steps()) for seed in (0, 0, 1))
+    assert first == again
+    assert first[: len(other)] != other[: len(first)]
+    assert len(first) > 1000
+    assert all(each.requests_per_second > 0 and 0 <= each.hit_ratio <= 1 and each.slowness >= 0 for each in first)
+
+
+def test_a_crowd_that_nobody_tuned_on_is_met_sooner_too():
+    trace = drawn("flash crowd", 0)
+    ours, usual = (replay(trace, POLICY, scaler) for scaler in (by_policy(POLICY), by_cpu(POLICY, 0.7)))
+    assert ours.requests == usual.requests
+    assert 0 < ours.missed < usual.missed
