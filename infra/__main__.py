@@ -1,35 +1,71 @@
-"""A release's way to a target: `python -m infra plan|canary|shift|verify|promote|roll-back|cost|teardown --target T`.
+"""A release's way to a target: `python -m infra <step> --target T`; the steps stand in `STEPS`.
 
 For a cloud this runs in the environment `cloud`. The platform's own process on this machine has no shares: there
 `canary` deploys the champion, `verify` asks the live API, and the rest has nothing to do; a part `local` in
 RECSYS_CLOUDS makes this machine a target like the others.
 """
 
+import fcntl
 import json
 import sys
 import urllib.request
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from infra import configuration, rollout
 from infra.registry import champion
-from infra.targets import Release
+from infra.targets import CloudFault, Release
 from recsys import interval, station
 from recsys.errors import CheckFailed
 from recsys.settings import Settings, load_settings
 
-STEPS = ("plan", "canary", "shift", "verify", "promote", "roll-back", "cost", "teardown")
+STEPS = ("plan", "canary", "shift", "verify", "promote", "roll-back", "rest", "cost", "teardown")
+EVERY = "every"
+"""Instead of a target, for `rest`: all that RECSYS_CLOUDS names."""
 REQUESTS = [{"user_id": "smoke:1", "k": 10}, {"user_id": "smoke:2", "k": 3, "domain": "movies"}]
 
 
 def main() -> Mapping[str, Any]:
     given = _parse()
     settings = load_settings()
+    if given.step == "rest":
+        return _rest(settings, given)
     if given.target == "local" and (not settings.clouds or "local" not in configuration.read(settings).targets):
         return _local(settings, given)
-    return _cloud(settings, given)
+    with one_at_a_time(settings, given.target):
+        return _cloud(settings, given)
+
+
+def _rest(settings: Settings, given: Namespace) -> Mapping[str, Any]:
+    """Let idle endpoints rest. One target's fault does not keep the others awake."""
+    clouds, now = configuration.read(settings), datetime.now(UTC)
+    since, rested, faults = now - timedelta(hours=clouds.idle_hours), [], []
+    for name in clouds.targets if given.target == EVERY else [given.target]:
+        try:
+            target = configuration.target(name, settings, clouds)
+            if given.dry_run:
+                rested.append({"target": name, "asked": target.requests(since, now) if target.shares() else 0})
+            else:
+                with one_at_a_time(settings, name):
+                    rested.append(rollout.rest(target, since, now))
+        except CloudFault as fault:
+            faults.append(f"{name}: {fault}")
+    if faults:
+        raise CheckFailed("rest", "; ".join(faults), "It goes on at the next run")
+    return {"rested": rested}
+
+
+@contextmanager
+def one_at_a_time(settings: Settings, target: str) -> Iterator[None]:
+    """Wait until no other step of this target runs on this machine."""
+    path = settings.var_dir / "clouds" / f"{target}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _local(settings: Settings, given: Namespace) -> Mapping[str, Any]:
@@ -89,12 +125,15 @@ def _local_answers(settings: Settings, version: str) -> list[Mapping[str, Any]] 
 def _parse() -> Namespace:
     parser = ArgumentParser(prog="python -m infra", description=__doc__)
     parser.add_argument("step", choices=STEPS)
-    parser.add_argument("--target", choices=configuration.names(), required=True)
+    parser.add_argument("--target", choices=[*configuration.names(), EVERY], required=True)
     parser.add_argument("--dry-run", action="store_true", help="say what would be done and what it costs; do nothing")
     parser.add_argument("--as-of", default=datetime.now(UTC).date().isoformat(), help="day of the data; default today")
     parser.add_argument("--domains", default="movies", help="comma-separated")
     parser.set_defaults(since=None)
-    return parser.parse_args()
+    given = parser.parse_args()
+    if given.target == EVERY and given.step != "rest":
+        parser.error(f"--target {EVERY} is for `rest` only")
+    return given
 
 
 if __name__ == "__main__":

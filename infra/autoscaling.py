@@ -113,31 +113,9 @@ def sagemaker(policy: ScalingPolicy, endpoint: str, variant: str) -> dict[str, A
             **resource, "MinCapacity": policy.min_replicas, "MaxCapacity": policy.max_replicas,
         },
         "PutScalingPolicy": [
-            {
-                **resource,
-                "PolicyName": f"{endpoint}-{variant}-requests",
-                "PolicyType": "TargetTrackingScaling",
-                "TargetTrackingScalingPolicyConfiguration": {
-                    "TargetValue": round(policy.requests_target * 60, 1),
-                    "PredefinedMetricSpecification": {
-                        "PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"
-                    },
-                    "ScaleOutCooldown": 0,
-                    "ScaleInCooldown": policy.shrink_after_s,
-                },
-            },
-            {
-                **resource,
-                "PolicyName": f"{endpoint}-{variant}-p95",
-                "PolicyType": "StepScaling",
-                "StepScalingPolicyConfiguration": {
-                    "AdjustmentType": "PercentChangeInCapacity",
-                    "MinAdjustmentMagnitude": 1,
-                    "Cooldown": 60,
-                    "MetricAggregationType": "Average",
-                    "StepAdjustments": _steps(policy),
-                },
-            },
+            _tracking(policy, resource, f"{endpoint}-{variant}-requests",
+                      {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"}),
+            _stepping(resource, f"{endpoint}-{variant}-p95", _steps(policy, unit=1000)),
         ],
         "PutMetricAlarm": {
             "AlarmName": f"{endpoint}-{variant}-p95",
@@ -155,10 +133,75 @@ def sagemaker(policy: ScalingPolicy, endpoint: str, variant: str) -> dict[str, A
     }  # fmt: skip
 
 
-def _steps(policy: ScalingPolicy) -> list[dict[str, float]]:
-    """Return the steps of a p95 alarm in microseconds above its threshold; the last one is open."""
-    aim = policy.p95_target_ms * 1000
-    bounds = [0.0, *(round(aim * (slowness_at(policy, percent) - 1), 1) for percent in STEPS[:-1])]
+def ecs(policy: ScalingPolicy, cluster: str, service: str, balancer: str, group: str) -> dict[str, Any]:
+    """Return the same for a service on ECS behind an Application Load Balancer, which counts and times the requests.
+
+    Args:
+        balancer: `app/<name>/<id>`, as CloudWatch names a load balancer.
+        group: `targetgroup/<name>/<id>`.
+    """
+    resource = {
+        "ServiceNamespace": "ecs",
+        "ResourceId": f"service/{cluster}/{service}",
+        "ScalableDimension": "ecs:service:DesiredCount",
+    }
+    name = f"{cluster}-{service}"
+    counted = {"PredefinedMetricType": "ALBRequestCountPerTarget", "ResourceLabel": f"{balancer}/{group}"}
+    return {
+        "RegisterScalableTarget": {**resource, "MinCapacity": policy.min_replicas, "MaxCapacity": policy.max_replicas},
+        "PutScalingPolicy": [
+            _tracking(policy, resource, f"{name}-requests", counted),
+            _stepping(resource, f"{name}-p95", _steps(policy, unit=0.001)),
+        ],
+        "PutMetricAlarm": {
+            "AlarmName": f"{name}-p95",
+            "Namespace": "AWS/ApplicationELB",
+            "MetricName": "TargetResponseTime",
+            "Dimensions": [{"Name": "LoadBalancer", "Value": balancer}, {"Name": "TargetGroup", "Value": group}],
+            "ExtendedStatistic": "p95",
+            "Unit": "Seconds",
+            "Period": 60,
+            "EvaluationPeriods": 1,
+            "Threshold": policy.p95_target_ms / 1000,
+            "ComparisonOperator": "GreaterThanThreshold",
+            "TreatMissingData": "notBreaching",
+        },
+    }
+
+
+def _tracking(policy: ScalingPolicy, resource: dict[str, str], name: str, counted: dict[str, str]) -> dict[str, Any]:
+    return {
+        **resource,
+        "PolicyName": name,
+        "PolicyType": "TargetTrackingScaling",
+        "TargetTrackingScalingPolicyConfiguration": {
+            "TargetValue": round(policy.requests_target * 60, 1),
+            "PredefinedMetricSpecification": counted,
+            "ScaleOutCooldown": 0,
+            "ScaleInCooldown": policy.shrink_after_s,
+        },
+    }
+
+
+def _stepping(resource: dict[str, str], name: str, steps: list[dict[str, float]]) -> dict[str, Any]:
+    return {
+        **resource,
+        "PolicyName": name,
+        "PolicyType": "StepScaling",
+        "StepScalingPolicyConfiguration": {
+            "AdjustmentType": "PercentChangeInCapacity",
+            "MinAdjustmentMagnitude": 1,
+            "Cooldown": 60,
+            "MetricAggregationType": "Average",
+            "StepAdjustments": steps,
+        },
+    }
+
+
+def _steps(policy: ScalingPolicy, unit: float) -> list[dict[str, float]]:
+    """Return the steps of a p95 alarm above its threshold, the last one open. A millisecond is `unit` there."""
+    aim, places = policy.p95_target_ms * unit, 1 if unit > 1 else 4
+    bounds = [0.0, *(round(aim * (slowness_at(policy, percent) - 1), places) for percent in STEPS[:-1])]
     return [
         {"MetricIntervalLowerBound": low, **({"MetricIntervalUpperBound": high} if high else {}),
          "ScalingAdjustment": percent}

@@ -4,12 +4,13 @@ A new cloud is a blueprint (pure, tested without its SDK), a plane (the SDK's ca
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from infra.autoscaling import ScalingPolicy
 from infra.reconcile import Reconciler
-from infra.targets import CloudFault, Key, Plan, Plane, Release, Resource, Shares, check_shares, shares_with
+from infra.targets import Change, CloudFault, Key, Plan, Plane, Release, Resource, Shares, check_shares, shares_with
 from recsys.settings import HOME
 
 
@@ -33,6 +34,8 @@ class Blueprint(Protocol):
     registry: str
     kinds: tuple[str, ...]
     """Of its resources, in the order in which they can be created."""
+    free: tuple[str, ...]
+    """Kinds that cost nothing by themselves: they, and with them the address, stay while the endpoint rests."""
 
     def resources(self, state: State) -> list[Resource]:
         """Return everything that this state needs, in the order in which it can be created."""
@@ -70,6 +73,13 @@ class ServingPlane(Plane, Protocol):
 
     def batch(self, release: Release, source: str, destination: str) -> str:
         """Start a batch job and return its name."""
+
+    def requests(self, since: datetime, until: datetime) -> int | None:
+        """Return how often the endpoint was asked, by the cloud's own count; None where the cloud does not know."""
+
+
+RESTING = Change(verb="delete", kind="endpoint's machines", name="idle")
+"""In the ledger around a rest, so that one that was interrupted is known: it may have taken the traffic already."""
 
 
 class BlueprintTarget:
@@ -114,6 +124,19 @@ class BlueprintTarget:
     def cost(self) -> float:
         return self._monthly(self._blueprint.resources(self._state()))
 
+    def requests(self, since: datetime, until: datetime) -> int | None:
+        return self._reconciler.persist(self._plane.requests, since, until)
+
+    def rest(self) -> Plan:
+        now, ledger = self._state(), self._reconciler.ledger
+        if not now.releases and not ledger.is_open(RESTING):
+            return Plan(target=self.name, changes=(), monthly_usd=0.0)
+        kept = [each for each in self._blueprint.resources(now) if each.kind in self._blueprint.free]
+        ledger.write(RESTING, "begun")
+        plan = self._reconciler.apply(self._reconciler.plan(kept))
+        ledger.write(RESTING, "done")
+        return plan
+
     def teardown(self) -> Plan:
         return self._reconciler.apply(self._reconciler.plan([]))
 
@@ -128,6 +151,8 @@ class BlueprintTarget:
         )
 
     def _reach(self, wanted: State, now: State) -> Plan:
+        if self._reconciler.ledger.is_open(RESTING):  # whoever deploys ends the rest
+            self._reconciler.ledger.write(RESTING, "done")
         before = self._blueprint.resources(now) if now.releases else []
         return self._reconciler.reach(self._blueprint.resources(wanted), before)
 

@@ -31,6 +31,9 @@ class Clouds(Frozen):
 
     image: str = Field("recsys:{version}", pattern=r"\{version\}", description="the release's image, by its version")
     scaling: ScalingPolicy = ScalingPolicy()
+    idle_hours: int = Field(
+        24, ge=1, le=24 * 14, description="without a request, after which an endpoint's machines go"
+    )
     targets: dict[str, Any] = Field({}, description="name → its `Config`")
 
 

@@ -53,6 +53,18 @@ class Ledger:
                 keys.setdefault(key)
         return list(keys)
 
+    def is_open(self, change: Change) -> bool:
+        """Return whether the last line about this change says that it was begun, and not that it ended."""
+        last = ""
+        for line in self.path.read_text().splitlines() if self.path.exists() else []:
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue
+            if (entry["verb"], entry["kind"], entry["name"]) == (change.verb, change.kind, change.name):
+                last = entry["state"]
+        return last in ("begun", "failed")
+
 
 class Reconciler:
     """Compares and carries out.

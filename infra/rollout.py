@@ -6,6 +6,7 @@ changes nothing. Until `promote` the former release stands beside the new one, a
 
 import json
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from infra.autoscaling import ScalingPolicy
@@ -81,6 +82,25 @@ def roll_back(target: Target, release: Release, policy: ScalingPolicy) -> dict[s
     best = max(others, key=lambda name: others[name])
     plan = target.shift_traffic({best: ALL})
     return _said(target, release, plan, target.autoscale(policy))
+
+
+def rest(target: Target, since: datetime, until: datetime) -> dict[str, Any]:
+    """Take an endpoint's machines away if nobody asked it in this time; `canary` brings the champion back.
+
+    Where the cloud does not know how often it was asked, nothing is done. A rollout's own questions (`verify`) count,
+    so a release that has just come is not idle.
+    """
+    asked = target.requests(since, until) if target.shares() else 0
+    plan = target.rest() if asked == 0 else None
+    changes = plan.changes if plan else ()
+    return {
+        "target": target.name,
+        "asked": asked,
+        "shares": target.shares(),
+        "changes": [f"{change.verb} {change.kind} {change.name}" for change in changes],
+        "unchanged": not changes,
+        "monthly_usd": target.cost(),
+    }
 
 
 def normal(answer: Mapping[str, Any]) -> bytes:

@@ -8,6 +8,7 @@ it out; nothing else changes a cloud. So a second deploy plans nothing, and a pl
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -168,6 +169,12 @@ class Target(Protocol):
 
     def cost(self) -> float:
         """Return what stands there costs a month in USD, by list price."""
+
+    def requests(self, since: datetime, until: datetime) -> int | None:
+        """Return how often the endpoint was asked, by the cloud's own count; None where the cloud does not know."""
+
+    def rest(self) -> Plan:
+        """Remove all that is paid for by the hour, and keep what costs nothing; the next `deploy` ends the rest."""
 
     def teardown(self) -> Plan:
         """Remove everything that is ours."""

@@ -1,14 +1,15 @@
 """Judges infra/tofu without network, provider or account: `python -m infra.tofu_check`.
 
 What is checked: each file is OpenTofu's JSON syntax with known blocks; every reference leads to something declared and
-every variable is used and described; nobody gets a wildcard or an owner's role; nothing is public; no secret is in it.
+every variable is used and described; clusters end when they are idle; nobody gets a wildcard or an owner's role; nothing
+is public; no secret is in it.
 What is not: whether a provider knows each argument. For that run `tofu init && tofu validate` where it is reached.
 """
 
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ REFERENCE = re.compile(r"\$\{(?P<path>[a-z_0-9]+(?:\.[A-Za-z_0-9]+)+)\}")
 WITHOUT_RESOURCE = {
     "ecr:GetAuthorizationToken", "sagemaker:ListModels", "sagemaker:ListEndpointConfigs", "sagemaker:ListEndpoints",
     "sagemaker:ListModelPackageGroups", "application-autoscaling:DescribeScalableTargets",
-    "application-autoscaling:DescribeScalingPolicies", "cloudwatch:DescribeAlarms",
+    "application-autoscaling:DescribeScalingPolicies", "cloudwatch:DescribeAlarms", "cloudwatch:GetMetricStatistics",
 }  # fmt: skip
 """Actions that AWS grants on everything or not at all (its "Service Authorization Reference"); they change nothing."""
 TOO_MUCH = {"roles/owner", "roles/editor", "roles/viewer", "Owner", "Contributor", "User Access Administrator",
@@ -32,6 +33,15 @@ SECRET_VALUES = (
     "azurerm_key_vault_secret",
 )
 """Resources that hold a secret's value: it would stand in the state file as well."""
+STOPS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "aws_emrserverless_application": ("auto_stop_configuration.enabled", lambda given: given is True),
+    "aws_emr_cluster": ("auto_termination_policy.idle_timeout", bool),
+    "google_dataproc_cluster": ("cluster_config.lifecycle_config.idle_delete_ttl", bool),
+    "google_container_node_pool": ("autoscaling.total_min_node_count", lambda given: given == 0),
+    "azurerm_machine_learning_compute_cluster": ("scale_settings.min_node_count", lambda given: given == 0),
+    "azurerm_synapse_spark_pool": ("auto_pause.delay_in_minutes", bool),
+}
+"""Machines that are there for work that comes and goes: the argument that ends them when it has gone."""
 SECRETS = re.compile(
     r"AKIA[0-9A-Z]{16}|-----BEGIN [A-Z ]*PRIVATE KEY|AIza[0-9A-Za-z_-]{35}|gh[pousr]_[0-9A-Za-z]{36}"
     r"|xox[baprs]-[0-9A-Za-z-]{10,}|\"private_key_id\"\s*:\s*\"[0-9a-f]{40}|AccountKey=[0-9A-Za-z+/]{40,}"
@@ -54,12 +64,24 @@ def complaints(document: dict[str, Any]) -> list[str]:
         found += [f"{text} is open to everybody"] * (text in PUBLIC)
         found += [f"a secret stands in it: {secret}" for secret in secrets_in(text)]
     found += [f"{kind} would hold a secret's value" for kind in SECRET_VALUES if kind in document.get("resource", {})]
+    found += _of_idle(document.get("resource", {}))
     for name, policy in document.get("data", {}).get("aws_iam_policy_document", {}).items():
         for statement in policy["statement"]:
             found += _of_statement(name, statement)
     for name, role in document.get("resource", {}).get("google_project_iam_custom_role", {}).items():
         found += [f"{name}: a wildcard in {permission}" for permission in role["permissions"] if "*" in permission]
     return found
+
+
+def _of_idle(resources: dict[str, Any]) -> Iterator[str]:
+    """Yield what would stand there, and be paid for, when nobody uses it."""
+    for kind, (argument, stops) in STOPS.items():
+        for name, given in resources.get(kind, {}).items():
+            value: Any = given
+            for part in argument.split("."):
+                value = value.get(part) if isinstance(value, dict) else None
+            if not stops(value):
+                yield f"{kind}.{name} is not ended when it is idle: {argument} is {value}"
 
 
 def _of_references(document: dict[str, Any]) -> Iterator[str]:

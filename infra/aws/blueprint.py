@@ -42,7 +42,7 @@ class AwsConfig(Frozen):
 class AwsBlueprint:
     """The resources of a state."""
 
-    name, kinds = "aws", KINDS
+    name, kinds, free = "aws", KINDS, ("model_package_group", "model")
 
     def __init__(self, config: AwsConfig):
         self.config, self.registry = config, config.registry

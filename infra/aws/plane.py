@@ -6,6 +6,7 @@ The SDK finds region, credentials and, in a rehearsal, the emulator's address in
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from typing import Any
 
 from infra.aws.blueprint import KINDS, PREFIX, AwsConfig
@@ -105,6 +106,20 @@ class AwsPlane:
                 body=json.dumps(request), content_type="application/json", accept="application/json"
             )
         return json.loads(answer.body.read())
+
+    def requests(self, since: datetime, until: datetime) -> int | None:
+        name = self._config.endpoint
+        with translated(Key("endpoint", name)):
+            points = [
+                point
+                for variant in self._get("endpoint", name).production_variants
+                for point in self._alarms.get_metric_statistics(
+                    Namespace="AWS/SageMaker", MetricName="Invocations", StartTime=since, EndTime=until, Period=3600,
+                    Dimensions=[{"Name": "EndpointName", "Value": name},
+                                {"Name": "VariantName", "Value": variant.variant_name}], Statistics=["Sum"],
+                )["Datapoints"]
+            ]  # fmt: skip
+        return round(sum(point["Sum"] for point in points))
 
     def batch(self, release: Release, source: str, destination: str) -> str:
         """Start a batch transform: each line of the objects below `source` becomes one request."""

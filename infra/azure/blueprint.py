@@ -55,6 +55,7 @@ class AzureBlueprint:
     """The resources of a state."""
 
     name, kinds = "azure", KINDS
+    free = ("environment", "endpoint", "compute", "batch_endpoint")
 
     def __init__(self, config: AzureConfig):
         self.config, self.registry = config, config.registry

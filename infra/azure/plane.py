@@ -4,8 +4,10 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from infra.azure.blueprint import KINDS, PREFIX, AzureConfig
 from infra.targets import CloudFault, Key, NotReady, Release, Transient, digest_of
@@ -14,6 +16,8 @@ POLICY_TAG = "recsys-scaling"
 MANAGEMENT = "https://management.azure.com"
 AUTOSCALE = "2022-10-01"
 """Version of Azure Monitor's autoscale API."""
+METRICS = "2023-10-01"
+"""Of its metrics."""
 VERSION = "1"
 """Of our environments: their names are their content."""
 REQUEST_SECONDS, PROBE_SECONDS = 5, 2
@@ -101,6 +105,18 @@ class AzurePlane:
             file = Path(folder) / "request.json"  # the SDK takes a file only
             file.write_text(json.dumps(request))
             return json.loads(self._ml.online_endpoints.invoke(self._config.endpoint, request_file=str(file)))
+
+    def requests(self, since: datetime, until: datetime) -> int | None:
+        """Azure counts requests a minute; the mean of an hour is a sixtieth of the hour's."""
+        endpoint = f"{self._config.workspace_id}/onlineEndpoints/{self._config.endpoint}"
+        asked = urlencode({
+            "api-version": METRICS, "metricnames": "RequestsPerMinute", "aggregation": "Average", "interval": "PT1H",
+            "timespan": f"{since:%Y-%m-%dT%H:%M:%SZ}/{until:%Y-%m-%dT%H:%M:%SZ}",
+        })  # fmt: skip
+        with translated(Key("endpoint", self._config.endpoint)):
+            said = self._asked("GET", f"{endpoint}/providers/Microsoft.Insights/metrics?{asked}")
+        points = [point for metric in said["value"] for series in metric["timeseries"] for point in series["data"]]
+        return round(sum(60 * point.get("average", 0.0) for point in points))
 
     def batch(self, release: Release, source: str, destination: str) -> str:
         """Start a batch over the files at `source`; a job of the same release, source and destination is found again.

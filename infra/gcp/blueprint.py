@@ -50,7 +50,7 @@ def deployed_id(name: str) -> str:
 class GcpBlueprint:
     """The resources of a state."""
 
-    name, kinds = "gcp", KINDS
+    name, kinds, free = "gcp", KINDS, ("endpoint", "model")
 
     def __init__(self, config: GcpConfig):
         self.config, self.registry = config, config.registry

@@ -8,12 +8,14 @@ container's bytes on; `predict` would turn every number into a float.
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 from infra.gcp.blueprint import KINDS, PORT, PREFIX, GcpConfig, deployed_id
 from infra.targets import CloudFault, Key, NotReady, Release, Transient, digest_of
 
 POLL_SECONDS = 5
+MONITORING = "https://monitoring.googleapis.com"
 LABELS = {"recsys": "serving"}
 OURS = "labels.recsys=serving"
 NOTE = "recsys-scaling "
@@ -102,6 +104,26 @@ class GcpPlane:
                 raise from_http_response(answer)
         (prediction,) = answer.json()["predictions"]
         return prediction
+
+    def requests(self, since: datetime, until: datetime) -> int | None:
+        from google.api_core.exceptions import from_http_response
+
+        metric = "aiplatform.googleapis.com/prediction/online/response_count"
+        asked = {
+            "filter": f'metric.type="{metric}" AND resource.labels.endpoint_id="{self._config.endpoint}"',
+            "interval.startTime": since.isoformat(), "interval.endTime": until.isoformat(),
+            "aggregation.alignmentPeriod": f"{round((until - since).total_seconds())}s",
+            "aggregation.perSeriesAligner": "ALIGN_SUM", "aggregation.crossSeriesReducer": "REDUCE_SUM",
+        }  # fmt: skip
+        monitoring = self._config.api_endpoint or MONITORING
+        with translated(Key("endpoint", self._config.endpoint)):
+            answer = self._session.get(
+                f"{monitoring}/v3/projects/{self._config.project}/timeSeries", params=asked, timeout=60
+            )
+            if answer.status_code >= 400:
+                raise from_http_response(answer)
+        series = answer.json().get("timeSeries", [])
+        return sum(int(point["value"]["int64Value"]) for each in series for point in each["points"])
 
     def batch(self, release: Release, source: str, destination: str) -> str:
         """Start a batch prediction: each line of the objects at `source` (gs://) becomes one instance.

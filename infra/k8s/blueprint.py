@@ -51,7 +51,7 @@ class K8sConfig(Frozen):
 class K8sBlueprint:
     """The resources of a state."""
 
-    name, kinds = "k8s", KINDS
+    name, kinds, free = "k8s", KINDS, tuple(SHARED)
 
     def __init__(self, config: K8sConfig):
         self.config, self.registry = config, config.registry

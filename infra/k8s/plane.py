@@ -6,10 +6,12 @@ replicas) is not ours, and what somebody changed by hand shows.
 """
 
 import json
+import math
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 from infra.k8s.blueprint import KINDS, PREFIX, K8sConfig, job, object_name, route
@@ -17,6 +19,7 @@ from infra.targets import CloudFault, Key, NotReady, Release, Transient, digest_
 
 POLL_SECONDS = 2
 APPLIED, POLICY = "recsys.io/applied", "recsys.io/scaling-policy"
+CUSTOM_METRICS, REQUESTS_METRIC = "/apis/custom.metrics.k8s.io/v1beta2", "recsys_requests_in_window"
 OURS = "app.kubernetes.io/name=recsys"
 COLLECTIONS = {
     "service_account": "/api/v1/namespaces/{namespace}/serviceaccounts",
@@ -116,6 +119,18 @@ class K8sPlane:
             raise fault("gateway", f"{error.code} {error.read()[:300]!r}", "See the pods' logs") from error
         except OSError as error:
             raise Transient("gateway", error, "It is not reached; the step may run again") from error
+
+    def requests(self, since: datetime, until: datetime) -> int | None:
+        """The window is the metrics adapter's (README); without an adapter nobody knows."""
+        from kubernetes.utils.quantity import parse_quantity
+
+        path = f"{CUSTOM_METRICS}/namespaces/{self._config.namespace}/pods/*/{REQUESTS_METRIC}"
+        try:
+            with translated(Key("metric", REQUESTS_METRIC)):
+                items = self._request("GET", path, query=[("labelSelector", OURS)])["items"]
+        except Absent:
+            return None
+        return math.ceil(sum(parse_quantity(item["value"]) for item in items))
 
     def batch(self, release: Release, source: str, destination: str) -> str:
         """Start a Job over the files at `source`; both are paths of the batches' volume. Its name is its content."""

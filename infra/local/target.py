@@ -16,6 +16,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from datetime import datetime
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ class LocalConfig(Frozen):
 class LocalBlueprint:
     """The resources of a state."""
 
-    name, kinds = "local", KINDS
+    name, kinds, free = "local", KINDS, ()
 
     def __init__(self, config: LocalConfig):
         self.config, self.registry = config, config.registry
@@ -141,6 +142,10 @@ class LocalPlane:
             raise CloudFault("serving", f"{error.code} {error.read()[:300]!r}", "See its log") from error
         except OSError as error:
             raise Transient("serving", error, "It is not reached; the step may run again") from error
+
+    def requests(self, since: datetime, until: datetime) -> int | None:
+        """Nobody counts here, and nothing is paid for."""
+        return None
 
     def batch(self, release: Release, source: str, destination: str) -> str:
         """Answer the files at `source` into `destination`, and return when it is done."""

@@ -8,7 +8,9 @@ transform really runs, on moto's S3; a new variant can turn out not to be health
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
 
+from moto.cloudwatch.models import cloudwatch_backends
 from moto.s3.models import s3_backends
 from moto.sagemaker.models import sagemaker_backends
 from moto.server import DomainDispatcherApplication, create_backend_app
@@ -100,6 +102,7 @@ class AwsEmulator(Emulator):
             raise refused(400, "ValidationError", f"Endpoint {name} could not find")
         endpoint = self.backend.endpoints[name]
         variant = self.drawn({v["VariantName"]: v.get("DesiredWeight", 0) for v in endpoint.production_variants})
+        self._count(name, variant)
         config = self.backend.endpoint_configs[endpoint.endpoint_config_name]
         model = next(v["ModelName"] for v in config.production_variants if v["VariantName"] == variant)
         status, content = self.ask(self._version_of(model), "/invocations", body)
@@ -107,6 +110,13 @@ class AwsEmulator(Emulator):
             raise refused(424, "ModelError", content.decode())
         start_response("200 OK", [("Content-Type", "application/json"), ("x-Amzn-Invoked-Production-Variant", variant)])
         return [content]
+
+    def _count(self, endpoint: str, variant: str) -> None:
+        """Write CloudWatch's metric of invocations, as SageMaker does."""
+        dimensions = [{"Name": "EndpointName", "Value": endpoint}, {"Name": "VariantName", "Value": variant}]
+        datum = {"MetricName": "Invocations", "Dimensions": dimensions, "Value": 1.0, "Unit": "None",
+                 "Timestamp": datetime.fromtimestamp(self.answered[-1], UTC).replace(tzinfo=None)}  # fmt: skip
+        cloudwatch_backends[ACCOUNT][REGION].put_metric_data("AWS/SageMaker", [datum])
 
     def _version_of(self, model: str) -> str:
         return self.backend._models[model].primary_container["Environment"]["RECSYS_RELEASE"]

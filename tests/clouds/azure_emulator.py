@@ -9,8 +9,10 @@ import json
 import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 from azure.ai.ml._restclient.arm_ml_service import models
 
@@ -103,6 +105,8 @@ class AzureEmulator(Emulator):
             raise refused(404, "SubscriptionNotFound", f"no route {path}")
         if path == WORKSPACE:
             return json_answer(start_response, 200, self._workspace())
+        if path.endswith("/providers/Microsoft.Insights/metrics"):
+            return json_answer(start_response, 200, self._counted(path, environ))
         found = RESOURCE.match(path)
         if found is None:
             raise refused(404, "NotFound", f"no route {path}")
@@ -117,6 +121,16 @@ class AzureEmulator(Emulator):
         if method == "DELETE":
             return self._delete(path, start_response)
         raise refused(405, "MethodNotAllowed", f"{method} {path}")
+
+    def _counted(self, path: str, environ: dict) -> dict[str, Any]:
+        """Answer Azure Monitor's metrics of the endpoint: a mean a minute for the whole time, as if it were an hour."""
+        self.document(path.partition("/providers/Microsoft.Insights")[0])
+        asked = {name: values[0] for name, values in parse_qs(environ["QUERY_STRING"]).items()}
+        if asked.get("metricnames") != "RequestsPerMinute" or asked.get("aggregation") != "Average":
+            raise refused(400, "BadRequest", "Valid metrics: RequestsPerMinute (Average)")
+        since, until = (datetime.fromisoformat(each).timestamp() for each in asked["timespan"].split("/"))
+        data = [{"average": self.asked_between(since, until) / 60}, {}]  # an hour without a value says none
+        return {"value": [{"name": {"value": "RequestsPerMinute"}, "timeseries": [{"data": data}]}]}
 
     def document(self, path: str) -> dict[str, Any]:
         if path not in self.documents:

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 import urllib.error
 import urllib.request
 from abc import ABC, abstractmethod
@@ -91,6 +92,10 @@ class Emulator(ABC):
     def __init__(self, serving_urls: Mapping[str, str], ssl_context: tuple[str, str] | None = None):
         self.serving_urls, self.calls, self.invoked = serving_urls, Counter[str](), 0
         self.faults: list[Fault] = []
+        self.answered: list[float] = []
+        """When the endpoint was asked, in seconds since the epoch."""
+        self.later = 0.0
+        """Seconds by which this cloud's clock is ahead."""
         self.outcome = "ready"
         """What becomes of the next deployments: ready, unhealthy, no image, no quota or stuck."""
         self._lock = threading.Lock()
@@ -153,12 +158,17 @@ class Emulator(ABC):
     def drawn(self, weights: Mapping[str, float]) -> str:
         """Return one of the names by weight, in turn: of a hundred as many as its percent."""
         self.invoked += 1
+        self.answered.append(time.time() + self.later)
         place = self.invoked * 37 % 100 * sum(weights.values()) / 100
         for name, weight in weights.items():
             place -= weight
             if place < 0:
                 return name
         raise AssertionError(f"nobody has traffic: {weights}")
+
+    def asked_between(self, since: float, until: float) -> int:
+        """Return what this cloud's metrics count."""
+        return sum(since <= moment < until for moment in self.answered)
 
     def ask(self, version: str, route: str, body: bytes) -> tuple[int, bytes]:
         """Return status and body of the serving process of a release."""

@@ -9,8 +9,10 @@ import json
 import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import parse_qs
 
 from google.cloud import aiplatform_v1 as v1
 from google.cloud.aiplatform_v1.types import operation as operation_types
@@ -21,6 +23,7 @@ from google.rpc import code_pb2
 from tests.clouds.emulation import MAX_BODY_BYTES, Call, Emulator, Refused, body_of, json_answer
 
 PARENT = "projects/recsys-rehearsal/locations/us-central1"
+METRICS = "/v3/projects/recsys-rehearsal/timeSeries"
 ROUTE = re.compile(r"^/(?:v1|ui)/(?P<parent>projects/[^/]+/locations/[^/]+)/(?P<collection>[A-Za-z]+)"
                    r"(?:/(?P<name>[^:]+))?(?::(?P<verb>\w+))?$")  # fmt: skip
 """The SDK asks for operations below /ui/, which its mixin names first."""
@@ -91,6 +94,8 @@ class GcpEmulator(Emulator):
 
     def answer(self, environ: dict, start_response: Callable) -> Iterable[bytes]:
         found, method = ROUTE.match(environ["PATH_INFO"]), environ["REQUEST_METHOD"]
+        if environ["PATH_INFO"] == METRICS:
+            return json_answer(start_response, 200, self._counted(environ))
         if found is None:
             raise refused(404, f"no route {environ['PATH_INFO']}")
         if found["parent"] != PARENT:
@@ -122,6 +127,16 @@ class GcpEmulator(Emulator):
         if (method, collection, verb) not in handlers:
             raise refused(404, f"no method {method} {collection}:{verb}")
         return json_answer(start_response, 200, document_of(handlers[method, collection, verb]()))
+
+    def _counted(self, environ: dict) -> dict[str, Any]:
+        """Answer Cloud Monitoring's `timeSeries.list` about the endpoint; a series without points is left out."""
+        asked = {name: values[0] for name, values in parse_qs(environ["QUERY_STRING"]).items()}
+        missing = {"filter", "interval.startTime", "interval.endTime"} - set(asked)
+        if missing or "prediction/online/response_count" not in asked["filter"]:
+            raise refused(400, f"Request is missing {sorted(missing)} or names an unknown metric")
+        ends = (datetime.fromisoformat(asked[f"interval.{end}Time"]).timestamp() for end in ("start", "end"))
+        count = self.asked_between(*ends)
+        return {"timeSeries": [{"points": [{"value": {"int64Value": str(count)}}]}]} if count else {}
 
     def model(self, name: str) -> v1.Model:
         if name.partition("@")[0] not in self.models:

@@ -6,6 +6,7 @@ Deployments become available at the second look, and count as billable while the
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ import kubernetes_validate
 from tests.clouds.emulation import MAX_BODY_BYTES, Call, Emulator, Refused, body_of, json_answer
 
 KUBERNETES = "1.37.0"
+METRIC = "/apis/custom.metrics.k8s.io/v1beta2/namespaces/recsys/pods/*/recsys_requests_in_window"
 ROUTE = re.compile(r"^/(?P<api>api/v1|apis/[^/]+/[^/]+)/namespaces/recsys/(?P<plural>[a-z]+)(?:/(?P<name>[^/]+))?$")
 REASONS = {
     401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 409: "AlreadyExists", 413: "RequestEntityTooLarge",
@@ -36,6 +38,7 @@ class K8sEmulator(Emulator):
 
     def __init__(self, serving_urls: Mapping[str, str]):
         self.objects: dict[tuple[str, str], dict[str, Any]] = {}
+        self.has_adapter = True
         self._looks: dict[str, int] = {}
         self._outcomes: dict[str, str] = {}
         super().__init__(serving_urls)
@@ -63,6 +66,11 @@ class K8sEmulator(Emulator):
         body = body_of(environ)
         if environ["PATH_INFO"] == "/invocations":
             return self._gateway(body, start_response)
+        if environ["PATH_INFO"] == METRIC and self.has_adapter:
+            return json_answer(start_response, 200, self._counted())
+        return self._resource(environ, body, start_response)
+
+    def _resource(self, environ: dict, body: bytes, start_response: Callable) -> Iterable[bytes]:
         found, method = ROUTE.match(environ["PATH_INFO"]), environ["REQUEST_METHOD"]
         if found is None:
             raise refused(404, f"no route {environ['PATH_INFO']}")
@@ -88,6 +96,16 @@ class K8sEmulator(Emulator):
             del self.objects[plural, name]
             return json_answer(start_response, 200, {"kind": "Status", "status": "Success"})
         return json_answer(start_response, 200, self._seen(plural, name, there))
+
+    def _counted(self) -> dict[str, Any]:
+        """Answer as a metrics adapter whose window is a day: one value a pod, in thousandths."""
+        now = time.time() + self.later
+        names = [name for plural, name in self.objects if plural == "deployments"]
+        count = self.asked_between(now - 86_400, now + 60)
+        return {"kind": "MetricValueList", "items": [
+            {"describedObject": {"kind": "Pod", "name": name}, "value": f"{1000 * count / len(names):.0f}m"}
+            for name in names
+        ]}  # fmt: skip
 
     def _put(self, plural: str, api: str, manifest: dict[str, Any], version: int) -> dict[str, Any]:
         name = manifest["metadata"]["name"]

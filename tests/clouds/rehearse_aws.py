@@ -101,3 +101,25 @@ class TestAws(Rehearsed):
         elsewhere = AwsPlane(CONFIG.model_copy(update={"region": "eu-west-1"}), lambda seconds: None)
         assert elsewhere.owned() == []
         assert cloud.target.shares() == {OLD.name: 100}
+
+    def test_a_service_on_ecs_scales_by_the_same_policy(self, cloud):
+        """Application Auto Scaling takes the configuration as it is and tells it back."""
+        import boto3
+
+        ecs, scaling = boto3.client("ecs"), boto3.client("application-autoscaling")
+        ecs.create_cluster(clusterName="recsys")
+        ecs.register_task_definition(
+            family="recsys", containerDefinitions=[{"name": "serving", "image": "recsys:1", "memory": 1024}]
+        )
+        ecs.create_service(cluster="recsys", serviceName="serving", taskDefinition="recsys", desiredCount=2)
+        balancer, group = "app/recsys/0123456789abcdef", "targetgroup/recsys/fedcba9876543210"
+        wanted = autoscaling.ecs(POLICY, "recsys", "serving", balancer, group)
+        scaling.register_scalable_target(**wanted["RegisterScalableTarget"])
+        for policy in wanted["PutScalingPolicy"]:
+            scaling.put_scaling_policy(**policy)
+        told = scaling.describe_scaling_policies(ServiceNamespace="ecs")["ScalingPolicies"]
+        assert [{name: each[name] for name in policy} for policy, each in
+                zip(wanted["PutScalingPolicy"], told, strict=True)] == wanted["PutScalingPolicy"]  # fmt: skip
+        (target,) = scaling.describe_scalable_targets(ServiceNamespace="ecs")["ScalableTargets"]
+        assert (target["MinCapacity"], target["MaxCapacity"]) == (POLICY.min_replicas, POLICY.max_replicas)
+        boto3.client("cloudwatch").put_metric_alarm(**wanted["PutMetricAlarm"])

@@ -3,6 +3,8 @@
 Runs in the cloud environment only (`make rehearse`); its name keeps it out of the default suite.
 """
 
+from datetime import UTC, datetime
+
 import pytest
 
 from infra import rollout
@@ -12,7 +14,7 @@ from infra.targets import CloudFault, Key
 from tests.clouds.conformance import POLICY
 from tests.clouds.k8s_emulator import K8sEmulator
 from tests.clouds.processes import bundles, local, serving
-from tests.clouds.rehearsed import OLD, Rehearsal, Rehearsed
+from tests.clouds.rehearsed import DAY, OLD, Rehearsal, Rehearsed
 
 FIXTURES = (bundles, local, serving)
 
@@ -67,3 +69,12 @@ class TestK8s(Rehearsed):
         monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
         with pytest.raises(CloudFault, match="Sign in"):
             K8sPlane(K8sConfig(url="http://x", registry="x"), lambda seconds: None)
+
+    def test_without_a_metrics_adapter_nobody_is_taken_for_idle(self, cloud):
+        rollout.canary(cloud.target, OLD, POLICY)
+        cloud.emulator.has_adapter = False
+        now = datetime.now(UTC)
+        told = rollout.rest(cloud.target, now - DAY, now)
+        cloud.emulator.has_adapter = True
+        assert told["asked"] is None
+        assert told["shares"] == {OLD.name: 100}

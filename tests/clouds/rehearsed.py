@@ -6,6 +6,8 @@ that cloud's. One process a cloud: the SDKs are slow to import.
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -94,6 +96,7 @@ def teardown(target: BlueprintTarget) -> None:
 
 STEPS = {"canary": (canary,), "shift": (canary, shift), "promote": (canary, shift, promote),
          "roll back": (canary, shift, roll_back), "teardown": (canary, teardown)}  # fmt: skip
+DAY = timedelta(days=1)
 PASSING = ("throttled", "broken", "unavailable")
 LASTING = ("expired", "forbidden", "quota")
 
@@ -212,6 +215,34 @@ class Rehearsed(Conforms):
         cloud.emulator.outcome = "ready"
         rollout.canary(cloud.target, NEW, POLICY)
         assert cloud.target.shares() == {OLD.name: 90, NEW.name: 10}
+
+    def test_an_idle_endpoint_goes_and_comes_back(self, cloud, local):
+        """Asked within a day it stays; else nothing is paid for, until the next rollout brings it back."""
+        rollout.canary(cloud.target, OLD, POLICY)
+        cloud.target.invoke(REQUEST)
+        now = datetime.now(UTC) + timedelta(minutes=1)
+        told = rollout.rest(cloud.target, now - DAY, now)
+        assert told["asked"] >= 1
+        assert told["unchanged"]
+        cloud.emulator.later, later = 3 * DAY.total_seconds(), now + 3 * DAY
+        told = rollout.rest(cloud.target, later - DAY, later)
+        assert (told["asked"], told["shares"], told["monthly_usd"]) == (0, {}, 0)
+        assert cloud.emulator.billable() == {}
+        assert rollout.rest(cloud.target, later - DAY, later)["unchanged"]
+        rollout.canary(cloud.target, OLD, POLICY)
+        assert rollout.normal(cloud.target.invoke(REQUEST)) == rollout.normal(local["1"])
+        cloud.emulator.later = 0.0
+
+    @pytest.mark.parametrize("when", ["before", "after"])
+    @pytest.mark.parametrize("nth", [0, 1, 2])
+    def test_a_rest_that_was_killed_goes_on(self, cloud, nth, when):
+        rollout.canary(cloud.target, OLD, POLICY)
+        cloud.plane.left, cloud.plane.after = nth, when == "after"
+        with suppress(Killed):
+            cloud.target.rest()
+        cloud.restarted().rest()
+        assert cloud.target.shares() == {}
+        assert cloud.emulator.billable() == {}
 
     def test_a_first_deployment_that_fails_leaves_nothing(self, cloud):
         cloud.emulator.outcome = "unhealthy"

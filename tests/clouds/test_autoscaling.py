@@ -17,6 +17,9 @@ POLICY = ScalingPolicy()
 DEPLOYMENT_ID = "/subscriptions/s/resourceGroups/g/providers/m/workspaces/w/onlineEndpoints/recsys/deployments/v1"
 CONFIGURATIONS = {
     "sagemaker": autoscaling.sagemaker(POLICY, "recsys", "v1"),
+    "ecs": autoscaling.ecs(
+        POLICY, "recsys", "serving", "app/recsys/0123456789abcdef", "targetgroup/recsys/fedcba9876543210"
+    ),
     "hpa": autoscaling.hpa(POLICY, "recsys"),
     "vertex": autoscaling.vertex(POLICY),
     "azure": autoscaling.azure(POLICY, DEPLOYMENT_ID),

@@ -1,10 +1,12 @@
 """Reconciler and rollout against a control plane in memory: the conformance walk, and every fault at every step."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
 from infra import rollout
 from infra.aws.blueprint import AwsBlueprint, AwsConfig
-from infra.blueprint import BlueprintTarget
+from infra.blueprint import RESTING, BlueprintTarget
 from infra.reconcile import ATTEMPTS, Ledger, Reconciler
 from infra.targets import Change, CloudFault, Key, NotReady, Release, Transient, check_shares, shares_with
 from recsys.errors import CheckFailed
@@ -206,3 +208,45 @@ def test_shares():
 
 def test_releases_of_one_version_in_two_images_are_two():
     assert Release(version="1", image="a").name != Release(version="1", image="b").name
+
+
+NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
+DAY = timedelta(days=1)
+
+
+def test_who_is_asked_stays_and_who_is_not_goes_until_the_next_rollout(served):
+    served.target.invoke({})
+    assert rollout.rest(served.target, NOW - DAY, NOW)["unchanged"]
+    served.plane.calls.clear()
+    told = rollout.rest(served.target, NOW - DAY, NOW)
+    assert (told["asked"], told["shares"], told["monthly_usd"]) == (0, {}, 0)
+    assert {key.kind for key in served.plane.there} == {"model_package_group", "model"}
+    assert rollout.rest(served.target, NOW - DAY, NOW)["unchanged"]
+    assert rollout.canary(served.target, OLD, POLICY)["shares"] == {OLD.name: 100}
+
+
+def test_who_is_not_counted_is_not_taken_for_idle(served):
+    served.plane.counts = False
+    told = rollout.rest(served.target, NOW - DAY, NOW)
+    assert (told["asked"], told["unchanged"]) == (None, True)
+    assert told["shares"] == {OLD.name: 100}
+
+
+def test_a_first_deployment_without_traffic_yet_is_not_a_rest_to_finish(world):
+    world.plane.create(Key("model", f"recsys-{OLD.name}"), {})
+    assert rollout.rest(world.target, NOW - DAY, NOW)["unchanged"]
+    assert world.plane.there
+
+
+def test_a_deployment_ends_an_interrupted_rest(served):
+    def die(verb, key):
+        raise Killed
+
+    served.plane.after = die
+    with pytest.raises(Killed):
+        served.target.rest()
+    served.plane.after = lambda verb, key: None
+    assert served.restarted()._reconciler.ledger.is_open(RESTING)
+    rollout.canary(served.target, OLD, POLICY)
+    rollout.canary(served.target, NEW, POLICY)
+    assert not served.target._reconciler.ledger.is_open(RESTING)

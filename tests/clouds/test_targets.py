@@ -80,7 +80,7 @@ class Config(Frozen):
 
 
 class Blueprint:
-    name, registry, kinds = "invented", "registry.example", ("deployment", "traffic")
+    name, registry, kinds, free = "invented", "registry.example", ("deployment", "traffic"), ()
 
     def __init__(self, config):
         self.config = config

@@ -14,12 +14,13 @@ FILES = read()
 NEEDED = {
     "aws": {"aws_vpc", "aws_subnet", "aws_security_group", "aws_ecr_repository", "aws_s3_bucket",
             "aws_s3_bucket_public_access_block", "aws_s3_bucket_versioning", "aws_iam_role",
-            "aws_secretsmanager_secret", "aws_budgets_budget"},
+            "aws_secretsmanager_secret", "aws_budgets_budget", "aws_emrserverless_application"},
     "gcp": {"google_compute_network", "google_compute_subnetwork", "google_artifact_registry_repository",
-            "google_storage_bucket", "google_service_account", "google_secret_manager_secret", "google_billing_budget"},
+            "google_storage_bucket", "google_service_account", "google_secret_manager_secret", "google_billing_budget",
+            "google_dataproc_cluster", "google_container_cluster", "google_container_node_pool"},
     "azure": {"azurerm_virtual_network", "azurerm_subnet", "azurerm_container_registry", "azurerm_storage_account",
               "azurerm_user_assigned_identity", "azurerm_role_assignment", "azurerm_key_vault",
-              "azurerm_consumption_budget_resource_group"},
+              "azurerm_consumption_budget_resource_group", "azurerm_machine_learning_compute_cluster"},
 }  # fmt: skip
 OPEN = {"actions": ["s3:GetObject"], "resources": ["*"]}
 
@@ -57,6 +58,11 @@ def member(kind: str, name: str, **values: str):
     return lambda document: document["resource"][kind][name].update(values)
 
 
+def training(document: dict, kind: str) -> dict:
+    """Return the cluster that trains."""
+    return document["resource"][kind]["training"]
+
+
 EGRESS = {"cidr_blocks": ["0.0.0.0/0"]}
 FAULTS = [
     ("aws", lambda d: statements(d).append(OPEN), "s3:GetObject on everything"),
@@ -73,6 +79,26 @@ FAULTS = [
     ("gcp", lambda d: d["resource"]["google_project_iam_custom_role"]["rollout"]["permissions"].append("a.*"), "a.*"),
     ("azure", member("azurerm_role_assignment", "pull", role_definition_name="Owner"), "more than anybody needs"),
     ("azure", member("azurerm_storage_container", "batches", container_access_type="blob"), "open to everybody"),
+    (
+        "aws",
+        lambda d: training(d, "aws_emrserverless_application")["auto_stop_configuration"].update(enabled=False),
+        "is not ended when it is idle: auto_stop_configuration.enabled is False",
+    ),
+    (
+        "gcp",
+        lambda d: training(d, "google_dataproc_cluster")["cluster_config"].pop("lifecycle_config"),
+        "idle_delete_ttl is None",
+    ),
+    (
+        "gcp",
+        lambda d: d["resource"]["google_container_node_pool"]["serving"]["autoscaling"].update(total_min_node_count=1),
+        "total_min_node_count is 1",
+    ),
+    (
+        "azure",
+        lambda d: training(d, "azurerm_machine_learning_compute_cluster")["scale_settings"].update(min_node_count=1),
+        "min_node_count is 1",
+    ),
     ("azure", lambda d: d.update(resources={}), "unknown block resources"),
 ]
 
