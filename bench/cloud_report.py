@@ -1,8 +1,10 @@
 """The clouds beside each other: `make cloud-report` measures the serving process at each shape's cores and memory.
 
-    python -m bench.cloud_report [seconds]
+    python -m bench.cloud_report [--seconds 8] [--limits 2x4 2x8 …]
 
-Writes docs/results/clouds.md, .html and .json; `python -m infra.shapes` brings the last one into its table.
+Writes docs/results/clouds.md, .html and .json; `python -m infra.shapes` brings the last one into its table. With
+`--limits` only these are measured, and what was published of the others stays, each with its day and load: so that a
+quiet machine is needed for a minute at a time.
 
 How a shape's limits are set, without root and without a container engine: its cores by `taskset` (processor affinity),
 its memory by `prlimit --data` (what the process may take for data). A shape of more cores than this machine has cannot
@@ -14,6 +16,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from argparse import ArgumentParser
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
@@ -71,11 +74,22 @@ def batch_rate(settings: Settings, model: Path, users: list[str], words: list[st
     return (BATCH_LINES - 1) / (taken[1] - taken[0])
 
 
-def measured(settings: Settings, model: Path, users: list[str], seconds: float) -> dict[tuple[int, float], Measured]:
-    """Return what the process did at each limit that this machine can give it."""
+Limits = tuple[int, float]
+"""Cores and GiB of memory."""
+
+
+def given_here() -> list[Limits]:
+    """Return the shapes' limits that this machine can give a process."""
+    return limits(psutil.cpu_count(), psutil.virtual_memory().total / 2**30)
+
+
+def measured(
+    settings: Settings, model: Path, users: list[str], seconds: float, wanted: list[Limits]
+) -> dict[Limits, Measured]:
+    """Return what the process did at each of these limits."""
     found = {}
-    for cores, memory_gib in limits(psutil.cpu_count(), psutil.virtual_memory().total / 2**30):
-        words = limited(cores, memory_gib)
+    for cores, memory_gib in wanted:
+        load_before, words = round(os.getloadavg()[0], 1), limited(cores, memory_gib)
         with serving(settings, model, users, words) as target:
             load(target, WARM_SECONDS, 4)
             open_, closed = load(target, seconds, OPEN_CONNECTIONS, RATE), load(target, seconds, CLOSED_CONNECTIONS)
@@ -88,6 +102,7 @@ def measured(settings: Settings, model: Path, users: list[str], seconds: float) 
         found[cores, memory_gib] = Measured(
             p50_ms=open_["p50_ms"], p99_ms=open_["p99_ms"], requests_per_s=closed["per_second"],
             batch_users_per_s=round(users_per_s, 1), startup_s=round(ready, 2), resident_mib=round(resident / 2**20),
+            measured_on=datetime.now(UTC).date().isoformat(), load_before=load_before,
         )  # fmt: skip
         print(cores, memory_gib, found[cores, memory_gib], file=sys.stderr, flush=True)
     return found
@@ -110,16 +125,16 @@ def notes(found: dict[tuple[int, float], Measured]) -> list[str]:
     """Return what a reader has to know, a paragraph an entry."""
     limits_told = "; ".join(
         f"{cores} cores and {memory:g} GiB: {each.resident_mib} MiB resident, "
-        f"{each.batch_users_per_s:.0f} batch users/s"
+        f"{each.batch_users_per_s:.0f} batch users/s, on {each.measured_on}, load average before {each.load_before:.1f}"
         for (cores, memory), each in found.items()
     )
     return [
         f"The same serving process (iALS, 64 factors, {ML_25M_ITEMS} items, k = {K}), held to each shape's cores by "
         f"`taskset` and to its memory by `prlimit --data`; no cloud's machine was used. Latency at {RATE} requests a "
         f"second (open loop), throughput with {CLOSED_CONNECTIONS} connections. Measured: {limits_told}.",
-        f"Load average at the end: {os.getloadavg()[1]:.1f}. Some two of it are ours; beyond that others used the "
-        "machine, and then latency and cost are upper bounds, throughput is a lower one. Shapes of as many cores "
-        f"differ by up to {noise(found):.1f} times here, though none fills its memory: that is noise, and no reason to "
+        "A load average before a measurement says who else used the machine (one process that is always busy is 1.0); "
+        "beside it latency and cost are upper bounds, throughput is a lower one. Shapes of as many cores differ by up to "
+        f"{noise(found):.2f} times in throughput here, though none fills its memory: that is noise, and no reason to "
         "choose one.",
         "A shape of all of this machine's cores shares them with the load generator, Valkey and Kafka: lower bounds. A "
         "shape of more cores than the machine has is an estimate: a serving process a two cores, as many times the "
@@ -171,16 +186,29 @@ def page(rows: list[Shape], paragraphs: list[str], day: date, on: dict[str, Any]
     )  # fmt: skip
 
 
+def published() -> dict[Limits, Measured]:
+    """Return what the last report measured."""
+    file = FOLDER / "clouds.json"
+    rows = json.loads(file.read_bytes()).get("limits", []) if file.exists() else []
+    return {(row.pop("cores"), row.pop("memory_gib")): Measured(**row) for row in rows}
+
+
 def main() -> None:
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 8.0
+    parser = ArgumentParser(prog="python -m bench.cloud_report", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=8.0, help="of each load")
+    parser.add_argument("--limits", nargs="*", choices=[f"{c}x{m:g}" for c, m in given_here()], help="only these")
+    given = parser.parse_args()
+    wanted = [each for each in given_here() if given.limits is None or f"{each[0]}x{each[1]:g}" in given.limits]
     with stores() as settings:
         model = write_model(settings.var_dir / "model", ML_25M_ITEMS)
-        found = measured(settings, model, write_users(settings, ML_25M_ITEMS), seconds)
+        found = measured(settings, model, write_users(settings, ML_25M_ITEMS), given.seconds, wanted)
+    found = dict(sorted({**published(), **found}.items()))
     day, on = datetime.now(UTC).date(), machine()
     rows = shapes(PRICES, found)
     paragraphs = notes(found)
     document = {
         "date": day.isoformat(), "prices_of": READ.isoformat(), "machine": on,
+        "limits": [{"cores": c, "memory_gib": m, **each._asdict()} for (c, m), each in found.items()],
         "shapes": [row.model_dump(mode="json") for row in rows],
     }  # fmt: skip
     (FOLDER / "clouds.json").write_text(json.dumps(document, indent=2) + "\n")

@@ -2,8 +2,8 @@
 
 python -m bench.deploy_dag          (after make setup-cloud)
 
-PostgreSQL, MLflow and Airflow run as in the platform, on free ports, in a folder that is removed after. Four runs: a
-dry run, the first release, a second one beside it, and the second once more.
+PostgreSQL, MLflow and Airflow run as in the platform, on free ports, in a folder that is removed after. Five runs:
+a dry run, the first release, a second one beside it, the second once more, and one that fails on one cloud.
 """
 
 import json
@@ -36,6 +36,8 @@ COMMAND = "python -m bench.deploy_dag"
 TARGETS = ["aws", "azure", "gcp", "k8s", "local"]
 CLOUD = HOME / ".venv" / "cloud" / "bin" / "python"
 LIMIT_S = 180
+SICK = "azure"
+"""Where the last release does not become healthy."""
 DEAD = "127.0.0.1:1"
 """Where nobody listens: the releases' stores, which they can do without."""
 
@@ -85,9 +87,9 @@ def stand(folder: Path) -> Iterator[tuple[dict[str, Any], subprocess.Popen[str]]
         process.wait(60)
 
 
-def billed(process: subprocess.Popen[str]) -> dict[str, dict[str, int]]:
-    """Return what each emulated account pays for now."""
-    process.stdin.write("\n")
+def billed(process: subprocess.Popen[str], told: str = "") -> dict[str, dict[str, int]]:
+    """Return what each emulated account pays for now; before that, tell it what becomes of deployments."""
+    process.stdin.write(f"{told}\n")
     process.stdin.flush()
     return json.loads(process.stdout.readline())
 
@@ -187,6 +189,10 @@ def main() -> int:
         before = billed(process)
         again = run(client)
         after = billed(process)
+        billed(process, f"{SICK} unhealthy")
+        move_champion(settings.mlflow_url, "1")
+        broken = run(client)
+        held = billed(process, f"{SICK} ready")
         for target in TARGETS:
             python = HOME / ".venv" / ("platform" if target == "local" else "cloud") / "bin" / "python"
             subprocess.run([python, "-m", "infra", "teardown", "--target", target], cwd=HOME, check=True)
@@ -197,6 +203,7 @@ def main() -> int:
     planned = all(plan.get("changes") and "monthly_usd" in plan for plan in plans.values())
     unchanged = [said.get("unchanged") for (_, step), said in again.results.items() if step != "verify_release"]
     compared = {target: second.results.get((target, "verify_release"), {}).get("compared") for target in TARGETS}
+    promoted = {target for target, step in broken.results if step == "promote_release"}
     machines = sum(len(each) for each in before.values())
     rows = [
         timed("dry run over five targets", dry),
@@ -211,6 +218,10 @@ def main() -> int:
             f"{sum(map(bool, unchanged))} of {len(unchanged)}", len(unchanged) == 3 * len(TARGETS) and all(unchanged)),
         row("the same once more: deployments paid for", "as before", f"{machines} before, {before == after} after",
             before == after and machines > 0),
+        row(f"another release, whose container is not healthy on {SICK}", "it goes back alone, the others go on",
+            f"{broken.state} in {broken.seconds:.0f} s; promoted on {', '.join(sorted(promoted))}; {SICK} pays for "
+            f"{'what it had' if held[SICK] == after[SICK] else held[SICK]}",
+            broken.state == "failed" and promoted == set(TARGETS) - {SICK} and held[SICK] == after[SICK]),
         row("after teardown", "nothing is paid for", json.dumps(left), not any(left.values())),
     ]  # fmt: skip
     publish("deploy_dag", "The deploy DAG in a real Airflow, five targets, emulated", rows, NOTES)

@@ -37,6 +37,10 @@ class Measured(NamedTuple):
     batch_users_per_s: float
     startup_s: float
     resident_mib: int
+    measured_on: str = ""
+    """Day, as ISO says it."""
+    load_before: float = 0.0
+    """Load average of the machine before it: who else used it."""
 
 
 class Shape(Frozen):

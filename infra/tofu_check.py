@@ -1,8 +1,8 @@
 """Judges infra/tofu without network, provider or account: `python -m infra.tofu_check`.
 
 What is checked: each file is OpenTofu's JSON syntax with known blocks; every reference leads to something declared and
-every variable is used and described; clusters end when they are idle; nobody gets a wildcard or an owner's role; nothing
-is public; no secret is in it.
+every variable is used and described; clusters end when they are idle; nobody gets a wildcard or an owner's role;
+nothing is public; no secret is in it.
 What is not: whether a provider knows each argument. For that run `tofu init && tofu validate` where it is reached.
 """
 

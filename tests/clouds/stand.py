@@ -3,7 +3,8 @@
     .venv/cloud/bin/python -m tests.clouds.stand FOLDER
 
 Prints one line of JSON (`environment` for the SDKs, `clouds` as RECSYS_CLOUDS wants it, `serving`), then for each line
-of its input what the accounts pay for now. The end of its input ends it.
+of its input what the accounts pay for now. A line `azure unhealthy` says before what becomes of the next deployments.
+The end of its input ends it.
 """
 
 import json
@@ -81,7 +82,10 @@ def main() -> None:
     }  # fmt: skip
     print(json.dumps({"environment": environment, "clouds": clouds, "serving": urls}), flush=True)
     emulators = {"aws": aws, "gcp": gcp, "azure": azure, "k8s": k8s}
-    for _ in sys.stdin:
+    for line in sys.stdin:
+        if line.strip():
+            name, outcome = line.split()
+            emulators[name].outcome = outcome
         print(json.dumps({name: each.billable() for name, each in emulators.items()}), flush=True)
     for process in processes:
         process.terminate()
