@@ -132,9 +132,9 @@ def notes(found: dict[tuple[int, float], Measured]) -> list[str]:
         f"The same serving process (iALS, 64 factors, {ML_25M_ITEMS} items, k = {K}), held to each shape's cores by "
         f"`taskset` and to its memory by `prlimit --data`; no cloud's machine was used. Latency at {RATE} requests a "
         f"second (open loop), throughput with {CLOSED_CONNECTIONS} connections. Measured: {limits_told}.",
-        "A load average before a measurement says who else used the machine (one process that is always busy is 1.0); "
-        "beside it latency and cost are upper bounds, throughput is a lower one. Shapes of as many cores differ by up to "
-        f"{noise(found):.2f} times in throughput here, though none fills its memory: that is noise, and no reason to "
+        "A load average before a measurement says who else used the machine (one busy process is 1.0); "
+        "beside it latency and cost are upper bounds, throughput is a lower one. Shapes of as many cores differ by up "
+        f"to {noise(found):.2f} times in throughput here, though none fills its memory: noise, and no reason to "
         "choose one.",
         "A shape of all of this machine's cores shares them with the load generator, Valkey and Kafka: lower bounds. A "
         "shape of more cores than the machine has is an estimate: a serving process a two cores, as many times the "
