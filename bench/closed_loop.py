@@ -18,7 +18,7 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,7 +32,14 @@ from kafka import KafkaProducer
 from bench.results import publish
 from infra.local import platform as installation
 from infra.local.airflow_client import Airflow
-from recsys.artifacts import BASELINE_MODEL, DAG_PIPELINE, DAG_PROMOTION, DAG_RETRAINING, TOPIC_INTERACTIONS
+from recsys.artifacts import (
+    BASELINE_MODEL,
+    DAG_INSIGHT,
+    DAG_PIPELINE,
+    DAG_PROMOTION,
+    DAG_RETRAINING,
+    TOPIC_INTERACTIONS,
+)
 from recsys.promotion import WAY, Stage
 from recsys.receipts import latest
 from recsys.registry import candidacies, champion_of
@@ -44,13 +51,13 @@ from training.move import enter
 MODELS = ("ials", BASELINE_MODEL)
 COHORTS, WANTED = 8, 250
 CLICKS_WANTED, CLICKS_OTHER = 0.5, 0.02
-ELSEWHERE = 60
+ELSEWHERE = 45
 """What each user does elsewhere when his taste changes. Models learn from the first four fifths of the events by time
 (recsys/splits.py), so a change is learned once it is more than the last fifth."""
 HEARD = 0.9
 """Share of these events that the stream has landed when what people want changes."""
-SHOWN, TOGETHER = 5, 50
-QUIET_REQUESTS = 6_000
+SHOWN, TOGETHER = 5, 30
+QUIET_REQUESTS = 4_000
 ALARM = """
     select detail ->> 'at' from monitoring.outcomes where check_name = 'live_quality' and verdict = 'warn'
     order by 1
@@ -61,7 +68,7 @@ DECISION = """
 LIMIT_SECONDS = 480
 PATIENCE_SECONDS = 1_500
 SETTINGS = {
-    "RECSYS_PROMOTION_LOOK_SECONDS": "8", "RECSYS_PROMOTION_MIN_USERS": "30", "RECSYS_PROMOTION_PLANNED_USERS": "12000",
+    "RECSYS_PROMOTION_LOOK_SECONDS": "8", "RECSYS_PROMOTION_MIN_USERS": "20", "RECSYS_PROMOTION_PLANNED_USERS": "12000",
     "RECSYS_RETRAINING_LOOK_SECONDS": "10", "RECSYS_RETRAINING_COOLDOWN_HOURS": "24", "RECSYS_LABEL_DELAY_SECONDS": "5",
     "RECSYS_RETRAINING_NEW_SHARE": "10",
 }  # fmt: skip
@@ -74,15 +81,15 @@ def free_port() -> int:
 
 
 @contextmanager
-def platform(var_dir: Path, data_dir: Path) -> Iterator[Settings]:
-    """Run the whole platform below this folder, as `make up` does."""
+def platform(var_dir: Path, data_dir: Path, more: Mapping[str, str]) -> Iterator[Settings]:
+    """Run the whole platform below this folder, as `make up` does, with these further settings."""
     urls = ("MLFLOW", "AIRFLOW", "SERVING", "STREAMING", "DASHBOARD")
     os.environ.update(
         {f"RECSYS_{name}_URL": f"http://127.0.0.1:{free_port()}" for name in urls},
         RECSYS_VAR_DIR=str(var_dir), RECSYS_DATA_DIR=str(data_dir.resolve()),
         RECSYS_KAFKA_BOOTSTRAP=f"127.0.0.1:{free_port()}",
         RECSYS_POSTGRES_URL=f"postgresql://recsys:{secrets.token_hex(8)}@127.0.0.1:{free_port()}/recsys",
-        RECSYS_REDIS_URL=f"redis://:{secrets.token_hex(8)}@127.0.0.1:{free_port()}/0", **SETTINGS,
+        RECSYS_REDIS_URL=f"redis://:{secrets.token_hex(8)}@127.0.0.1:{free_port()}/0", **more,
     )  # fmt: skip
     load_settings.cache_clear()
     try:
@@ -237,7 +244,7 @@ def main() -> None:
     data_dir = parser.parse_args().data_dir
     with tempfile.TemporaryDirectory(prefix="rs-loop-", dir="/tmp") as scratch:
         Path(scratch).chmod(0o711)
-        with platform(Path(scratch, "var"), data_dir) as settings:
+        with platform(Path(scratch, "var"), data_dir, SETTINGS) as settings:
             measure(settings)
 
 
@@ -245,6 +252,9 @@ def measure(settings: Settings) -> None:
     airflow = Airflow(settings)
     for dag in (DAG_PIPELINE, DAG_PROMOTION, DAG_RETRAINING):
         airflow.wait_for_dag(dag)
+    airflow._call(
+        "PATCH", f"dags/{DAG_INSIGHT}", json={"is_paused": True}
+    )  # what people look at is no part of the loop
     today = datetime.now(UTC).date().isoformat()
     run = airflow.trigger(DAG_PIPELINE, {"as_of": today, "models": list(MODELS)})
     state = airflow.watch(DAG_PIPELINE, run, lambda tasks: None, every=2.0)

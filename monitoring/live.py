@@ -23,6 +23,8 @@ from recsys.settings import Settings
 from recsys.warehouse import Outcome, connect, write_outcomes
 
 STATION = "monitoring"
+LONGEST_QUEUE = timedelta(minutes=15)
+"""Older than this the newest event that landed is no sign of a queue, but of users who stay away."""
 
 
 def watch(settings: Settings, now: datetime) -> dict[str, Any]:
@@ -34,13 +36,22 @@ def watch(settings: Settings, now: datetime) -> dict[str, Any]:
     champion = champion_of(settings.mlflow_url)
     if champion is None:
         return {"champion": None, "fell": False, "unchanged": True}
+    delay = timedelta(seconds=settings.label_delay_seconds)
     with connect(settings) as connection:
-        requests = _read(connection, champion, now - timedelta(seconds=settings.label_delay_seconds))
+        requests = _read(connection, champion, _heard_until(connection, now) - delay)
         found = _judge(*requests, settings.seed)
         row = _outcome(champion, len(requests[0]), found, now)
         write_outcomes(connection, [row])
     fell = found is not None and found.is_drifted
     return {"champion": champion, "fell": fell, "observed": row.observed, "unchanged": not fell}
+
+
+def _heard_until(connection: psycopg.Connection, now: datetime) -> datetime:
+    """Return until when the stream has landed what users did: behind a queue in the log, clicks that were made are not
+    there yet, and answers without them would look like bad ones. Where nobody does anything for long, that is news."""
+    query = f"select max({c.OCCURRED_AT}) from {RAW_INTERACTIONS} where source = 'stream' and {c.OCCURRED_AT} <= %s"
+    (newest,) = connection.execute(query, (now,)).fetchone()
+    return max(newest, now - LONGEST_QUEUE) if newest else now
 
 
 def _read(connection: psycopg.Connection, champion: str, end: datetime) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -69,6 +69,15 @@ def test_a_fall_is_an_alarm_that_no_later_look_takes_away_and_a_new_champion_beg
     assert 0.6 < float(rows[0][1]) < 0.9
 
 
+def test_clicks_that_wait_in_the_log_are_no_fall_and_users_who_stay_away_are_one(settings):
+    """The last three minutes of version 2 have no click: the stream is behind, or it is over; the rest went on."""
+    with connect(settings) as connection:
+        connection.execute("truncate raw.interactions, raw.impressions")
+    show(settings, "2", [0.4] * 9 + [0.0] * 3)
+    assert not watch(settings, NOW)["fell"]
+    assert watch(settings, NOW + timedelta(minutes=20))["fell"]
+
+
 def test_the_same_as_before_is_no_alarm(settings):
     show(settings, "3", [0.4] * 12)
     said = watch(settings, NOW)
