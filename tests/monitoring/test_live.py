@@ -27,9 +27,9 @@ def settings(world) -> Settings:
     return settings
 
 
-def show(settings: Settings, version: str, rates: list[float]) -> None:
+def show(settings: Settings, version: str, rates: list[float], goes_on: bool = True) -> None:
     """Show one item to a hundred users in each minute, the last of which ended two minutes ago; each clicks with that
-    minute's probability."""
+    minute's probability. With `goes_on` the stream has landed an event of now."""
     rng = np.random.default_rng(5)
     MlflowClient(settings.mlflow_url).set_registered_model_alias(REGISTERED_MODEL, ALIAS_CHAMPION, version)
     shown, clicks = [], []
@@ -40,6 +40,8 @@ def show(settings: Settings, version: str, rates: list[float]) -> None:
             shown.append((request, request, f"u{user}", "i", version, at))
             if rng.random() < rate:
                 clicks.append((request, f"u{user}", "i", at, f'{{"request_id": "{request}"}}'))
+    if goes_on:
+        clicks.append((f"{version} now", "u1", "i", NOW, "{}"))
     with connect(settings) as connection, connection.cursor() as cursor:
         cursor.executemany(
             "insert into raw.impressions (event_id, request_id, user_id, item_id, model_version, shown_at, rank, score,"
@@ -73,7 +75,7 @@ def test_clicks_that_wait_in_the_log_are_no_fall_and_users_who_stay_away_are_one
     """The last three minutes of version 2 have no click: the stream is behind, or it is over; the rest went on."""
     with connect(settings) as connection:
         connection.execute("truncate raw.interactions, raw.impressions")
-    show(settings, "2", [0.4] * 9 + [0.0] * 3)
+    show(settings, "2", [0.4] * 9 + [0.0] * 3, goes_on=False)
     assert not watch(settings, NOW)["fell"]
     assert watch(settings, NOW + timedelta(minutes=20))["fell"]
 
