@@ -92,8 +92,8 @@ with DAG(
     check_features = station("check_features", "expectations", "features", *INTERVAL)
     materialize_features = foreign(
         "materialize_features", "feast.materialize", INTERVAL,
-        ["--code=feature_repo", "--after=dbt.build,feast.apply", "--online"],
-        [*FEAST, "materialize", "1970-01-01", AS_OF],
+        ["--code=feature_repo,streaming", "--after=dbt.build,feast.apply", "--online"],
+        ["python", "-m", "streaming", "materialize", *INTERVAL],
     )  # fmt: skip
     rebuild_user_state = station("rebuild_user_state", "streaming", "rebuild", *INTERVAL, outlets=[FEATURES])
 

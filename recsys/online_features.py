@@ -4,7 +4,7 @@
     field   murmur3 of `view:feature`, four bytes → the value as Feast's protobuf `Value`; empty where there is none
     field   `_ts:view` → the instant of the row as protobuf `Timestamp`
 
-Feast reads what is written here: held by tests/streaming/test_process.py.
+Feast reads what is written here and this reads what Feast writes: held by tests/feature_repo/test_online_features.py.
 Source: feast 0.67, `feast/infra/key_encoding_utils.py`, `feast/infra/online_stores/redis.py`, `Value.proto`; entity key
 serialization version 3.
 """

@@ -1,4 +1,5 @@
-"""Shell of the station: `python -m streaming` consumes, `rebuild` restores Redis, `replay` returns dead letters,
+"""Shell of the station: `python -m streaming` consumes, `rebuild` restores Redis,
+`materialize` brings the features online, `replay` returns dead letters,
 `export` and `erase` answer for one user."""
 
 import json
@@ -21,6 +22,10 @@ def main() -> dict[str, Any]:
         from streaming.rebuild import rebuild
 
         return rebuild(settings, interval.from_arguments(arguments))
+    if arguments.command == "materialize":
+        from streaming.materialize import materialize
+
+        return materialize(settings, interval.from_arguments(arguments))
     if arguments.command == "replay":
         from streaming.dead_letters import replay
 
@@ -57,6 +62,8 @@ def _parse() -> Namespace:
     commands = parser.add_subparsers(dest="command")
     rebuild = commands.add_parser("rebuild", help="all users' state in Redis, from the warehouse")
     interval.add_arguments(rebuild)
+    materialize = commands.add_parser("materialize", help="the latest features into the online store, as Feast would")
+    interval.add_arguments(materialize)
     replay = commands.add_parser("replay", help="dead letters back to their topic, after a fix")
     for name, what in (("export", "all that is kept of a user, as JSON"), ("erase", "forget a user everywhere")):
         about = commands.add_parser(name, help=what)

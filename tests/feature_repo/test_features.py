@@ -21,8 +21,9 @@ APPLY = Task(
     "feast.apply", INTERVAL, (*FEAST, "apply", "--skip-source-validation", "--no-progress"), code=("feature_repo",)
 )
 MATERIALIZE = Task(
-    "feast.materialize", INTERVAL, (*FEAST, "materialize", "1970-01-01", "2020-03-01"),
-    code=("feature_repo",), after=("dbt.build", "feast.apply"), is_online=True,
+    "feast.materialize", INTERVAL,
+    ("python", "-m", "streaming", "materialize", "--as-of=2020-03-01", "--domains=movies"),
+    code=("feature_repo", "streaming"), after=("dbt.build", "feast.apply"), is_online=True,
 )  # fmt: skip
 MICROSECOND = timedelta(microseconds=1)
 
