@@ -63,7 +63,9 @@ def make_rows(settings: Settings, users: int) -> None:
 def timed(command: Sequence[str], settings: Settings) -> tuple[float, float]:
     """Run a command; return its seconds and the most memory that it held, in MiB."""
     started = perf_counter()
-    child = subprocess.Popen(command, cwd=HOME, env=command_environment(settings), stdout=subprocess.DEVNULL)
+    child = subprocess.Popen(
+        command, cwd=HOME, env=settings.own_environment() | command_environment(settings), stdout=subprocess.DEVNULL
+    )
     _, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:

@@ -12,8 +12,8 @@ serialization version 3.
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import cached_property
+from datetime import datetime
+from functools import cached_property, lru_cache
 from typing import Any
 
 import hiredis
@@ -27,6 +27,45 @@ STRING = 2
 """`ValueType.STRING` of Feast."""
 INT64, DOUBLE = b"\x20", b"\x29"
 """Tags of the fields int64_val and double_val of Feast's `Value`."""
+
+ROWS_A_SCRIPT = 500
+"""Rows that the store writes without answering others: some two milliseconds."""
+
+WRITE_NEWER = """
+local function instant(raw)
+    local parts, place = {[8] = 0, [16] = 0}, 1
+    while place <= #raw do
+        local tag, number, scale, byte = string.byte(raw, place), 0, 1
+        repeat
+            place = place + 1
+            byte = string.byte(raw, place)
+            number, scale = number + byte % 128 * scale, scale * 128
+        until byte < 128
+        parts[tag], place = number, place + 1
+    end
+    return parts[8], parts[16]
+end
+local row, written = {'HSET'}, 0
+local width = #ARGV / (#KEYS + 1)
+for field = 1, width do row[2 * field + 1] = ARGV[field] end
+for number, key in ipairs(KEYS) do
+    local at, held = ARGV[number * width + 1], redis.call('HGET', key, ARGV[1])
+    local newer = not held
+    if held and held ~= at then
+        local seconds, nanos = instant(at)
+        local held_seconds, held_nanos = instant(held)
+        newer = seconds > held_seconds or seconds == held_seconds and nanos > held_nanos
+    end
+    if newer then
+        row[2], written = key, written + 1
+        for field = 1, width do row[2 * field + 2] = ARGV[number * width + field] end
+        redis.call(unpack(row))
+    end
+end
+return written
+"""
+"""Arguments: the fields' names, the instant's first; then a row's contents in their order for each key. Rows before
+1970 are not told apart."""
 
 Row = tuple[str, datetime, Sequence[float | None]]
 """Entity's id, instant, values in the view's order."""
@@ -53,7 +92,7 @@ class View:
     def _encoders(self) -> list[Any]:
         return [_double if is_float(name) else _integer for name in self.features]
 
-    @property
+    @cached_property
     def instant_field(self) -> bytes:
         return f"_ts:{self.name}".encode()
 
@@ -61,12 +100,12 @@ class View:
         raw = entity_id.encode()
         return self._head + struct.pack("<I", len(raw)) + raw + PROJECT.encode()
 
-    def mapping(self, at: datetime, values: Sequence[float | None]) -> list[bytes]:
-        """Return the fields and values of one row, alternating, as HSET takes them."""
-        flat = [self.instant_field, timestamp(at)]
-        for field, encode, value in zip(self.fields, self._encoders, values, strict=True):
-            flat += (field, b"" if value is None else encode(value))
-        return flat
+    def cells(self, at: datetime, values: Sequence[float | None]) -> list[bytes]:
+        """Return the contents of one row's fields, the instant's first."""
+        cells = [timestamp(at)]
+        for encode, value in zip(self._encoders, values, strict=True):
+            cells.append(b"" if value is None else encode(value))
+        return cells
 
 
 def is_float(feature: str) -> bool:
@@ -92,6 +131,7 @@ def _varint(number: int) -> bytes:
     return bytes(out)
 
 
+@lru_cache(65_536)
 def _integer(value: float) -> bytes:
     return INT64 + _varint(int(value))
 
@@ -100,33 +140,14 @@ def _double(value: float) -> bytes:
     return DOUBLE + struct.pack("<d", value)
 
 
+@lru_cache(4096)
 def timestamp(at: datetime) -> bytes:
     """Return an instant as protobuf's `Timestamp`, to the microsecond."""
     seconds, nanos = int(at.replace(microsecond=0).timestamp()), at.microsecond * 1000
     return (b"\x08" + _varint(seconds) if seconds else b"") + (b"\x10" + _varint(nanos) if nanos else b"")
 
 
-def decode_timestamp(raw: bytes) -> int:
-    """Return an instant of the store in nanoseconds since 1970; no row: 0."""
-    parts = {0x08: 0, 0x10: 0}
-    place = 0
-    while place < len(raw):
-        tag, number, shift = raw[place], 0, 0
-        while True:
-            place += 1
-            number |= (raw[place] & 127) << shift
-            shift += 7
-            if raw[place] < 128:
-                break
-        parts[tag] = number
-        place += 1
-    return parts[0x08] * 1_000_000_000 + parts[0x10]
-
-
-def nanoseconds(at: datetime) -> int:
-    return int(at.replace(microsecond=0).timestamp()) * 1_000_000_000 + at.microsecond * 1000
-
-
+@lru_cache(65_536)
 def decode_value(raw: bytes | None) -> float | None:
     """Return a stored value; of a feature that is not there, None.
 
@@ -185,18 +206,19 @@ def read(client: Any, view: View, entity_ids: Sequence[str]) -> list[list[float 
 def write(client: Any, view: View, rows: Sequence[Row]) -> int:
     """Write rows that are newer than what the store holds, as Feast does; return how many were.
 
-    Two round trips: the instants, then the rows. Of rows of one entity the newest is written.
+    One round trip; the store compares and writes a row as one, and `ROWS_A_SCRIPT` rows before it answers others. Of
+    rows of one entity the newest is written.
     """
-    newest: dict[bytes, tuple[int, Row]] = {}
+    newest: dict[str, Row] = {}
     for row in rows:
-        key, at = view.key(row[0]), nanoseconds(row[1])
-        if key not in newest or at > newest[key][0]:
-            newest[key] = (at, row)
-    held = send(client, (("HGET", key, view.instant_field) for key in newest))
-    fresh = [
-        ("HSET", key, *view.mapping(row[1].astimezone(UTC), row[2]))
-        for (key, (at, row)), raw in zip(newest.items(), held, strict=True)
-        if at > decode_timestamp(raw or b"")
-    ]
-    send(client, fresh)
-    return len(fresh)
+        if (known := newest.get(row[0])) is None or row[1] > known[1]:
+            newest[row[0]] = row
+    fresh = list(newest.values())
+    scripts = []
+    for start in range(0, len(fresh), ROWS_A_SCRIPT):
+        some = fresh[start : start + ROWS_A_SCRIPT]
+        said = [view.instant_field, *view.fields]
+        for _, at, values in some:
+            said += view.cells(at, values)
+        scripts.append(("EVAL", WRITE_NEWER, len(some), *(view.key(row[0]) for row in some), *said))
+    return sum(send(client, scripts))
