@@ -25,8 +25,8 @@ from recsys.settings import HOME
 
 COMMAND = "python -m bench.rehearsal"
 FILES = {path.stem.removeprefix("rehearse_"): path for path in (HOME / "tests" / "clouds").glob("rehearse_*.py")}
-ORDER = ("aws", "gcp", "azure", "k8s", "local", "manifests")
-LONGEST = ("azure", "aws", "gcp", "k8s", "local", "manifests")
+ORDER = ("aws", "gcp", "azure", "aci", "k8s", "local", "manifests")
+LONGEST = ("azure", "aws", "local", "gcp", "aci", "k8s", "manifests")
 BEHIND = {
     "aws": ("SageMaker's SDK {sagemaker} over HTTP against moto {moto} with the additions of "
             "`tests/clouds/aws_emulator.py`"),
@@ -34,6 +34,7 @@ BEHIND = {
             "on the SDK's message types"),
     "azure": ("Azure ML's SDK {azure-ai-ml} over HTTPS against `tests/clouds/azure_emulator.py`, which checks each "
               "document against the SDK's message types"),
+    "aci": "Azure's core SDK over HTTPS against `tests/clouds/aci_emulator.py`, strict by Azure's REST reference",
     "k8s": ("The Kubernetes client {kubernetes} over HTTP against `tests/clouds/k8s_emulator.py`, which checks each "
             "object against Kubernetes' JSON schemas"),
     "local": "No emulator: real processes on this machine",
@@ -113,10 +114,10 @@ def pins() -> dict[str, str]:
 
 
 def published(clouds: Collection[str]) -> dict[str, list[dict[str, Any]]]:
-    """Return the rows that stand there of these clouds."""
+    """Return the rows that stand there of these clouds; of no cloud ("") that of the last run of all."""
     file = FOLDER / "rehearsal.json"
     rows = json.loads(file.read_bytes())["rows"] if file.exists() else []
-    return {cloud: [row for row in rows if row["command"] == f"{COMMAND} {cloud}"] for cloud in clouds}
+    return {cloud: [row for row in rows if row["command"] == f"{COMMAND} {cloud}".rstrip()] for cloud in clouds}
 
 
 def main() -> int:
@@ -132,9 +133,11 @@ def main() -> int:
     rows = [row for cloud in ORDER for row in found[cloud]]
     if set(said) == set(FILES):
         verdict = "met" if seconds <= LIMIT_S else "missed"
-        whole = {"measure": f"all of them, {BESIDE} at a time", "target": f"at most {LIMIT_S} s on 2 cores",
+        whole = {"measure": f"all {len(said)} of them, {BESIDE} at a time", "target": f"at most {LIMIT_S} s on 2 cores",
                  "measured": f"{seconds:.0f} s on {day}: {verdict}", "command": COMMAND}  # fmt: skip
         rows.insert(0, whole)
+    else:
+        rows = published([""])[""] + rows
     behind = "\n".join(f"- **{cloud}**: {BEHIND[cloud].format(**pins())}." for cloud in ORDER if found[cloud])
     publish("rehearsal", "Rehearsal of the clouds", rows, NOTES.format(behind=behind))
     return max(each.code for each in said.values())

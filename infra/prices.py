@@ -5,7 +5,7 @@ pages while it is built, so look it up again before money depends on it. `ESTIMA
 Sources: "Amazon SageMaker AI pricing" (us-east-1), "Amazon EC2 on-demand pricing", "Amazon EKS pricing", "Amazon ECR
 pricing"; "Google Compute Engine VM instance pricing", "Vertex AI pricing", "Google Kubernetes Engine pricing"
 (us-central1); "Azure Linux Virtual Machines pricing", "Azure Machine Learning pricing", "Azure Container Registry
-pricing" (East US).
+pricing", "Azure Container Instances pricing" (East US).
 """
 
 from datetime import date
@@ -46,6 +46,8 @@ PRICES: dict[str, Price] = {
     # Azure ML managed online endpoints: the virtual machine's price, nothing on top
     "azure Standard_D2s_v3": Price(0.096, 2, 8, "LIST"),
     "azure Standard_F2s_v2": Price(0.0846, 2, 4, "LIST"),
+    # Azure Container Instances: by the second; in East US 0.0405 a core and 0.00445 a GiB an hour
+    "aci 1 core, 1 GiB": Price(0.04495, 1, 1, "ESTIMATE", "a core's and a GiB's list prices, added"),
     # A pod of this size on a cluster that is there anyway: its share of a c5.large
     "k8s 1 core, 1 GiB": Price(
         0.0425, 1, 1, "ESTIMATE", "half an EC2 c5.large: cores decide; the cluster is not counted"

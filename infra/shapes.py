@@ -25,7 +25,8 @@ KINDS = {"measured": "ᵐ", "list price": "ˡ", "estimate": "ᵉ", "measured and
 """What a cell may be, and its mark in a table of text."""
 SCALE_OUT_S = {"aws": 300, "gcp": 240, "azure": 420, "k8s": 45}
 """From asking for one more replica to its first answer: a machine and its image on the managed three, a pod on a node
-that is there. Estimates of the maintainers from the vendors' words ("several minutes"); no account was used."""
+that is there; a target that is not here does not scale. Estimates of the maintainers from the vendors' words ("several
+minutes"); no account was used."""
 
 
 class Measured(NamedTuple):
@@ -105,7 +106,7 @@ def _shapes(prices: Mapping[str, Price], found: Mapping[tuple[int, float], Measu
             usd_per_hour=row.usd_per_hour,
             usd_per_1000_requests=_significant(row.usd_per_hour / 3600 / (seen.requests_per_s * use) * 1000),
             usd_per_million_batch_users=_significant(row.usd_per_hour / 3600 / seen.batch_users_per_s * 1e6),
-            startup_s=seen.startup_s, scale_out_s=SCALE_OUT_S[target],
+            startup_s=seen.startup_s, scale_out_s=SCALE_OUT_S.get(target),
             configuration_lines=configuration_lines(target),
             kinds={
                 "vcpus": "list price", "memory_gib": "list price", "p50_ms": kind, "p99_ms": kind,

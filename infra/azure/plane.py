@@ -354,7 +354,7 @@ def fault_of(error: Any, key: Key) -> Exception:
     """Return what an API error of Azure means for us. A failed operation carries the status of its last look: 200."""
     status, code = error.status_code or 0, getattr(error.error, "code", None) or ""
     what = f"{key.name}: {status} {code} {error.message}"
-    if code in ("OutOfQuota", "QuotaExceeded") or "OutOfQuota" in str(error.message):
+    if "quota" in code.lower() or "OutOfQuota" in str(error.message):
         return CloudFault("Azure quota", what, "Ask for more in the subscription's quotas, or take a smaller machine")
     if status == 429 or status >= 500:
         return Transient(key.kind, what, "Azure asks for patience; the step may run again")

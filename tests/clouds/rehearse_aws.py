@@ -12,11 +12,12 @@ from infra import autoscaling, rollout
 from infra.autoscaling import ScalingPolicy
 from infra.aws.blueprint import AwsBlueprint, AwsConfig
 from infra.targets import CloudFault, Key
+from tests.clouds import sdks
 from tests.clouds.conformance import POLICY, REQUEST
 from tests.clouds.processes import bundles, local, serving
 from tests.clouds.rehearsed import OLD, Rehearsal, Rehearsed, lines
 
-FIXTURES = (bundles, local, serving)
+FIXTURES = (bundles, local, serving, sdks)
 CONFIG = AwsConfig(
     role_arn="arn:aws:iam::123456789012:role/recsys-serving", registry="123456789012.dkr.ecr.us-east-1.amazonaws.com",
     wait_seconds=60,

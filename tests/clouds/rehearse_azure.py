@@ -8,29 +8,31 @@ import os
 import time
 
 import pytest
-from azure.core.credentials import AccessToken
 
 from infra import rollout
 from infra.azure.blueprint import AzureBlueprint, AzureConfig
 from infra.targets import CloudFault, Key
+from tests.clouds import sdks
 from tests.clouds.certificate import self_signed
 from tests.clouds.conformance import POLICY, REQUEST
 from tests.clouds.processes import bundles, local, serving
 from tests.clouds.rehearsed import OLD, Rehearsal, Rehearsed, lines
 
-FIXTURES = (bundles, local, serving)
+FIXTURES = (bundles, local, serving, sdks)
 STORE = "azureml://datastores/workspaceblobstore/paths"
 
 
 class Signed:
     """A credential that needs nobody to sign in."""
 
-    def get_token(self, *scopes: str, **_) -> AccessToken:
+    def get_token(self, *scopes: str, **_):
+        from azure.core.credentials import AccessToken
+
         return AccessToken("rehearsal", int(time.time()) + 3600)
 
 
 class SignedOut:
-    def get_token(self, *scopes: str, **_) -> AccessToken:
+    def get_token(self, *scopes: str, **_):
         from azure.core.exceptions import ClientAuthenticationError
 
         raise ClientAuthenticationError("no credential in this test")

@@ -11,12 +11,13 @@ from infra import rollout
 from infra.gcp.blueprint import GcpBlueprint, GcpConfig
 from infra.gcp.plane import GcpPlane
 from infra.targets import CloudFault, Key
+from tests.clouds import sdks
 from tests.clouds.conformance import POLICY, REQUEST
 from tests.clouds.gcp_emulator import GcpEmulator
 from tests.clouds.processes import bundles, local, serving
 from tests.clouds.rehearsed import OLD, Rehearsal, Rehearsed, lines
 
-FIXTURES = (bundles, local, serving)
+FIXTURES = (bundles, local, serving, sdks)
 
 
 def config(url: str, **others) -> GcpConfig:

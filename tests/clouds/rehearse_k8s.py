@@ -11,12 +11,13 @@ from infra import rollout
 from infra.k8s.blueprint import K8sBlueprint, K8sConfig
 from infra.k8s.plane import K8sPlane
 from infra.targets import CloudFault, Key
+from tests.clouds import sdks
 from tests.clouds.conformance import POLICY
 from tests.clouds.k8s_emulator import K8sEmulator
 from tests.clouds.processes import bundles, local, serving
 from tests.clouds.rehearsed import DAY, OLD, Rehearsal, Rehearsed
 
-FIXTURES = (bundles, local, serving)
+FIXTURES = (bundles, local, serving, sdks)
 
 
 @pytest.fixture(scope="session")

@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 from shutil import which
 
-import kubernetes_validate
 import pytest
 import yaml
 
 from recsys.settings import HOME
 
+kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="not installed: `make setup-cloud`")
 KUBERNETES = "1.37.0"
 OVERLAYS = sorted(path.parent for path in (HOME / "infra" / "k8s" / "overlays").glob("*/kustomization.yaml"))
 RENDER = ["kustomize", "build"] if which("kustomize") else ["kubectl", "kustomize"]

@@ -22,6 +22,8 @@ PARTS = {
             "service_account": "serving@recsys-test.iam.gserviceaccount.com"},
     "azure": {"subscription": "00000000-0000-4000-8000-000000000000", "resource_group": "recsys", "workspace": "recsys",
               "registry": "registry.example"},
+    "aci": {"subscription": "00000000-0000-4000-8000-000000000000", "resource_group": "recsys",
+            "registry": "registry.example", "identity": "/subscriptions/s/userAssignedIdentities/serving"},
     "k8s": {"registry": "registry.example", "url": "http://gateway.example"},
 }  # fmt: skip
 
