@@ -4,7 +4,7 @@
 
 Writes docs/results/clouds.md, .html and .json; `python -m infra.shapes` brings the last one into its table. With
 `--limits` only these are measured, and what was published of the others stays, each with its day and load: so that a
-quiet machine is needed for a minute at a time.
+quiet machine is needed for a minute at a time. `--limits` without any only writes the pages anew.
 
 How a shape's limits are set, without root and without a container engine: its cores by `taskset` (processor affinity),
 its memory by `prlimit --data` (what the process may take for data). A shape of more cores than this machine has cannot
@@ -32,7 +32,7 @@ from bench.serving_load import CLOSED_CONNECTIONS, OPEN_CONNECTIONS, Target, env
 from bench.serving_world import ML_25M_ITEMS, stores, write_model, write_users
 from infra.local.applications import python_of
 from infra.prices import PRICES, READ
-from infra.shapes import COLUMNS, KINDS, Measured, Shape, limits, shapes, told
+from infra.shapes import COLUMNS, KINDS, LIMITS, Measured, Shape, limits, shapes, told
 from recsys.settings import HOME, Settings
 from tests.conftest import free_port
 
@@ -142,6 +142,8 @@ def notes(found: dict[tuple[int, float], Measured]) -> list[str]:
         f"Prices: list prices of {READ.isoformat()} and estimates from them, with their sources in `infra/prices.py`. "
         "Cost of 1 000 requests at the scaling policy's use of what was measured; of a million batch users at the "
         "measured rate of `python -m serving lines`, one request at a time, on one machine of the shape.",
+        f"Limits: {'; '.join(f'{target}: {limit}' for target, limit in LIMITS.items())}. By the vendors' documents, not "
+        "measured; that the container keeps the strictest of them is (`tests/clouds/test_container_limits.py`).",
         "Start-up is the process's own, from its start to 200 at its health route. Scale-out is from asking to the "
         "first answer of one more replica, with machine and image pull: an estimate of the maintainers, see "
         "`infra/shapes.py`. Lines of configuration: what a user has to write in the file of RECSYS_CLOUDS, a field a "
@@ -199,9 +201,11 @@ def main() -> None:
     parser.add_argument("--limits", nargs="*", choices=[f"{c}x{m:g}" for c, m in given_here()], help="only these")
     given = parser.parse_args()
     wanted = [each for each in given_here() if given.limits is None or f"{each[0]}x{each[1]:g}" in given.limits]
-    with stores() as settings:
-        model = write_model(settings.var_dir / "model", ML_25M_ITEMS)
-        found = measured(settings, model, write_users(settings, ML_25M_ITEMS), given.seconds, wanted)
+    found = {}
+    if wanted:
+        with stores() as settings:
+            model = write_model(settings.var_dir / "model", ML_25M_ITEMS)
+            found = measured(settings, model, write_users(settings, ML_25M_ITEMS), given.seconds, wanted)
     found = dict(sorted({**published(), **found}.items()))
     day, on = datetime.now(UTC).date(), machine()
     rows = shapes(PRICES, found)

@@ -28,6 +28,15 @@ SCALE_OUT_S = {"aws": 300, "gcp": 240, "azure": 420, "k8s": 45}
 that is there; a target that is not here does not scale. Estimates of the maintainers from the vendors' words ("several
 minutes"); no account was used."""
 
+LIMITS = {
+    "aws": "bodies of 6 MB, 60 s a request, pings answered within 2 s",
+    "gcp": "bodies of 1.5 MB, 60 s a request",
+    "azure": "bodies of 1.5 MB, 5 s a request unless set higher (at most 180 s)",
+    "aci": "the serving process's own: bodies of 1.5 MB, 60 s a request",
+    "k8s": "the gateway's",
+}
+"""Of one request, by the vendors' documents. The container keeps the strictest of them, which is measured."""
+
 
 class Measured(NamedTuple):
     """What the serving process did at a shape's limits."""
@@ -111,7 +120,8 @@ def _shapes(prices: Mapping[str, Price], found: Mapping[tuple[int, float], Measu
             kinds={
                 "vcpus": "list price", "memory_gib": "list price", "p50_ms": kind, "p99_ms": kind,
                 "requests_per_s": kind, "usd_per_hour": listed, "usd_per_1000_requests": both,
-                "usd_per_million_batch_users": both, "startup_s": kind, "scale_out_s": "estimate",
+                "usd_per_million_batch_users": both, "startup_s": kind,
+                **({"scale_out_s": "estimate"} if target in SCALE_OUT_S else {}),
                 "configuration_lines": "counted",
             },
         )  # fmt: skip

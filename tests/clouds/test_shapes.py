@@ -42,10 +42,12 @@ def test_a_shape_too_large_for_this_machine_is_estimated_from_the_nearest():
 
 def test_each_cell_of_each_priced_machine_has_a_known_kind():
     rows = shapes.shapes(PRICES, FOUND)
-    assert {row.target for row in rows} == {"aws", "gcp", "azure", "k8s"}
+    assert {row.target for row in rows} == {"aws", "gcp", "azure", "aci", "k8s"}
+    assert {row.target for row in rows} == set(shapes.LIMITS)
     assert len(rows) == sum(bool(price.cores) for price in PRICES.values())
     for row in rows:
-        assert set(row.kinds) == set(COLUMNS) - {"target", "shape"}
+        without = {"scale_out_s"} if row.scale_out_s is None else set()
+        assert set(row.kinds) == set(COLUMNS) - {"target", "shape"} - without
         assert set(row.kinds.values()) <= set(KINDS)
         assert row.configuration_lines > 2
 
