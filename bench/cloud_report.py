@@ -142,8 +142,8 @@ def notes(found: dict[tuple[int, float], Measured]) -> list[str]:
         f"Prices: list prices of {READ.isoformat()} and estimates from them, with their sources in `infra/prices.py`. "
         "Cost of 1 000 requests at the scaling policy's use of what was measured; of a million batch users at the "
         "measured rate of `python -m serving lines`, one request at a time, on one machine of the shape.",
-        f"Limits: {'; '.join(f'{target}: {limit}' for target, limit in LIMITS.items())}. By the vendors' documents, not "
-        "measured; that the container keeps the strictest of them is (`tests/clouds/test_container_limits.py`).",
+        f"Limits: {'; '.join(f'{target}: {limit}' for target, limit in LIMITS.items())}. By the vendors' documents, "
+        "not measured; that the container keeps the strictest of them is (`tests/clouds/test_container_limits.py`).",
         "Start-up is the process's own, from its start to 200 at its health route. Scale-out is from asking to the "
         "first answer of one more replica, with machine and image pull: an estimate of the maintainers, see "
         "`infra/shapes.py`. Lines of configuration: what a user has to write in the file of RECSYS_CLOUDS, a field a "
