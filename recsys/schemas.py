@@ -7,6 +7,9 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 MAX_CLOCK_SKEW = timedelta(days=1)
+MAX_RANK = 2**31 - 1
+MAX_SHOWN = 100
+"""Items of one message: with the longest ids it stays within what the consumer takes."""
 
 
 def _printable(value: str) -> str:
@@ -52,6 +55,48 @@ class Impression(_Event):
     propensity: float = Field(gt=0, le=1)
     rung: Identifier
     shown_at: AwareDatetime
+
+
+class ShownItem(_Event):
+    """One item of a list that was shown, at its rank from 1."""
+
+    item_id: Identifier
+    rank: int = Field(ge=1, le=MAX_RANK)
+    score: float
+    domain: Domain
+
+
+class ShownList(_Event):
+    """What one answer has shown: an impression for each of its items, in one message."""
+
+    request_id: Identifier
+    shown_at: AwareDatetime
+    user_id: Identifier
+    variant: Identifier
+    model_version: Identifier
+    rung: Identifier
+    propensity: float = Field(gt=0, le=1)
+    items: list[ShownItem] = Field(min_length=1, max_length=MAX_SHOWN)
+
+    def impressions(self) -> list[Impression]:
+        """Return one impression for each item; their ids follow from the request and the item."""
+        return [
+            Impression.model_construct(  # all of it was checked
+                event_id=event_id(self.request_id, item.item_id),
+                request_id=self.request_id,
+                user_id=self.user_id,
+                item_id=item.item_id,
+                rank=item.rank,
+                score=item.score,
+                domain=item.domain,
+                variant=self.variant,
+                model_version=self.model_version,
+                propensity=self.propensity,
+                rung=self.rung,
+                shown_at=self.shown_at,
+            )
+            for item in self.items
+        ]
 
 
 def event_id(*parts: object) -> str:

@@ -17,6 +17,7 @@ from serving.contracts import Wanted
 from serving.explanation import Decision, describe
 from serving.metrics import Metrics
 from serving.model import ServedModel
+from serving.ports import shown_tail
 
 MOST = 5000
 """Answers that are held, some 5 kB each."""
@@ -40,8 +41,8 @@ class Versions(Protocol):
 class Again(Protocol):
     """Where an answer that is given again leaves its impressions and its record."""
 
-    def again(self, answer: bytes, record: bytes, items: int, propensity: float, instant: datetime) -> None:
-        """Take the text of an answer and of its record. Never waits, never raises."""
+    def again(self, shown: bytes, record: bytes, items: int) -> None:
+        """Take what was shown and its record, as text. Never waits, never raises."""
         ...
 
 
@@ -58,6 +59,8 @@ class Held:
     """Text behind the request id."""
     record: bytes
     """Text behind request id and instant."""
+    shown: bytes
+    """As `record`, of what goes to the log."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ class HeldAnswers:
         self._held[answer.user_id, wanted.k, wanted.domain] = Held(
             decision.model, assignment, user_version, answer.rung, len(answer.items),
             text[len(_head(answer.request_id)) :], json.dumps(told, separators=(",", ":")).encode()[1:],
+            shown_tail(answer, assignment.propensity),
         )  # fmt: skip
         while len(self._held) > self._most:
             self._held.popitem(last=False)
@@ -120,8 +124,9 @@ class HeldAnswers:
         if key in self._held:
             self._held.move_to_end(key)
         body = _head(request_id) + held.answer
-        record = b'%s"answered_at":"%s",%s' % (_head(request_id), instant.isoformat().encode(), held.record)
-        self._again.again(body, record, held.items, assignment.propensity, instant)
+        at = instant.isoformat().encode()
+        record = b'%s"answered_at":"%s",%s' % (_head(request_id), at, held.record)
+        self._again.again(b'%s"shown_at":"%s",%s' % (_head(request_id), at, held.shown), record, held.items)
         self._metrics.cached.labels("held").inc()
         return Given(body, held.rung, assignment.variant)
 

@@ -1,19 +1,19 @@
 """Impressions to Kafka, in the carrier: they wait for the log, and nobody waits for them."""
 
+import json
 import logging
 import threading
+from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, NamedTuple
 
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
-from pydantic import AwareDatetime, BaseModel, ValidationError
 
 from recsys.artifacts import TOPIC_IMPRESSIONS
-from serving.contracts import Answer
+from recsys.schemas import MAX_SHOWN
 from serving.metrics import KAFKA, Metrics
-from serving.ports import Shown
-from serving.producers import FLUSH_SECONDS, RETRY_SECONDS, close_producer, message, producer
+from serving.producers import FLUSH_SECONDS, RETRY_SECONDS, close_producer, producer
 
 log = logging.getLogger(__name__)
 
@@ -25,16 +25,15 @@ LINGER_MS = 50
 """How long impressions are gathered into a batch."""
 
 
-class ShownLine(BaseModel):
-    """An answer that went out, as it comes down the pipe."""
+class Line(NamedTuple):
+    """What one answer has shown, as text and as values."""
 
-    propensity: float
-    shown_at: AwareDatetime
-    answer: Answer
+    text: bytes
+    said: dict[str, Any]
 
 
 class ImpressionWriter:
-    """A producer, and one thread that connects it and turns answers into impressions.
+    """A producer, and one thread that connects it and sends what answers have shown, one message an answer.
 
     Kafka may be dead at the start and die later: impressions wait while there is room.
     """
@@ -42,7 +41,7 @@ class ImpressionWriter:
     def __init__(self, bootstrap: str, topic_prefix: str, metrics: Metrics):
         self._bootstrap, self._topic, self._metrics = bootstrap, topic_prefix + TOPIC_IMPRESSIONS, metrics
         self._room = _Room(IMPRESSIONS_WAITING)
-        self._waiting: SimpleQueue[Shown] = SimpleQueue()
+        self._waiting: SimpleQueue[Line] = SimpleQueue()
         self._producer: KafkaProducer | None = None
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="impressions", daemon=True)
@@ -61,10 +60,10 @@ class ImpressionWriter:
 
     def put(self, line: bytes) -> None:
         """Take an answer that was shown; what finds no room is counted and dropped."""
-        shown = ShownLine.model_validate_json(line)
-        items = len(shown.answer.items)
+        said = json.loads(line)
+        items = len(said["items"])
         if self._room.take(items):
-            self._waiting.put(Shown(shown.answer, shown.propensity, shown.shown_at))
+            self._waiting.put(Line(line, said))
         else:
             self._metrics.impressions_dropped.labels("no_room").inc(items)
 
@@ -89,32 +88,29 @@ class ImpressionWriter:
             self._metrics.dependency_errors.labels(KAFKA).inc()
             self._closing.wait(RETRY_SECONDS)
 
-    def _send(self, shown: Shown) -> None:
-        try:
-            impressions = shown.impressions()
-        except ValidationError as error:
-            log.error("an answer makes no valid impression: %s", error)
-            self._lost(len(shown.answer.items), "invalid")
-            return
+    def _send(self, line: Line) -> None:
+        items, key = line.said["items"], line.said["user_id"].encode()
         if self._producer is None:  # closing, and there never was a connection
-            self._lost(len(impressions), "undelivered")
+            self._lost(len(items), "undelivered")
             return
-        for impression in impressions:
+        for start in range(0, len(items), MAX_SHOWN):
+            some = items[start : start + MAX_SHOWN]
+            text = line.text if len(items) <= MAX_SHOWN else json.dumps(line.said | {"items": some}).encode()
             try:
-                sent = self._producer.send(self._topic, *message(impression))
+                sent = self._producer.send(self._topic, text, key)
             except KafkaError:
-                self._undelivered()
+                self._undelivered(len(some))
             else:
-                sent.add_callback(self._delivered)
-                sent.add_errback(self._undelivered)
+                sent.add_callback(partial(self._delivered, len(some)))
+                sent.add_errback(partial(self._undelivered, len(some)))
 
-    def _delivered(self, _: Any) -> None:
-        self._room.give_back(1)
-        self._metrics.published.labels(TOPIC_IMPRESSIONS, "acknowledged").inc()
+    def _delivered(self, items: int, _: Any) -> None:
+        self._room.give_back(items)
+        self._metrics.published.labels(TOPIC_IMPRESSIONS, "acknowledged").inc(items)
 
-    def _undelivered(self, _: Any = None) -> None:
-        self._metrics.published.labels(TOPIC_IMPRESSIONS, "failed").inc()
-        self._lost(1, "undelivered")
+    def _undelivered(self, items: int, _: Any = None) -> None:
+        self._metrics.published.labels(TOPIC_IMPRESSIONS, "failed").inc(items)
+        self._lost(items, "undelivered")
 
     def _lost(self, items: int, reason: str) -> None:
         self._room.give_back(items)

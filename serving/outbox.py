@@ -11,7 +11,6 @@ import logging
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import datetime
 from time import perf_counter
 from typing import Literal
 
@@ -26,7 +25,8 @@ log = logging.getLogger(__name__)
 
 Line = Literal[b"S", b"R", b"L", b"C"]
 SHOWN: Line = b"S"
-"""A line that begins so holds JSON of `Shown`; one that begins with `RECORD` that of a `RequestRecord`."""
+"""A line that begins so holds JSON of `ShownList`, however long; one that begins with `RECORD` that of a
+`RequestRecord`."""
 RECORD: Line = b"R"
 LIST: Line = b"L"
 """A line that begins so holds JSON of `ListLine`."""
@@ -79,31 +79,26 @@ class Outbox:
 
     def show(self, shown: Shown) -> None:
         """Take the impressions of an answer. Never waits, never raises."""
-        items = len(shown.answer.items)
-        head = b'{"propensity":%s,"shown_at":"%s","answer":' % (
-            repr(shown.propensity).encode(), shown.shown_at.isoformat().encode(),
-        )  # fmt: skip
-        if self._put(SHOWN, head + shown.answer.model_dump_json().encode() + b"}"):
-            self._under_way += items
-        else:
-            self._metrics.impressions_dropped.labels("no_room").inc(items)
+        self._shown(shown.text(), len(shown.answer.items))
 
     def keep(self, decision: Decision) -> None:
         """Take what an answer was made of. Never waits, never raises."""
         if not self._put(RECORD, json.dumps(describe(decision), separators=(",", ":")).encode()):
             self._metrics.records_dropped.labels("no_room").inc()
 
-    def again(self, answer: bytes, record: bytes, items: int, propensity: float, instant: datetime) -> None:
-        """Take an answer and its record as they go out, as text. Never waits, never raises."""
-        shown = b'{"propensity":%s,"shown_at":"%s","answer":%s}' % (
-            repr(propensity).encode(), instant.isoformat().encode(), answer,
-        )  # fmt: skip
-        if self._put(SHOWN, shown):
+    def again(self, shown: bytes, record: bytes, items: int) -> None:
+        """Take what was shown and its record as they go out, as text. Never waits, never raises."""
+        self._shown(shown, items)
+        if not self._put(RECORD, record):
+            self._metrics.records_dropped.labels("no_room").inc()
+
+    def _shown(self, text: bytes, items: int) -> None:
+        if not items:
+            return
+        if self._put(SHOWN, text):
             self._under_way += items
         else:
             self._metrics.impressions_dropped.labels("no_room").inc(items)
-        if not self._put(RECORD, record):
-            self._metrics.records_dropped.labels("no_room").inc()
 
     def remember(self, line: ListLine) -> None:
         """Take a list that may answer again. Never waits, never raises."""

@@ -1,11 +1,12 @@
 """What the core leans on, as protocols; `adapters.py` and `eventlog.py` hold the real ones."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from recsys.schemas import Impression, Interaction, event_id
+from recsys.schemas import Interaction
 from recsys.split import Split
 from recsys.user_state import UserState
 from serving.cache import ListLine
@@ -93,26 +94,26 @@ class Shown:
     rank: 1 where the variant decides the order, one over the list's length where chance does."""
     shown_at: datetime
 
-    def impressions(self) -> Sequence[Impression]:
-        """Return one impression for each item of the list."""
-        answer = self.answer
-        return [
-            Impression(
-                event_id=event_id(answer.request_id, item.item_id),
-                request_id=answer.request_id,
-                user_id=answer.user_id,
-                item_id=item.item_id,
-                rank=item.rank,
-                score=item.score,
-                domain=item.domain,
-                variant=answer.variant,
-                model_version=answer.model_version,
-                propensity=self.propensity,
-                rung=answer.rung,
-                shown_at=self.shown_at,
-            )
+    def text(self) -> bytes:
+        """Return the list as JSON of `ShownList`, however long."""
+        at = b'"shown_at":"%s",' % self.shown_at.isoformat().encode()
+        return b'{"request_id":"%s",' % self.answer.request_id.encode() + at + shown_tail(self.answer, self.propensity)
+
+
+def shown_tail(answer: Answer, propensity: float) -> bytes:
+    """Return what was shown as JSON of `ShownList`, from behind the request's id and the instant."""
+    said = {
+        "user_id": answer.user_id,
+        "variant": answer.variant,
+        "model_version": answer.model_version,
+        "rung": answer.rung,
+        "propensity": propensity,
+        "items": [
+            {"item_id": item.item_id, "rank": item.rank, "score": item.score, "domain": item.domain}
             for item in answer.items
-        ]
+        ],
+    }
+    return json.dumps(said, separators=(",", ":"))[1:].encode()
 
 
 class EventLog(Protocol):

@@ -20,7 +20,9 @@ from serving.online_store import OnlineStore
 from serving.outbox import Outbox
 
 log = logging.getLogger(__name__)
-Kept = RequestRecord | ListLine
+
+RECORD_HEAD = b'{"request_id":"'
+"""How the line of a record begins (serving/explanation.py, serving/held.py)."""
 
 RECORDS_WAITING = 1000
 """Records that may wait to be written, up to some 100 kB each; what comes on top is dropped and counted."""
@@ -102,13 +104,7 @@ class RecordWriter:
     def _write(self, lines: list[tuple[bytes, type[RequestRecord] | type[ListLine]]]) -> None:
         with self._writing.pipeline(transaction=False) as pipeline:
             for line, kind in lines:
-                try:
-                    kept = kind.model_validate_json(line)
-                except ValidationError as error:
-                    log.error("an answer makes no valid record: %s", error)
-                    self._metrics.records_dropped.labels("invalid").inc()
-                else:
-                    self._queue(pipeline, kept)
+                self._queue(pipeline, line, kind)
             written = sum(kind is RequestRecord for _, kind in lines)
             try:
                 pipeline.execute()
@@ -117,8 +113,14 @@ class RecordWriter:
                 self._metrics.dependency_errors.labels(REDIS).inc()
                 self._metrics.records_dropped.labels("unavailable").inc(written)
 
-    def _queue(self, pipeline: Any, kept: Kept) -> None:
-        if isinstance(kept, RequestRecord):
-            pipeline.set(record_key(kept.request_id), kept.model_dump_json(), ex=self._keep_seconds)
+    def _queue(self, pipeline: Any, line: bytes, kind: type[RequestRecord] | type[ListLine]) -> None:
+        if kind is RequestRecord:  # checked when it is read; here it only needs its key
+            request_id, _, _ = line.removeprefix(RECORD_HEAD).partition(b'"')
+            pipeline.set(record_key(request_id.decode()), line, ex=self._keep_seconds)
+            return
+        try:
+            kept = ListLine.model_validate_json(line)
+        except ValidationError as error:
+            log.error("an answer makes no valid list: %s", error)
         else:
             pipeline.set(list_key(kept.user_id, kept.domain), kept.list.model_dump_json(), ex=kept.seconds)

@@ -3,6 +3,7 @@
 Every message ends in exactly one place: `interactions`, `impressions` or `refused`.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -11,14 +12,14 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ValidationError
 
 from recsys.artifacts import TOPIC_IMPRESSIONS, TOPIC_INTERACTIONS
-from recsys.schemas import Impression, Interaction, refused_for_its_instant
+from recsys.schemas import MAX_RANK, Impression, Interaction, ShownList, refused_for_its_instant
 
 SCHEMAS: dict[str, type[BaseModel]] = {TOPIC_INTERACTIONS: Interaction, TOPIC_IMPRESSIONS: Impression}
 MAX_MESSAGE_BYTES = 65_536
 """Longer messages are refused, and only this much of them is kept: a dead letter must fit into its topic."""
 TOO_LARGE = "too_large"
 MAX_FAULTS = 5
-MAX_RANK = 2**31 - 1
+_ITEMS = re.compile(rb'[{,]\s*"items"\s*:')
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -65,6 +66,8 @@ def plan(messages: Iterable[Message], received_at: datetime) -> Effects:
         outcome = judge(message, received_at)
         if isinstance(outcome, Interaction):
             effects.interactions.append(outcome)
+        elif isinstance(outcome, ShownList):
+            effects.impressions.extend(outcome.impressions())
         elif isinstance(outcome, Impression):
             effects.impressions.append(outcome)
         else:
@@ -72,8 +75,8 @@ def plan(messages: Iterable[Message], received_at: datetime) -> Effects:
     return effects
 
 
-def judge(message: Message, received_at: datetime) -> Interaction | Impression | Refused:
-    """Return the event that a message carries, or why it carries none."""
+def judge(message: Message, received_at: datetime) -> Interaction | Impression | ShownList | Refused:
+    """Return the event, or the list of impressions, that a message carries, or why it carries none."""
     if message.value is None:
         return Refused(message, "empty", "the message has no value")
     if len(message.value) > MAX_MESSAGE_BYTES:
@@ -81,7 +84,7 @@ def judge(message: Message, received_at: datetime) -> Interaction | Impression |
         cut = message._replace(value=message.value[:MAX_MESSAGE_BYTES])
         return Refused(cut, TOO_LARGE, f"{size} bytes, at most {MAX_MESSAGE_BYTES}; cut to that length here")
     try:
-        event: Any = SCHEMAS[message.topic].model_validate_json(message.value)
+        event: Any = _schema(message.topic, message.value).model_validate_json(message.value)
     except ValidationError as error:
         return Refused(message, *_explained(error))
     instant = event.occurred_at if isinstance(event, Interaction) else event.shown_at
@@ -94,6 +97,12 @@ def judge(message: Message, received_at: datetime) -> Interaction | Impression |
     if isinstance(event, Interaction) and any("\0" in text for pair in event.context.items() for text in pair):
         return Refused(message, "schema", "context: holds a NUL character, which no text in the warehouse may")
     return event
+
+
+def _schema(topic: str, value: bytes) -> type[BaseModel]:
+    """Return what a message of this topic has to be: impressions come one by one or as the list of an answer. An
+    unescaped quote ends a string, so this is found in a key alone."""
+    return ShownList if topic == TOPIC_IMPRESSIONS and _ITEMS.search(value) else SCHEMAS[topic]
 
 
 def _explained(error: ValidationError) -> tuple[str, str]:

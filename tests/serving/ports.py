@@ -9,7 +9,7 @@ from pathlib import Path
 from fastapi import FastAPI
 
 from recsys.errors import ServiceUnavailable
-from recsys.schemas import Interaction
+from recsys.schemas import Impression, Interaction, ShownList
 from recsys.split import Split
 from recsys.user_state import UserState
 from serving.answering import Answering
@@ -141,3 +141,8 @@ def assemble(folder: Path | None, weights: dict[str, float] | None = None, **rou
     visits = Storefront(answering, users, users, splits, lambda: INSTANT)
     app = create_app(answering, log, metrics, lambda: INSTANT, visits=visits, **routes)
     return Parts(models, users, log, records, metrics, app, candidates, copies)
+
+
+def impressions_of(shown: Shown) -> list[Impression]:
+    """Return what the consumer makes of a list that was shown."""
+    return ShownList.model_validate_json(shown.text()).impressions()

@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from recsys.assignment import assign
 from serving.contracts import Answer, ErrorAnswer, NewEvent, WantedFor
-from tests.serving.ports import INSTANT, Parts, assemble
+from tests.serving.ports import INSTANT, Parts, assemble, impressions_of
 from tests.worlds.served import BOOKS, EVEN, FILMS, ITEMS, ODD, POPULAR, write_world
 
 EVENT = {"user_id": "ml-1m:17", "item_id": FILMS[0], "domain": "movies", "event_type": "click"}
@@ -55,7 +55,7 @@ def test_an_answer_says_what_and_where_from(client, parts):
 def test_the_impressions_of_an_answer_say_the_same(client, parts):
     answer = client.get(LIST.format("new"), params={"k": 3, "domain": "books"}).json()
     (shown,) = parts.log.shown
-    impressions = shown.impressions()
+    impressions = impressions_of(shown)
     assert [(i.rank, i.item_id, i.score) for i in impressions] == [
         (item["rank"], item["item_id"], item["score"]) for item in answer["items"]
     ]

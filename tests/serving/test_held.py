@@ -2,12 +2,12 @@
 
 import json
 from dataclasses import dataclass, field
-from datetime import datetime
 
 import pytest
 from starlette.testclient import TestClient
 
 from recsys.promotion import Rollout, Stage
+from recsys.schemas import ShownList
 from recsys.user_state import UserState
 from serving.answering import Answering
 from serving.app import create_app
@@ -16,7 +16,6 @@ from serving.contracts import Answer
 from serving.explanation import RequestRecord
 from serving.graph import Graph
 from serving.held import HeldAnswers
-from serving.impressions import ShownLine
 from serving.metrics import Metrics
 from serving.model import load
 from serving.rollout import Candidate
@@ -43,7 +42,7 @@ class Left:
     """What answers leave behind; a list is in the store at once."""
 
     users: Versioned
-    again_given: list[tuple[bytes, bytes, int, float, datetime]] = field(default_factory=list)
+    again_given: list[tuple[bytes, bytes, int]] = field(default_factory=list)
 
     def remember(self, line: ListLine) -> None:
         self.users.lists[line.user_id, line.domain] = line.list.model_dump_json()
@@ -91,11 +90,10 @@ def test_the_third_time_an_answer_is_at_hand(world):
 
 def test_it_leaves_behind_what_every_answer_does(world):
     third = world.ask()
-    ((answer, record, items, propensity, instant),) = world.left.again_given
-    shown = ShownLine.model_validate_json(
-        b'{"propensity":1.0,"shown_at":"%s","answer":%s}' % (instant.isoformat().encode(), answer)
-    )
-    assert (shown.answer.request_id, items, propensity) == (third["request_id"], 3, 1.0)
+    ((text, record, items),) = world.left.again_given
+    shown = ShownList.model_validate_json(text)
+    assert (shown.request_id, shown.shown_at, items, shown.propensity) == (third["request_id"], INSTANT, 3, 1.0)
+    assert [(i.item_id, i.rank) for i in shown.items] == [(item["item_id"], item["rank"]) for item in third["items"]]
     told = RequestRecord.model_validate_json(record)
     assert (told.request_id, told.user_id, told.answered_at) == (third["request_id"], "u", INSTANT)
     assert (told.retrieval.source, told.retrieval.computed_by) == ("cached_list", world.first["request_id"])

@@ -8,7 +8,7 @@ from starlette.testclient import TestClient
 
 from recsys.artifacts import EXPERIMENT_SALT
 from recsys.assignment import assign
-from tests.serving.ports import INSTANT, Parts, assemble
+from tests.serving.ports import INSTANT, Parts, assemble, impressions_of
 from tests.worlds.served import BOOKS, EVEN, FILMS, ITEMS, KINDS, ODD, POPULAR, write_world
 
 SIMILAR = "/v1/items/{}/similar"
@@ -179,7 +179,7 @@ def test_with_an_id_a_session_is_a_unit_of_the_experiment(folder):
         rung, wanted = ("popular", POPULAR[:1]) if variant == "popular" else ("session", ODD[1:2])
         assert (answer["user_id"], answer["variant"]) == (f"session:s{number}", variant)
         assert (answer["rung"], items(answer)) == (rung, wanted)
-        (impression,) = parts.log.shown[-1].impressions()
+        (impression,) = impressions_of(parts.log.shown[-1])
         assert (impression.user_id, impression.variant) == (f"session:s{number}", variant)
         assert (impression.propensity, impression.shown_at) == (weights[variant], INSTANT)
         seen.add(variant)
@@ -203,4 +203,4 @@ def test_a_bad_session_is_refused(client, wanted, word):
 
 def test_the_longest_session_id_makes_valid_impressions(client, parts):
     client.post(SESSION, json={"session_id": "s" * 248, "k": 16})
-    assert [len(impression.user_id) for impression in parts.log.shown[0].impressions()] == [256] * 16
+    assert [len(impression.user_id) for impression in impressions_of(parts.log.shown[0])] == [256] * 16

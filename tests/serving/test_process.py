@@ -1,6 +1,5 @@
 """The serving process as it runs: real Redis and Kafka, its own environment, and each of them going away."""
 
-import json
 import os
 import signal
 import subprocess
@@ -20,7 +19,7 @@ from kafka import KafkaConsumer
 from infra.local.applications import python_of
 from recsys import user_state
 from recsys.artifacts import TOPIC_IMPRESSIONS, TOPIC_INTERACTIONS
-from recsys.schemas import Impression, Interaction
+from recsys.schemas import Impression, Interaction, ShownList
 from recsys.settings import HOME, Settings
 from tests.conftest import free_port
 from tests.serving.gate import Gate
@@ -130,6 +129,11 @@ def learn(settings: Settings, user_id: str, items: list[str]) -> None:
         user_state.move_version(store, user_id)
 
 
+def shown_in(messages: list) -> list[Impression]:
+    """Return the impressions that these messages hold."""
+    return [one for message in messages for one in ShownList.model_validate_json(message.value).impressions()]
+
+
 def read_topic(settings: Settings, topic: str, wanted: Callable[[list], bool]) -> list:
     """Return the messages of a topic from its beginning, once what is wanted is among them."""
     consumer = KafkaConsumer(
@@ -162,7 +166,7 @@ def test_a_click_and_the_shown_items_reach_their_topics(settings, tmp_path):
 
         eventually(accepted)  # the connection to the log may still be on its way
         clicks = read_topic(settings, TOPIC_INTERACTIONS, lambda found: any(b"click-1" in m.value for m in found))
-        shown = read_topic(settings, TOPIC_IMPRESSIONS, lambda found: len(found) >= 3)
+        shown = read_topic(settings, TOPIC_IMPRESSIONS, bool)
 
         def counted() -> None:
             assert metric(client, 'recsys_published_total{outcome="acknowledged",topic="impressions.v1"}') == 3
@@ -172,7 +176,7 @@ def test_a_click_and_the_shown_items_reach_their_topics(settings, tmp_path):
     click = Interaction.model_validate_json(message.value)
     assert (message.key, click.item_id) == (b"ml-1m:17", FILMS[0])
     assert click.context == {"request_id": answer["request_id"]}
-    impressions = sorted((Impression.model_validate_json(message.value) for message in shown), key=lambda i: i.rank)
+    impressions = sorted(shown_in(shown), key=lambda i: i.rank)
     assert {message.key for message in shown} == {b"ml-1m:17"}
     assert [(i.rank, i.item_id) for i in impressions] == list(enumerate(EVEN[2:5], start=1))
     assert {(i.request_id, i.model_version, i.propensity, i.rung) for i in impressions} == {
@@ -237,10 +241,10 @@ def test_kafka_that_comes_late_gets_what_waited(settings, tmp_path):
         eventually(accepted)
         found = read_topic(
             settings, TOPIC_IMPRESSIONS,
-            lambda messages: sum(request_id.encode() in message.value for message in messages) == 4,
+            lambda messages: any(request_id.encode() in message.value for message in messages),
         )  # fmt: skip
         assert metric(client, "recsys_impressions_dropped_total{") == 0
-    assert {json.loads(m.value)["rank"] for m in found if request_id.encode() in m.value} == {1, 2, 3, 4}
+    assert [i.rank for i in shown_in(found) if i.request_id == request_id] == [1, 2, 3, 4]
     gate.close()
 
 
@@ -299,11 +303,11 @@ def test_on_sigterm_it_ends_soon_and_loses_no_impression(settings, tmp_path):
         assert process.wait(20) in {0, -signal.SIGTERM}
     found = read_topic(
         settings, TOPIC_IMPRESSIONS,
-        lambda messages: sum(b"drained:" in message.value for message in messages) >= 800,
+        lambda messages: sum(b"drained:" in message.value for message in messages) >= 50,
     )  # fmt: skip
-    drained = [json.loads(message.value) for message in found if b"drained:" in message.value]
-    assert len(drained) == len({impression["event_id"] for impression in drained}) == 800
-    assert {impression["request_id"] for impression in drained} == shown
+    drained = [impression for impression in shown_in(found) if impression.user_id.startswith("drained:")]
+    assert len(drained) == len({impression.event_id for impression in drained}) == 800
+    assert {impression.request_id for impression in drained} == shown
 
 
 def test_vertex_says_where_to_listen(alone):

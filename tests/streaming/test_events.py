@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.schemas import MAX_CLOCK_SKEW, Impression, Interaction
+from recsys.schemas import MAX_CLOCK_SKEW, MAX_SHOWN, Impression, Interaction, event_id
 from streaming.events import MAX_MESSAGE_BYTES, Refused, judge, plan
 from tests.worlds.clicks import ANN, RECEIVED_AT, impression, instant, interaction, message, shown
 
@@ -72,3 +72,41 @@ def test_every_message_ends_in_exactly_one_place(bodies):
     assert [event.event_id for event in effects.interactions] == good
     assert len(effects.refused) == len(bodies) - len(good)
     assert effects.impressions == []
+
+
+LIST = {
+    "request_id": "r", "shown_at": instant(3, 1).isoformat(), "user_id": "ann", "variant": "champion",
+    "model_version": "1", "rung": "popular", "propensity": 0.5,
+    "items": [{"item_id": item, "rank": rank, "score": 0.1, "domain": "movies"} for rank, item in ((1, "a"), (2, "b"))],
+}  # fmt: skip
+
+
+def test_the_list_of_an_answer_is_an_impression_for_each_item():
+    first, second = plan([shown(LIST)], RECEIVED_AT).impressions
+    assert (first.item_id, first.rank, second.item_id, second.rank) == ("a", 1, "b", 2)
+    assert [first.event_id, second.event_id] == [event_id("r", "a"), event_id("r", "b")]
+    assert (first.user_id, first.propensity, first.shown_at) == ("ann", 0.5, instant(3, 1))
+    for one in (first, second):
+        assert Impression.model_validate(one.model_dump()) == one
+
+
+@pytest.mark.parametrize(("wrong", "reason"), [
+    ({"items": []}, "schema"),
+    ({"items": LIST["items"] * 51}, "schema"),
+    ({"items": [LIST["items"][0] | {"rank": 0}]}, "schema"),
+    ({"items": [LIST["items"][0] | {"rank": 2**31}]}, "schema"),
+    ({"propensity": 0}, "schema"),
+    ({"more": 1}, "schema"),
+    ({"shown_at": (RECEIVED_AT + 2 * MAX_CLOCK_SKEW).isoformat()}, "occurred_at_in_the_future"),
+])  # fmt: skip
+def test_a_bad_list_is_refused_whole(wrong, reason):
+    effects = plan([shown(LIST | wrong)], RECEIVED_AT)
+    assert ([one.reason for one in effects.refused], effects.impressions) == ([reason], [])
+
+
+def test_the_longest_list_fits_into_a_message():
+    longest = "i" * 256
+    items = [{"item_id": longest, "rank": 2**31 - 1, "score": -0.12345678901234567, "domain": "products"}] * MAX_SHOWN
+    ids = dict.fromkeys(("request_id", "user_id", "variant", "model_version", "rung"), longest)
+    effects = plan([shown(LIST | ids | {"items": items})], RECEIVED_AT)
+    assert len(effects.impressions) == MAX_SHOWN
