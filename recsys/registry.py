@@ -144,20 +144,75 @@ def _get(mlflow_url: str, path: str, query: Mapping[str, str]) -> dict[str, Any]
         raise _unavailable(f"{mlflow_url}: {error}") from error
 
 
-def _post(mlflow_url: str, path: str, body: Mapping[str, str], what: str) -> None:
+def _post(mlflow_url: str, path: str, body: Mapping[str, Any], what: str) -> dict[str, Any]:
     request = urllib.request.Request(
         f"{mlflow_url}/api/2.0/mlflow/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
     try:
-        with urllib.request.urlopen(request, timeout=SECONDS):
-            return
+        with urllib.request.urlopen(request, timeout=SECONDS) as answer:
+            return json.load(answer)
     except urllib.error.HTTPError as error:
         raise ServiceUnavailable(
             "MLflow", f"{mlflow_url} answers {error.code} to {what}", "Nothing was changed; is it read-only?"
         ) from error
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise _unavailable(f"{mlflow_url}: {error}") from error
 
 
 def _unavailable(value: str) -> ServiceUnavailable:
     return ServiceUnavailable("MLflow", value, "Start the platform with `make up`, or set RECSYS_MLFLOW_URL")
+
+
+def record_run(
+    mlflow_url: str,
+    experiment: str,
+    name: str,
+    span: tuple[datetime, datetime],
+    params: Mapping[str, object],
+    metrics: Mapping[str, float],
+    tags: Mapping[str, str],
+) -> None:
+    """Log something that was done as a finished run of an experiment, made if it is missing. A run of the same name
+    and begin is the same one and is logged once.
+
+    Args:
+        span: when it began and ended.
+
+    Raises:
+        ServiceUnavailable: the registry does not answer, or refuses to be written to.
+    """
+    began, ended = (int(at.timestamp() * 1000) for at in span)
+    try:
+        found = _get(mlflow_url, "experiments/get-by-name", {"experiment_name": experiment})
+        experiment_id = found["experiment"]["experiment_id"]
+    except _NotThere:
+        experiment_id = _post(mlflow_url, "experiments/create", {"name": experiment}, "an experiment")["experiment_id"]
+    wanted = {
+        "experiment_ids": [experiment_id], "max_results": 1,
+        "filter": f"attributes.run_name = '{name}' and attributes.start_time = {began}",
+    }  # fmt: skip
+    if _post(mlflow_url, "runs/search", wanted, "a search").get("runs"):
+        return
+    body = {"experiment_id": experiment_id, "run_name": name, "start_time": began}
+    run_id = _post(mlflow_url, "runs/create", body, "a run")["run"]["info"]["run_id"]
+    batch = {
+        "run_id": run_id,
+        "params": [{"key": key, "value": str(value)} for key, value in params.items()],
+        "metrics": [{"key": key, "value": value, "timestamp": ended, "step": 0} for key, value in metrics.items()],
+        "tags": [{"key": key, "value": value[:LONGEST_TAG]} for key, value in tags.items()],
+    }
+    _post(mlflow_url, "runs/log-batch", batch, "a run's metrics")
+    _post(mlflow_url, "runs/update", {"run_id": run_id, "status": "FINISHED", "end_time": ended}, "a run's end")
+
+
+def tags_of_version(mlflow_url: str, version: str) -> dict[str, str]:
+    """Return all tags of a version.
+
+    Raises:
+        ServiceUnavailable: the registry does not answer, or has no such version.
+    """
+    try:
+        found = _get(mlflow_url, "model-versions/get", {"name": REGISTERED_MODEL, "version": version})
+    except _NotThere as error:
+        raise _unavailable(f"{mlflow_url} has no version {version}") from error
+    return {tag["key"]: tag["value"] for tag in found["model_version"].get("tags", [])}

@@ -4,6 +4,7 @@ An unchanged task returns before anything heavy is imported.
 """
 
 import logging
+import platform
 import resource
 import shutil
 import subprocess
@@ -156,7 +157,8 @@ def _fit_and_write(settings: Settings, cut_at: Path, folder: Path, name: str, tu
         / (1024 if sys.platform == "linux" else 1 << 20),
         "bundle_mb": sum(path.stat().st_size for path in (folder / "bundle").iterdir()) / 1e6,
     }
-    return {key: round(value, 3) for key, value in measured.items()}, manifest
+    measured["cost_usd"] = measured["cpu_seconds"] / 3600 * settings.retraining_cpu_hour_usd
+    return {key: round(value, 6) for key, value in measured.items()}, manifest
 
 
 def cpu_seconds() -> float:
@@ -177,7 +179,14 @@ def lineage(settings: Settings, made: dict[str, Any], framework: str, name: str)
         "feature_service": FEATURE_SERVICE_RETRIEVAL if name in MODELS_WITH_USER_FEATURES else "none",
         "git_commit": git.stdout.strip() or "unknown",
         "seed": str(settings.seed),
+        "environment": environment(),
     }
+
+
+def environment() -> str:
+    """Return what the code ran on: Python, the system, and a digest of the lock that its libraries come from."""
+    lock = receipts.file_fingerprint(HOME / "requirements" / "platform.txt")[:12]
+    return f"python {platform.python_version()}, {platform.system()} {platform.machine()}, requirements {lock}"
 
 
 def _fits(connection, interval: Interval, made: dict[str, Any], names: tuple[str, ...]) -> dict[str, tuple[str, dict]]:
@@ -205,9 +214,10 @@ def evaluate(settings: Settings, interval: Interval, names: tuple[str, ...]) -> 
 
     from threadpoolctl import threadpool_limits
 
-    from training import dataset, mirror, point_in_time, tracking
+    from training import dataset, drawings, mirror, point_in_time, tracking
     from training import evaluate as evaluation
 
+    started, cpu_before = time.perf_counter(), cpu_seconds()
     frozen = dataset.Cut(cut_folder(settings, made["cut_id"]))
     features = point_in_time.test_features(frozen)
     with threadpool_limits(settings.threads):
@@ -223,7 +233,14 @@ def evaluate(settings: Settings, interval: Interval, names: tuple[str, ...]) -> 
             run_id = fits[name][1]["run_id"]
             tracking.log_metrics(client, run_id, quality.overall, instant_ms)
             client.log_artifact(run_id, str(path), "evaluation")
+            client.log_figure(run_id, drawings.of_users(name, quality.per_user), "evaluation/users.png")
             mirror.mirror_run(client, run_id, settings)
+        spent = cpu_seconds() - cpu_before
+        took = {"seconds": time.perf_counter() - started, "cpu_seconds": spent,
+                "cost_usd": spent / 3600 * settings.retraining_cpu_hour_usd}  # fmt: skip
+        about = lineage(settings, made, "", ",".join(qualities))
+        told = {name: quality.overall for name, quality in qualities.items()}
+        tracking.log_evaluation(client, about, wanted, told, took, drawings.of_models(told))
     cost_names = ("training_seconds", "cpu_seconds", "peak_rss_mb")
     costs = {name: {key: detail[key] for key in cost_names} for name, (_, detail) in fits.items()}
     detail = {

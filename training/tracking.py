@@ -6,6 +6,7 @@ Everything here may be done twice: a run is found again by its fingerprint, a ve
 import importlib
 import sys
 import warnings
+from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +15,7 @@ from typing import Any
 import mlflow
 import mlflow.pyfunc
 import numpy as np
+from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Run
 from mlflow.entities.model_registry import ModelVersion
@@ -22,7 +24,7 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 from mlflow.types.schema import Array
 
-from recsys.artifacts import EXPERIMENT, RANKER, RANKER_FILES, REGISTERED_MODEL
+from recsys.artifacts import EXPERIMENT, EXPERIMENT_EVALUATIONS, RANKER, RANKER_FILES, REGISTERED_MODEL
 from recsys.errors import MissingArtifact, ServiceUnavailable
 from recsys.settings import HOME, Settings
 
@@ -63,14 +65,14 @@ def reaching(settings: Settings):
         ) from error
 
 
-def experiment_id(client: MlflowClient) -> str:
+def experiment_id(client: MlflowClient, name: str = EXPERIMENT) -> str:
     """Return the experiment, made if it is missing; two fits may ask at once."""
-    found = client.get_experiment_by_name(EXPERIMENT)
+    found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            return client.create_experiment(EXPERIMENT)
+            return client.create_experiment(name)
         except MlflowException:
-            found = client.get_experiment_by_name(EXPERIMENT)  # the other fit was first
+            found = client.get_experiment_by_name(name)  # the other fit was first
             if found is None:
                 raise
     return found.experiment_id
@@ -161,6 +163,33 @@ def _copy_package(source: Path, target: Path) -> None:
     for path in source.iterdir():
         if path.suffix in {".py", ".sql"}:
             (target / path.name).write_bytes(path.read_bytes())
+
+
+def log_evaluation(
+    client: MlflowClient,
+    about: dict[str, str],
+    fingerprint: str,
+    quality: Mapping[str, Mapping[str, float]],
+    took: Mapping[str, float],
+    plot: Figure,
+) -> str:
+    """Log one evaluation of several models: what was judged, each model's metrics, its plot and what it took. One that
+    was logged already, by a process that was killed before its receipt, is replaced. Returns the run id.
+
+    Args:
+        about: the tags by which data, code and environment can be traced; they are its parameters too.
+        quality: model → metric → value.
+    """
+    experiment = experiment_id(client, EXPERIMENT_EVALUATIONS)
+    for earlier in client.search_runs([experiment], f"tags.{FINGERPRINT_TAG} = '{fingerprint}'"):
+        client.delete_run(earlier.info.run_id)
+    tags = {**about, FINGERPRINT_TAG: fingerprint}
+    with mlflow.start_run(experiment_id=experiment, run_name=f"evaluation of {about['cut_id']}", tags=tags) as run:
+        mlflow.log_params({name: value for name, value in about.items() if value})
+        mlflow.log_metrics(took)
+        mlflow.log_metrics({f"{model}.{name}": one for model, told in quality.items() for name, one in told.items()})
+        mlflow.log_figure(plot, "models.png")
+        return run.info.run_id
 
 
 def log_metrics(client: MlflowClient, run_id: str, metrics: dict[str, float], instant_ms: int) -> None:

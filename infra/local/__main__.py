@@ -25,18 +25,8 @@ def main() -> Mapping[str, Any]:
 
 def _use(settings: Settings, arguments: Namespace) -> Mapping[str, Any]:
     """Use what runs."""
-    if arguments.command == "deploy":
-        from infra.local.deploy import deploy
-
-        return deploy(settings, interval.from_arguments(arguments))
-    if arguments.command == "follow":
-        from infra.local.follow import follow
-
-        return follow(settings, lambda: datetime.now(UTC))
-    if arguments.command == "rollback":
-        from infra.local.rollback import rollback
-
-        return rollback(settings, getpass.getuser(), datetime.now(UTC), arguments.to or None, arguments.why)
+    if arguments.command in ("deploy", "follow", "rollback"):
+        return _deploy(settings, arguments)
     if arguments.command == "lineage":
         from recsys.lineage import lineage
 
@@ -51,6 +41,31 @@ def _use(settings: Settings, arguments: Namespace) -> Mapping[str, Any]:
     print(f"The warehouse's pages, until you press Ctrl-C: http://127.0.0.1:{arguments.port}", flush=True)
     warehouse_docs.serve(settings, arguments.port)
     return {"served": arguments.port}
+
+
+def _deploy(settings: Settings, arguments: Namespace) -> Mapping[str, Any]:
+    """Change what serves, and log it as a run where something has changed."""
+    from infra.local.deployments import log_deployment
+
+    began, way = datetime.now(UTC), "pipeline"
+    if arguments.command == "deploy":
+        from infra.local.deploy import deploy
+
+        done = deploy(settings, interval.from_arguments(arguments))
+        version = None if done["unchanged"] else done["model_version"]
+    elif arguments.command == "follow":
+        from infra.local.follow import follow
+
+        done, way = follow(settings, lambda: datetime.now(UTC)), "promotion"
+        version = done["promoted"]
+    else:
+        from infra.local.rollback import rollback
+
+        done, way = rollback(settings, getpass.getuser(), began, arguments.to or None, arguments.why), "rollback"
+        version = done["to"]
+    if version is not None:
+        log_deployment(settings, version, way, (began, datetime.now(UTC)), done)
+    return done
 
 
 def _run(settings: Settings, arguments: Namespace) -> Mapping[str, Any]:

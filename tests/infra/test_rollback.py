@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
@@ -12,9 +12,10 @@ from mlflow import MlflowClient
 
 from infra.local.applications import serving
 from infra.local.deploy import deploy, deployed
+from infra.local.deployments import log_deployment
 from infra.local.rollback import LOCK, rollback
 from infra.registry import champion
-from recsys.artifacts import ALIAS_CHAMPION, REGISTERED_MODEL
+from recsys.artifacts import ALIAS_CHAMPION, EXPERIMENT_DEPLOYMENTS, REGISTERED_MODEL
 from recsys.errors import MissingArtifact, RecsysError, ServiceUnavailable
 from recsys.interval import Interval
 from recsys.settings import Settings
@@ -124,3 +125,26 @@ def test_the_former_version_serves_again_without_a_failed_request_and_the_audit_
         ).fetchone()
     assert detail == {name: value for name, value in said.items() if name != "unchanged"}
     assert (detail["who"], detail["from"], detail["to"]) == ("ops", two_served[1], two_served[0])
+
+
+def test_a_deployment_is_a_run_with_where_it_came_from_and_is_logged_once(settings, two_served):
+    client, version = MlflowClient(settings.mlflow_url), two_served[0]
+    client.set_model_version_tag(REGISTERED_MODEL, version, "git_commit", "abc")
+    client.set_model_version_tag(REGISTERED_MODEL, version, "cut_id", "cut-a")
+    span = AT, AT + timedelta(seconds=2)
+    for _ in range(2):
+        log_deployment(
+            settings, version, "rollback", span, {"from": "2", "seconds": 1.5, "why": "", "unchanged": False}
+        )
+    experiment = client.get_experiment_by_name(EXPERIMENT_DEPLOYMENTS)
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert (run.info.status, run.info.end_time - run.info.start_time) == ("FINISHED", 2000)
+    told = {name: run.data.params[name] for name in ("version", "way", "target", "from", "cut_id", "git_commit")}
+    assert told == {
+        "version": version, "way": "rollback", "target": "local", "from": "2", "cut_id": "cut-a", "git_commit": "abc"
+    }  # fmt: skip
+    assert run.data.metrics["seconds"] == 1.5
+    assert run.data.metrics["wall_seconds"] == 2
+    assert run.data.metrics["cost_usd"] > 0
+    with read_only(settings) as closed, pytest.raises(ServiceUnavailable, match="403"):
+        log_deployment(closed, version, "rollback", (AT, AT), {})

@@ -10,7 +10,13 @@ import pandas as pd
 import pytest
 
 from recsys import receipts
-from recsys.artifacts import ALIAS_CHALLENGER, ALIAS_CHAMPION, REGISTERED_MODEL
+from recsys.artifacts import (
+    ALIAS_CHALLENGER,
+    ALIAS_CHAMPION,
+    EXPERIMENT,
+    EXPERIMENT_EVALUATIONS,
+    REGISTERED_MODEL,
+)
 from recsys.errors import MissingArtifact, ServiceUnavailable, UnusableInput
 from recsys.interval import Interval
 from recsys.retriever import Retriever
@@ -80,6 +86,17 @@ def first_run(settings) -> dict[str, dict]:
     return said
 
 
+def evaluations(settings: Settings) -> list:
+    experiment = client(settings).get_experiment_by_name(EXPERIMENT_EVALUATIONS)
+    return client(settings).search_runs([experiment.experiment_id])
+
+
+def run_of(settings: Settings, cut_id: str, model: str) -> str:
+    experiment = client(settings).get_experiment_by_name(EXPERIMENT)
+    wanted = f"tags.cut_id = '{cut_id}' and tags.model = '{model}'"
+    return client(settings).search_runs([experiment.experiment_id], wanted)[0].info.run_id
+
+
 def test_the_first_run_makes_the_better_model_champion(first_run):
     assert not any(said["unchanged"] for said in first_run.values())
     assert first_run["cut"]["items"] == checkerboard.ITEMS, "the film that is not available is no candidate"
@@ -89,6 +106,28 @@ def test_the_first_run_makes_the_better_model_champion(first_run):
     promoted = first_run["promote"]
     assert (promoted["model"], promoted["promoted"]) == ("ials", True)
     assert "beats popularity" in promoted["reason"]
+
+
+def test_an_evaluation_is_a_run_with_parameters_metrics_plot_cost_and_where_it_came_from(settings, first_run):
+    cut_id = first_run["evaluate"]["cut_id"]
+    (run,) = evaluations(settings)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["cut_id"] == cut_id
+    for name in ("feature_service", "git_commit", "environment", "as_of", "domains"):
+        assert run.data.params[name], name
+    for name in MODELS:
+        assert 0 <= run.data.metrics[f"{name}.ndcg_at_10"] <= 1
+    assert run.data.metrics["cost_usd"] > 0
+    assert [one.path for one in client(settings).list_artifacts(run.info.run_id)] == ["models.png"]
+    with connect(settings) as connection:  # killed before its receipt
+        connection.execute("delete from monitoring.receipts where task = 'training.evaluate'")
+    station("evaluate", "--models", ",".join(MODELS))
+    assert len(evaluations(settings)) == 1
+    fit = client(settings).get_run(run_of(settings, cut_id, "ials"))
+    assert fit.data.metrics["cost_usd"] > 0
+    assert "python" in fit.data.tags["environment"]
+    plots = [one.path for one in client(settings).list_artifacts(fit.info.run_id, "evaluation")]
+    assert "evaluation/users.png" in plots
 
 
 def test_a_second_run_changes_nothing(settings, first_run):
