@@ -114,6 +114,7 @@ with DAG(
 
     evaluate = station("evaluate", "training", "evaluate", *INTERVAL, MODELS, outlets=[EVALUATIONS])
     register = station("register", "training", "register", *INTERVAL, MODELS)
+    keep_reference = station("keep_reference", "monitoring", "reference", *INTERVAL)
     promote = station("promote", "training", "promote", *INTERVAL, STAGED, outlets=[CHAMPION])
     check_drift = station("check_drift", "monitoring", "drift", *INTERVAL)
     deploy = station("deploy", "infra.local", "deploy", *INTERVAL, outlets=[ENDPOINT])
@@ -128,3 +129,4 @@ with DAG(
     check_marts >> cut_dataset >> train
     apply_features >> train
     commands >> train >> evaluate >> register >> promote >> deploy >> smoke_test >> precompute_lists
+    register >> keep_reference

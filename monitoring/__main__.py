@@ -1,4 +1,4 @@
-"""Shell: `python -m monitoring drift | freshness | skew | watch | pipelines | explore | metrics`."""
+"""Shell: `python -m monitoring drift | reference | freshness | skew | watch | pipelines | explore | metrics`."""
 
 from argparse import ArgumentParser, Namespace
 from contextlib import suppress
@@ -32,6 +32,10 @@ def main() -> dict[str, Any]:
         from monitoring.check_drift import check_drift
 
         return check_drift(settings, watched)
+    if arguments.command == "reference":
+        from monitoring.keep_reference import keep_reference
+
+        return keep_reference(settings, watched)
     if arguments.command == "skew":
         from monitoring.check_skew import check_skew
 
@@ -58,6 +62,7 @@ def _parse() -> Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, question in (
         ("drift", "did features and events change their distribution?"),
+        ("reference", "how are the features distributed that the registered versions have learned from?"),
         ("skew", "did the ranker read at its answers what training would read of that instant?"),
         ("freshness", "how old are the newest rows, and do the marts follow?"),
     ):

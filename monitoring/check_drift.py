@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 
 from recsys.artifacts import FCT_INTERACTIONS
-from recsys.bundle import read_arrays, read_catalogue
+from recsys.bundle import read_arrays, read_catalogue, read_manifest
 from recsys.columns import ITEM_ID
 from recsys.interval import Interval
 from recsys.receipts import code_fingerprint, fingerprint, latest, recall, record
@@ -18,6 +18,8 @@ from recsys.warehouse import Outcome, connect, write_outcomes
 log = logging.getLogger(__name__)
 
 STATION, TASK, CHECK = "monitoring", "monitoring.drift", "drift"
+SINCE_TRAINING = "drift_since_training"
+"""Check of what came since the served model's cut, beside the histograms that were kept when it was registered."""
 EMBEDDINGS = "embeddings of the used items"
 VECTORS = "item_vectors"
 
@@ -82,6 +84,17 @@ def _judge(connection: psycopg.Connection, interval: Interval, settings: Setting
                 },
             )
         )
+    since = _since_training(connection, interval, settings)
+    rows += [
+        Outcome(
+            STATION, interval.as_of, SINCE_TRAINING,
+            f"not judged: {drift.note}" if drift.score is None else f"{drift.score:.4f}",
+            f"{drift.method} <= {drift.threshold:.4f}", "warn" if drift.is_drifted else "pass", drift.column,
+            {"score": drift.score, "largest_of_chance": drift.chance, "reference_rows": drift.reference_rows,
+             "current_rows": drift.current_rows},
+        )
+        for drift in since
+    ]  # fmt: skip
     write_outcomes(connection, rows)
     drifted = list(dict.fromkeys(drift.column for drift in [*drifts, *embeddings] if drift.is_drifted))
     log.info("%s of %s columns drifted: %s", len(drifted), len(columns), ", ".join(drifted) or "none")
@@ -89,10 +102,34 @@ def _judge(connection: psycopg.Connection, interval: Interval, settings: Setting
         "columns": len(columns),
         "judged": len({drift.column for drift in drifts if drift.score is not None}),
         "drifted": drifted,
+        "drifted_since_training": [drift.column for drift in since if drift.is_drifted],
         "concept_drifted": [domain for domain, found in concepts if found is not None and found.is_drifted],
         "cut": cut.isoformat(),
         "report": str(report),
     }
+
+
+def _since_training(connection: psycopg.Connection, interval: Interval, settings: Settings) -> list[Any]:
+    """Return the judgements on what came since the served model's cut; nothing where nothing is served, nothing came,
+    or no histograms were kept."""
+    from monitoring.references import read as read_references
+    from monitoring.windows import WATCHED, read_rows
+
+    if not (settings.served_model / "manifest.json").exists():
+        return []
+    until, kept = read_references(connection, read_manifest(settings.served_model).cut_id)
+    if until is None or until >= interval.end:
+        return []
+    found = []
+    for watched in WATCHED:
+        rows = read_rows(connection, watched, interval, until, settings.seed)
+        names = [f"{watched.table}.{name}" for name in watched.kinds()]
+        found += [
+            kept[name].judge(rows[name.rpartition(".")[2]], rows[watched.unit], settings.seed)
+            for name in names
+            if name in kept
+        ]
+    return found
 
 
 def _embeddings(connection: psycopg.Connection, interval: Interval, settings: Settings, cut: Any) -> list[Any]:

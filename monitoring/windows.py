@@ -40,6 +40,11 @@ class Watched:
     categories: tuple[str, ...] = ()
     of_domains: str = f"{c.DOMAIN} = any(%(domains)s)"
 
+    def kinds(self) -> dict[str, Kind]:
+        """Return the watched columns with their kind."""
+        numbers: dict[str, Kind] = dict.fromkeys(self.numbers, "number")
+        return numbers | dict.fromkeys(self.categories, "category")
+
 
 WATCHED = (
     Watched(FCT_INTERACTIONS, c.OCCURRED_AT, c.EVENT_ID, c.USER_ID, (c.RATING,), (c.EVENT_TYPE, c.DOMAIN)),
@@ -64,15 +69,13 @@ class Windows:
 
     def columns(self) -> list[Column]:
         """Return the watched columns as they are judged, named `<table>.<column>`."""
-        kinds: dict[str, Kind] = dict.fromkeys(self.watched.numbers, "number")
-        kinds |= dict.fromkeys(self.watched.categories, "category")
         unit = self.watched.unit
         return [
             Column(
                 f"{self.watched.table}.{name}", kind, self.reference[name], self.reference[unit], self.current[name],
                 self.current[unit],
             )
-            for name, kind in kinds.items()
+            for name, kind in self.watched.kinds().items()
         ]  # fmt: skip
 
 
@@ -108,6 +111,17 @@ def read(connection: psycopg.Connection, watched: Watched, interval: Interval, c
     }  # fmt: skip
     frames = {name: _sample(connection, watched, bound, parameters) for name, bound in bounds.items()}
     return Windows(watched, **frames)
+
+
+def read_rows(
+    connection: psycopg.Connection, watched: Watched, interval: Interval, since: datetime | None, seed: int
+) -> dict[str, np.ndarray]:
+    """Return a sample of a table's rows from `since` on, or from the first, to the interval's end inclusive."""
+    bound = f"{watched.instant} <= %(end)s" + (f" and {watched.instant} >= %(since)s" if since else "")
+    parameters = {
+        "since": since, "end": interval.end, "domains": list(interval.domains), "seed": seed, "rows": SAMPLE_ROWS
+    }  # fmt: skip
+    return _sample(connection, watched, bound, parameters)
 
 
 def _sample(

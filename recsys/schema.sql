@@ -200,6 +200,19 @@ create table if not exists monitoring.outcomes (
     primary key (station, outcome_date, check_name, subject)
 );
 
+-- Grain: one row per data cut and watched column: how its values were distributed when the cut's versions were
+-- registered, by groups of units (monitoring/references.py).
+create table if not exists monitoring.drift_references (
+    cut_id  text not null,
+    subject text not null,
+    kind    text not null check (kind in ('number', 'category')),
+    bins    jsonb not null,
+    counts  jsonb not null,
+    units   integer not null,
+    until   timestamptz not null,
+    primary key (cut_id, subject)
+);
+
 -- Grain: one row per task and key. Written when the task's output is complete, so that the same work is not done twice.
 create table if not exists monitoring.receipts (
     task        text not null,

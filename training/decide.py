@@ -93,7 +93,8 @@ def _situation(
     ).fetchone()[0]
     drifted = connection.execute(
         "select distinct subject from monitoring.outcomes where station = 'monitoring' and verdict = 'warn'"
-        " and check_name in ('drift', 'concept_drift') and outcome_date > %(since)s::date and outcome_date > %(as_of)s"
+        " and check_name in ('drift', 'drift_since_training', 'concept_drift')"
+        " and outcome_date > %(since)s::date and outcome_date > %(as_of)s"
         " and outcome_date > %(now)s::date - 30 order by subject",
         {**seen, "as_of": as_of.date() if as_of else date.min},  # the champion has learned from what drifted before
     ).fetchall()

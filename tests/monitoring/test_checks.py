@@ -8,8 +8,9 @@ import pytest
 
 from monitoring.check_drift import check_drift
 from monitoring.freshness import check_freshness
+from monitoring.keep_reference import keep_reference
 from recsys import receipts
-from recsys.artifacts import FCT_INTERACTIONS, FEAT_USER_ACTIVITY
+from recsys.artifacts import FCT_INTERACTIONS, FEAT_ITEM_POPULARITY, FEAT_USER_ACTIVITY
 from recsys.errors import CheckFailed, MissingArtifact
 from recsys.interval import Interval
 from recsys.settings import Settings
@@ -91,6 +92,41 @@ def test_planted_drift_is_found_where_it_was_planted(settings):
     expected = {f"{FCT_INTERACTIONS}.event_type", f"{FEAT_USER_ACTIVITY}.user_interactions_30d"}
     assert set(result["drifted"]) == expected
     assert {subject for subject, (*_, verdict) in outcomes(settings, "drift").items() if verdict == "warn"} == expected
+
+
+def test_what_came_since_the_training_is_held_against_the_histograms_of_registration(settings):
+    """The reference is kept on 20 February. It lacks mean ratings of items, and knows one domain only."""
+    earlier = Interval(("movies",), date(2020, 2, 20))
+    with pytest.raises(MissingArtifact, match=r"training\.register"):
+        keep_reference(settings, earlier)
+    with connect(settings) as connection:
+        receipts.record(connection, "training.register", earlier.key, "f", {"cut_id": "cut-even"})
+    assert keep_reference(settings, earlier) == {"unchanged": False, "cut_id": "cut-even", "columns": 10}
+    assert keep_reference(settings, earlier)["unchanged"]
+    assert check_drift(settings, INTERVAL)["drifted_since_training"] == []  # nothing is served
+    assert outcomes(settings, "drift_since_training") == {}
+
+    write_world(settings.served_model)
+    again(settings)
+    assert check_drift(settings, INTERVAL)["drifted_since_training"] == []
+    told = outcomes(settings, "drift_since_training")
+    assert len(told) == 10
+    assert {verdict for *_, verdict in told.values()} == {"pass"}
+
+    with connect(settings) as connection:
+        connection.execute("update marts.fct_interactions set event_type = 'share' where occurred_at >= '2020-03-25'")
+        connection.execute(
+            "update marts.feat_item_popularity set item_mean_rating = 3 where event_timestamp > '2020-03-01'"
+        )
+    again(settings)
+    drifted = {f"{FCT_INTERACTIONS}.event_type", f"{FEAT_ITEM_POPULARITY}.item_mean_rating"}
+    assert set(check_drift(settings, INTERVAL)["drifted_since_training"]) == drifted
+    shutil.rmtree(settings.served_model)
+
+
+def again(settings: Settings) -> None:
+    with connect(settings) as connection:
+        connection.execute("delete from monitoring.receipts where task = 'monitoring.drift'")
 
 
 def test_no_events_are_red_and_so_are_marts_that_were_not_built(settings):

@@ -17,6 +17,7 @@ from monitoring.drift import (
     measure_embeddings,
     write_page,
 )  # fmt: skip
+from monitoring.references import Histogram
 from monitoring.stream import PageHinkley, judge_stream, page_hinkley
 
 ROWS = 5000
@@ -179,3 +180,33 @@ def test_a_planted_fall_of_quality_is_found_within_the_window_and_a_steady_one_i
     assert not judge_stream(before, 1 - fallen, units, seed=1).is_drifted  # better is no fall
     with pytest.raises(ValueError, match="windows of 0"):
         judge_stream(before[:0], steady, units, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("reference", "same", "other"),
+    [
+        (np.full(2000, 3.0), np.full(2000, 3.0), np.full(2000, 3.5)),  # constant
+        (np.full(2000, np.nan), np.full(2000, np.nan), np.full(2000, 3.0)),  # missing
+        (np.arange(2000) % 10.0, np.arange(2000) % 10.0, np.full(2000, np.nan)),  # gone
+    ],
+)
+def test_a_kept_histogram_knows_constants_and_what_is_missing(reference, same, other):
+    units = np.arange(2000) % 100
+    kept = Histogram.of("x", "number", reference, units, seed=1)
+    assert kept.rows == 2000
+    unchanged, changed = (kept.judge(values, units, seed=1) for values in (same, other))
+    assert (unchanged.score, unchanged.is_drifted) == (0, False)
+    assert changed.is_drifted
+    assert kept.judge(other[:100], units[:100], seed=1).note == "too few rows or units"
+
+
+def test_a_kept_histogram_of_categories_counts_unknown_and_missing_ones():
+    units = np.arange(2000) % 100
+    names = np.array(["a", "b"], object)[np.arange(2000) % 2]
+    kept = Histogram.of("x", "category", names, units, seed=1)
+    assert (kept.bins, kept.counts.sum(0).tolist()) == (("a", "b"), [1000, 1000, 0, 0])
+    assert not kept.judge(names, units, seed=1).is_drifted
+    for stranger in ("c", None):
+        moved = names.copy()
+        moved[:1000] = stranger
+        assert kept.judge(moved, units, seed=1).is_drifted
