@@ -129,4 +129,4 @@ with DAG(
     check_marts >> cut_dataset >> train
     apply_features >> train
     commands >> train >> evaluate >> register >> promote >> deploy >> smoke_test >> precompute_lists
-    register >> keep_reference
+    register >> keep_reference >> deploy
