@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from training.collaborative import Batch, CollaborativeConfig, Interactions, train
 from training.dataset import TrainingData
 from training.model import Parts, Workplace, popularity, recency_shift
+from training.pairs import PairLoss
 
 ONNX_OPSET = 18
 MAX_HISTORY = 1000
@@ -69,6 +70,9 @@ class FoldIn(nn.Module):
 class FactorConfig(CollaborativeConfig):
     user_exponent: float = 0.5
     """A user whose events weigh n together counts as n^(1 - exponent) in the loss: judging counts users, not events."""
+    unobserved_weight: float = 0.0
+    """Above zero, the loss is the squared one over all pairs (training/pairs.py), where a pair without an event weighs
+    this; user_exponent is not read. With zero it is the softmax."""
 
 
 class FactorLoss:
@@ -79,6 +83,8 @@ class FactorLoss:
     def __init__(self, network: nn.Module, interactions: Interactions, config: FactorConfig):
         """`network()` gives users (U, D), items (I, D) and the items' bias (I,)."""
         self.network, self.reg, self.exponent = network, config.reg, config.user_exponent
+        share = np.bincount(interactions.matrix.indices, minlength=interactions.matrix.shape[1])
+        self.share = torch.from_numpy(share / share.sum()).float()  # (I,)
         events = np.asarray(interactions.matrix.sum(1))  # (U,)
         self.unit = 1 / (events ** (1 - config.user_exponent)).sum()
         self.weight = self.unit * events**-config.user_exponent  # (U,)
@@ -90,9 +96,15 @@ class FactorLoss:
         loss = batch.softmax(own, items[batch.items], bias[batch.items], weight)
         return loss + self.reg * (own.square().sum(1).mean() + items.square().sum(1).mean())
 
-    def ridge(self) -> float:
-        """Return what stands before n^exponent ‖u‖² where a user's part of the loss is divided by the user's weight."""
-        return self.reg / (len(self.weight) * self.unit)
+    def curvature(self, vectors: Tensor) -> Tensor:
+        """Return the covariance of the items' vectors under their popularity, which stands for the softmax's. (D, D)"""
+        centred = vectors - self.share @ vectors
+        return (centred * self.share[:, None]).T @ centred
+
+    def fold_in(self, vectors: Tensor, bias: Tensor, variance: Tensor, recency_exponent: float) -> FoldIn:
+        """A user's part of the loss, divided by the user's weight, has `ridge` before n^exponent ‖u‖²."""
+        ridge = self.reg / (len(self.weight) * self.unit)
+        return FoldIn(vectors, bias, variance, ridge, self.exponent, recency_exponent)
 
 
 class FactorModel:
@@ -103,19 +115,17 @@ class FactorModel:
         users: Tensor,
         vectors: Tensor,
         bias: Tensor,
-        ridge: float,
+        loss: "FactorLoss | PairLoss",
         interactions: Interactions,
         data: TrainingData,
         config: FactorConfig,
     ):
         self.interactions, self.counts = interactions, popularity(data)  # counts (I,)
-        share = torch.from_numpy(np.bincount(data.items, minlength=data.n_items) / len(data.items)).float()  # (I,)
-        centred = vectors - share @ vectors
-        variance, axes = torch.linalg.eigh((centred * share[:, None]).T @ centred)  # (D,), (D, D)
+        variance, axes = torch.linalg.eigh(loss.curvature(vectors))  # (D,), (D, D)
         self.users, self.vectors = users @ axes, vectors @ axes  # (U, D), (I, D)
         self.bias = bias + torch.from_numpy(recency_shift(data))  # (I,)
         recency = config.recency_exponent if data.is_ordered else 0.0
-        self.encoder = FoldIn(self.vectors, bias, variance.clamp(min=1e-6), ridge, config.user_exponent, recency).eval()
+        self.encoder = loss.fold_in(self.vectors, bias, variance.clamp(min=1e-6), recency).eval()
 
     @torch.no_grad()
     def score(self, histories: list[np.ndarray], user_features: np.ndarray | None = None) -> np.ndarray:
@@ -155,12 +165,12 @@ def fit_factors(
         CheckFailed: the loss is no longer finite.
     """
     torch.set_num_threads(workplace.threads)
-    loss = FactorLoss(network, interactions, config)
+    loss = (PairLoss if config.unobserved_weight else FactorLoss)(network, interactions, config)
     with torch.random.fork_rng():
         train(name, network, loss, interactions, data, config, seed, workplace)
     with torch.no_grad():
         users, items, bias = (part.detach() for part in network())
-    return FactorModel(users, items, bias, loss.ridge(), interactions, data, config)
+    return FactorModel(users, items, bias, loss, interactions, data, config)
 
 
 def item_log_share(data: TrainingData) -> Tensor:

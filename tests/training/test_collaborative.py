@@ -13,6 +13,7 @@ from training.collaborative import CatalogueSoftmax, Interactions, as_tensor, la
 from training.factors import FoldIn
 from training.model import HasUsers, Workplace, module_of
 from training.models import lightgcn, mf
+from training.pairs import AllPairs, PairFoldIn
 
 
 def test_the_softmax_and_its_gradient_are_those_of_autograd():
@@ -137,3 +138,52 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_weights(tmp_path, monk
     resumed = mf.fit(data, config, 1, Workplace(1, tmp_path / "killed"))
     assert 1 < seen[seen.index(14) + 1] <= 14
     torch.testing.assert_close(resumed.users, whole.users, rtol=0, atol=0)
+
+
+def test_the_loss_of_all_pairs_and_its_gradient_are_those_of_autograd():
+    rng = np.random.default_rng(1)
+    used = scipy.sparse.random_array((7, 11), density=0.4, rng=rng, dtype=np.float32).tocoo()
+    row, column = (torch.from_numpy(index.astype(np.int64)) for index in used.coords)
+    ours = [torch.from_numpy(rng.normal(size=shape)).float().requires_grad_() for shape in ((7, 3), (11, 3), (11,))]
+    theirs = [part.detach().double().requires_grad_() for part in ours]
+    loss = AllPairs.apply(*ours, row, column, torch.from_numpy(used.data), 0.3)
+    users, vectors, bias = theirs
+    scores, x = users @ vectors.T + bias, torch.from_numpy(used.toarray()).double()
+    expected = (x * (1 - scores).square() + 0.3 * (x == 0) * scores.square()).sum()
+    (2 * loss).backward()
+    (2 * expected).backward()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    for own, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(own.grad, other.grad, atol=1e-4)
+
+
+@pytest.mark.parametrize("recency", [0.0, 0.5])
+def test_fold_in_finds_the_vector_that_the_loss_of_all_pairs_asks_for(recency):
+    rng = np.random.default_rng(2)
+    items, size, length, reg, alpha = 40, 4, 6, 0.05, 0.3
+    vectors, bias = torch.from_numpy(rng.normal(size=(items, size))).float(), torch.full((items,), 0.1)
+    variance, axes = torch.linalg.eigh(alpha * vectors.T @ vectors)
+    fold = PairFoldIn(vectors @ axes, bias, variance, reg, alpha, recency, steps=200)
+    history = torch.from_numpy(rng.permutation(items)[None, :length])
+    found = fold(history, torch.ones(1, length))[0]  # (D,)
+
+    weights = torch.zeros(items).index_put((history[0],), (1.0 + torch.arange(length).flip(0)) ** -recency)
+    user = found.clone().requires_grad_()
+    scores = vectors @ axes @ user + bias
+    loss = (weights * (1 - scores).square() + alpha * (weights == 0) * scores.square()).sum()
+    (loss + reg * (weights.sum() + alpha * items) * user.square().sum()).backward()
+    assert found.norm() > 0.1
+    assert user.grad.norm() < 1e-3
+
+
+@pytest.mark.parametrize("name", ["mf", "neumf"])
+def test_without_order_the_loss_of_all_pairs_serves_users_by_their_own_vectors_and_strangers_alike(tmp_path, name):
+    module, data = module_of(name), world.training_data()
+    small = {"embedding_size": 4, "min_steps": 60, "reg": 0.02, "unobserved_weight": 0.2, "recency_exponent": 0.0}
+    model = module.fit(data, module.Config(**small), 1, Workplace(1, tmp_path))
+    users = np.array([1, 3, 2])
+    histories = [world.histories()[user] for user in users]
+    for scores in (model.score_users(users), model.score(histories)):
+        for row, user in enumerate(users):
+            scores[row, histories[row]] = -np.inf
+            assert set(np.argsort(-scores[row])[: world.HELD_BACK]) == world.held_back(user)
