@@ -26,7 +26,8 @@ create table if not exists raw.interactions (
 create table if not exists raw.interactions_stream partition of raw.interactions for values in ('stream');
 create unique index if not exists interactions_stream_event_id on raw.interactions_stream (event_id);
 create table if not exists raw.interactions_files partition of raw.interactions default;
-create index if not exists interactions_user_id on raw.interactions (user_id, occurred_at);
+drop index if exists raw.interactions_user_id; -- of an earlier version: it did not serve the question for an item
+create index if not exists interactions_user_item on raw.interactions (user_id, item_id);
 
 -- An installation from before ids sorted by bytes; dbt puts the view back.
 do $$

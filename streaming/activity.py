@@ -167,7 +167,11 @@ def _locked(connection: psycopg.Connection, user_ids: list[str]) -> dict[str, tu
 
 
 def _added(connection: psycopg.Connection, user_ids: list[str], event_ids: list[str]) -> dict[str, list[Event]]:
-    """Return what the new events add, by user. An event that a file has brought too adds nothing."""
+    """Return what the new events add, by user. An event that a file has brought too adds nothing; one
+    that it brought with another item does, until the user is counted again.
+
+    Only what the user has to do with the item is looked at, by an index: the rest of the past costs nothing.
+    """
     added: dict[str, list[Event]] = defaultdict(list)
     if user_ids and event_ids:
         rows = connection.execute(
@@ -177,10 +181,8 @@ def _added(connection: psycopg.Connection, user_ids: list[str], event_ids: list[
             cross join lateral (
                 select
                     coalesce(bool_or(event_id = new.event_id and source <> 'stream'), false) as is_there,
-                    coalesce(
-                        bool_or(item_id = new.item_id and not (source = 'stream' and event_id = any(%(new)s))), false
-                    ) as is_item_known
-                from {RAW_INTERACTIONS} where user_id = new.user_id
+                    coalesce(bool_or(not (source = 'stream' and event_id = any(%(new)s))), false) as is_item_known
+                from {RAW_INTERACTIONS} where user_id = new.user_id and item_id = new.item_id
             ) as past
             where new.event_id = any(%(new)s) and new.user_id = any(%(users)s) and not past.is_there
             """,

@@ -5,11 +5,14 @@ bytes, and the store compares and writes them: byte for byte what Feast writes, 
 tests/feature_repo/test_online_features.py.
 """
 
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
 import adbc_driver_postgresql.dbapi as adbc
+import pyarrow as pa
 import redis
 
 from recsys.artifacts import FEAT_ITEM_POPULARITY, FEAT_ITEM_WINDOWS, FEAT_USER_ACTIVITY, FEAT_USER_WINDOWS
@@ -26,6 +29,8 @@ SOURCES = {
     FEAT_ITEM_WINDOWS: ITEM_WINDOWS,
 }
 ROWS_AT_ONCE = 5000
+AT_ONCE = 2
+"""Writes under way: while the store works on one, the next one is encoded."""
 
 
 def materialize(settings: Settings, interval: Interval) -> dict[str, Any]:
@@ -49,7 +54,7 @@ def materialize(settings: Settings, interval: Interval) -> dict[str, Any]:
 
 
 def copy(settings: Settings, client: Any, table: str, view: View, end: datetime) -> int:
-    """Copy one view and return how many rows were read; one batch is in memory at a time."""
+    """Copy one view and return how many rows were read; a few batches are in memory at a time."""
     columns = ", ".join((view.join_key, f"extract(epoch from {EVENT_TIMESTAMP})::float8", *view.features))
     read = 0
     with adbc.connect(settings.postgres_url) as connection, connection.cursor() as cursor:
@@ -61,12 +66,22 @@ def copy(settings: Settings, client: Any, table: str, view: View, end: datetime)
             """,
             (end.timestamp(),),
         )
-        for batch in cursor.fetch_record_batch():
-            for start in range(0, batch.num_rows, ROWS_AT_ONCE):
-                ids, epochs, *values = (column.to_pylist() for column in batch.slice(start, ROWS_AT_ONCE).columns)
-                write(client, view, list(zip(ids, map(_instant, epochs), zip(*values, strict=True), strict=True)))
-            read += batch.num_rows
+        with ThreadPoolExecutor(AT_ONCE) as writers:
+            under_way: deque[Future[int]] = deque()
+            for batch in cursor.fetch_record_batch():
+                for start in range(0, batch.num_rows, ROWS_AT_ONCE):
+                    under_way.append(writers.submit(_write, client, view, batch.slice(start, ROWS_AT_ONCE)))
+                    if len(under_way) > AT_ONCE:
+                        under_way.popleft().result()
+                read += batch.num_rows
+            for one in under_way:
+                one.result()
     return read
+
+
+def _write(client: Any, view: View, rows: pa.RecordBatch) -> int:
+    ids, epochs, *values = (column.to_pylist() for column in rows.columns)
+    return write(client, view, list(zip(ids, map(_instant, epochs), zip(*values, strict=True), strict=True)))
 
 
 @lru_cache(4096)
