@@ -19,6 +19,7 @@ from typing import Any
 
 from infra.local.service import poll
 from recsys.settings import HOME
+from tests.clouds.aci_emulator import AciEmulator
 from tests.clouds.aws_emulator import ACCOUNT, REGION, AwsEmulator
 from tests.clouds.azure_emulator import SUBSCRIPTION, AzureEmulator
 from tests.clouds.certificate import self_signed
@@ -59,12 +60,13 @@ def serve(bundles: Path) -> tuple[dict[str, str], list[subprocess.Popen]]:
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    for name in ("bundles", "buckets", "datastore", "tls"):
+    for name in ("bundles", "buckets", "datastore", "share", "tls"):
         (folder / name).mkdir()
     urls, processes = serve(folder / "bundles")
     certificate = self_signed(folder / "tls")
     aws, gcp, k8s = AwsEmulator(urls), GcpEmulator(urls, folder / "buckets"), K8sEmulator(urls)
     azure = SignedIn(urls, certificate, folder / "datastore")
+    aci = AciEmulator(urls, certificate, folder / "share")
     environment = {
         "AWS_DEFAULT_REGION": REGION, "AWS_ACCESS_KEY_ID": "rehearsal", "AWS_SECRET_ACCESS_KEY": "rehearsal",
         "AWS_EC2_METADATA_DISABLED": "true", "AWS_ENDPOINT_URL": aws.url, "SAGEMAKER_TELEMETRY_OPT_OUT": "true",
@@ -77,11 +79,14 @@ def main() -> None:
                 "service_account": "serving@recsys-rehearsal.iam.gserviceaccount.com"},
         "azure": {"subscription": SUBSCRIPTION, "resource_group": "rehearsal", "workspace": "recsys",
                   "registry": "registry.example", "management": azure.url, "poll_seconds": 0.02},
+        "aci": {"subscription": SUBSCRIPTION, "resource_group": "rehearsal", "registry": "registry.example",
+                "identity": f"/subscriptions/{SUBSCRIPTION}/userAssignedIdentities/recsys", "url": aci.url,
+                "management": aci.url, "poll_seconds": 0.1},
         "k8s": {"server": k8s.url, "url": k8s.url, "registry": "registry.example"},
         "local": {"bundles": f"{folder}/bundles/{{version}}", "state": f"{folder}/state"},
     }  # fmt: skip
     print(json.dumps({"environment": environment, "clouds": clouds, "serving": urls}), flush=True)
-    emulators = {"aws": aws, "gcp": gcp, "azure": azure, "k8s": k8s}
+    emulators = {"aws": aws, "gcp": gcp, "azure": azure, "aci": aci, "k8s": k8s}
     for line in sys.stdin:
         if line.strip():
             name, outcome = line.split()
