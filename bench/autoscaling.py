@@ -1,19 +1,22 @@
 """The autoscaling policy against CPU-only scaling, in the simulator of infra/scaling_simulation.py.
 
-    python -m bench.autoscaling [seeds]
+    python -m bench.autoscaling [--seeds 20] [--families weekly …]
 
 Two tables in one: the four traces that the policy was tuned on, and traces of bench/traffic.py that it never saw, so
-many seeds a family. CPU-only is given hindsight: for each trace the target between 20 and 90 % at which it costs least
-while costing no less than the policy. The policy has one setting for all traces.
+many seeds a family. With `--families` only these are drawn, and what was published of the others stays. CPU-only is
+given hindsight: for each trace the target between 20 and 90 % at which it costs least while costing no less than the
+policy. The policy has one setting for all traces.
 """
 
-import sys
+import json
+import re
+from argparse import ArgumentParser
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from statistics import median
 from typing import Any, NamedTuple
 
-from bench.results import publish
+from bench.results import FOLDER, publish
 from bench.traffic import FAMILIES, TUNED_ON, drawn
 from infra.autoscaling import ScalingPolicy
 from infra.prices import READ, price
@@ -41,9 +44,16 @@ trace has. A trace counts as met where the policy misses at most half of what CP
 also where neither misses anything. CPU-only's target is chosen for each trace with hindsight, which no operator has;
 the last row of a family gives it one target for the whole family, again with hindsight.
 
+What it shows: the lead on the tuned traces is partly fitted to them. It holds for leaks, which processors do not see,
+and for one large crowd. On ordinary days the policy does as CPU-only does at the same price, and on many small crowds
+worse than a CPU-only target that hindsight put low: there idle replicas, ready beforehand, are worth more than a fast
+reaction, and the policy runs at {use:.0%} of the capacity and keeps replicas after a crowd because of its latency. Who
+has such traffic should lower `utilisation` and raise `min_replicas`. The policy was left as it was: tuning it on
+these traces would leave none to judge it by.
+
 An hour like each trace's first moment comes before it and is not counted.
 
-*Diurnal*: all misses of both come from one jump, when a new model is served in the evening's peak and the cache starts
+*Diurnal*, tuned on: all misses of both come from one jump, when a new model is served in the evening's peak and the cache starts
 empty. No reactive policy sees a jump before it is there; for this one the rollout shifts the traffic in steps. *Slow
 leak*: at a target low enough CPU-only holds so many idle replicas that the leak never shows, at a higher price."""
 
@@ -126,19 +136,32 @@ def rows_of_family(name: str, every: list[Compared]) -> Iterator[dict[str, Any]]
     )
 
 
+def published(family: str) -> list[dict[str, Any]]:
+    """Return the rows that stand there of a family."""
+    file = FOLDER / "autoscaling.json"
+    rows = json.loads(file.read_bytes())["rows"] if file.exists() else []
+    return [each for each in rows if re.match(rf"held out, {family}[:, (]", each["measure"])]
+
+
 def main() -> None:
-    seeds = int(sys.argv[1]) if len(sys.argv) > 1 else SEEDS
+    parser = ArgumentParser(prog="python -m bench.autoscaling", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--families", nargs="+", choices=list(FAMILIES), default=list(FAMILIES))
+    given = parser.parse_args()
+    seeds = given.seeds
     policy, tuned = ScalingPolicy(), {trace.name: compared(trace) for trace in TRACES}
-    asked = [(family, seed) for family in FAMILIES for seed in range(seeds)]
+    asked = [(family, seed) for family in given.families for seed in range(seeds)]
     with ProcessPoolExecutor(PROCESSES) as pool:
         found = dict(zip(asked, pool.map(held_out, asked), strict=True))
     rows = [each for name, one in tuned.items() for each in rows_of_tuned(name, one)]
     for family in FAMILIES:
-        rows += rows_of_family(family, [found[family, seed] for seed in range(seeds)])
+        drawn_now = [found[family, seed] for seed in range(seeds)] if family in given.families else []
+        rows += rows_of_family(family, drawn_now) if drawn_now else published(family)
+    halved = [match for each in rows for match in re.findall(r"halved on (\d+) of (\d+)", each["measured"])]
     notes = NOTES.format(
-        capacity=policy.capacity, p95=policy.p95_ms, start=START_S, lag=LAG_S, shape=SHAPE, seeds=seeds,
+        capacity=policy.capacity, use=policy.utilisation, p95=policy.p95_ms, start=START_S, lag=LAG_S, shape=SHAPE, seeds=seeds,
         kind=price("k8s", SHAPE).kind.lower(), read=READ, met=sum(each.ratio <= 0.5 for each in tuned.values()),
-        traces=len(tuned), held_met=sum(each.ratio <= 0.5 for each in found.values()), held=len(found),
+        traces=len(tuned), held_met=sum(int(met) for met, _ in halved), held=sum(int(of) for _, of in halved),
     )  # fmt: skip
     publish("autoscaling", "Autoscaling: the policy against CPU-only scaling (simulated)", rows, notes)
 
