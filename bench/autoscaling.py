@@ -53,9 +53,10 @@ these traces would leave none to judge it by.
 
 An hour like each trace's first moment comes before it and is not counted.
 
-*Diurnal*, tuned on: all misses of both come from one jump, when a new model is served in the evening's peak and the cache starts
-empty. No reactive policy sees a jump before it is there; for this one the rollout shifts the traffic in steps. *Slow
-leak*: at a target low enough CPU-only holds so many idle replicas that the leak never shows, at a higher price."""
+*Diurnal*, tuned on: all misses of both come from one jump, when a new model is served in the evening's peak and the
+cache starts empty. No reactive policy sees a jump before it is there; for this one the rollout shifts the traffic in
+steps. *Slow leak*: at a target low enough CPU-only holds so many idle replicas that the leak never shows, at a higher
+price."""
 
 
 class Compared(NamedTuple):
@@ -159,9 +160,10 @@ def main() -> None:
         rows += rows_of_family(family, drawn_now) if drawn_now else published(family)
     halved = [match for each in rows for match in re.findall(r"halved on (\d+) of (\d+)", each["measured"])]
     notes = NOTES.format(
-        capacity=policy.capacity, use=policy.utilisation, p95=policy.p95_ms, start=START_S, lag=LAG_S, shape=SHAPE, seeds=seeds,
-        kind=price("k8s", SHAPE).kind.lower(), read=READ, met=sum(each.ratio <= 0.5 for each in tuned.values()),
-        traces=len(tuned), held_met=sum(int(met) for met, _ in halved), held=sum(int(of) for _, of in halved),
+        capacity=policy.capacity, use=policy.utilisation, p95=policy.p95_ms, start=START_S, lag=LAG_S, shape=SHAPE,
+        seeds=seeds, kind=price("k8s", SHAPE).kind.lower(), read=READ,
+        met=sum(each.ratio <= 0.5 for each in tuned.values()), traces=len(tuned),
+        held_met=sum(int(met) for met, _ in halved), held=sum(int(of) for _, of in halved),
     )  # fmt: skip
     publish("autoscaling", "Autoscaling: the policy against CPU-only scaling (simulated)", rows, notes)
 
