@@ -146,6 +146,11 @@ def candidate_folder(settings: Settings) -> Path:
     return settings.var_dir / "serving" / "candidate"
 
 
+def beside_folder(settings: Settings) -> Path:
+    """Return the folder of the bundles that are there to be compared with the served one, one a version."""
+    return settings.var_dir / "serving" / "beside"
+
+
 def read_rollout(path: Path) -> Rollout | None:
     """Return what serving shall hold beside the champion; None where nothing.
 

@@ -17,6 +17,7 @@ from recsys.artifacts import (
     ALIAS_CHAMPION,
     REGISTERED_MODEL,
     TAG_CHECKED_AT,
+    TAG_MODEL,
     TAG_PROMOTION_AGAINST,
     TAG_PROMOTION_ENTERED_AT,
     TAG_PROMOTION_LIVE_AT,
@@ -46,6 +47,21 @@ def candidacies(mlflow_url: str) -> list[Candidacy]:
         if TAG_PROMOTION_STAGE in tags:
             found.append(_candidacy(str(one["version"]), one.get("run_id", ""), tags))
     return sorted(found, key=lambda candidacy: -int(candidacy.version))
+
+
+def models_by_version(mlflow_url: str) -> list[tuple[str, str, str]]:
+    """Return version, run and model's name of every version that says which model it is, the latest first.
+
+    Raises:
+        ServiceUnavailable: the registry does not answer.
+    """
+    asked = {"filter": f"name='{REGISTERED_MODEL}'", "max_results": str(MOST_VERSIONS)}
+    found = []
+    for one in _get(mlflow_url, "model-versions/search", asked).get("model_versions", []):
+        tags = {tag["key"]: tag["value"] for tag in one.get("tags", [])}
+        if TAG_MODEL in tags:
+            found.append((str(one["version"]), str(one.get("run_id", "")), tags[TAG_MODEL]))
+    return sorted(found, key=lambda known: -int(known[0]))
 
 
 def under_way(known: list[Candidacy]) -> Candidacy | None:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from recsys.schemas import Domain, Identifier
 from serving.contracts import MAX_K, Item, split_commas
 from serving.model import ServedModel
+from serving.shelf import OfferedModel
 
 MAX_NAMED = 100
 """Items that one request may name."""
@@ -87,6 +88,7 @@ class CatalogueOverview(BaseModel):
     items: int
     domains: list[DomainSize]
     variants: dict[str, float] = Field(description="of the running experiment, with their shares of the users")
+    models: list[OfferedModel] = Field(description="whose lists can be previewed, the champion first")
 
 
 class Browser:
@@ -123,7 +125,7 @@ class Browser:
         page = found[wanted.offset : wanted.offset + wanted.k].tolist()
         return ItemsFound(model_version=self.model.version, total=len(found), items=described(self.model, page))
 
-    def overview(self, variants: dict[str, float]) -> CatalogueOverview:
+    def overview(self, variants: dict[str, float], models: list[OfferedModel]) -> CatalogueOverview:
         """Return what there is to look at."""
         manifest, catalogue = self.model.manifest, self.model.retriever.catalogue
         domains = []
@@ -142,6 +144,7 @@ class Browser:
             items=self.model.retriever.n_items,
             domains=domains,
             variants=variants,
+            models=models,
         )
 
 
@@ -192,7 +195,7 @@ class UserView(BaseModel):
 
 
 class Preview(BaseModel):
-    """What a variant would answer this user; nobody was shown anything."""
+    """What a variant or another model would answer this user; nobody was shown anything."""
 
     model_config = ConfigDict(protected_namespaces=())
 

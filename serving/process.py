@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import uvicorn
 from fastapi import FastAPI
 
+from recsys.promotion import beside_folder
 from recsys.settings import Settings
 from serving.access import KeyRing, RateLimits
 from serving.adapters import FolderModels, RedisUserStates
@@ -26,6 +27,7 @@ from serving.online_store import OnlineStore
 from serving.outbox import Outbox
 from serving.request_records import RedisRequestRecords
 from serving.rollout import LiveRollout
+from serving.shelf import Shelf
 from serving.splits import LiveSplits
 from serving.storefront import Storefront
 
@@ -76,6 +78,7 @@ def build(settings: Settings, clock: Callable[[], datetime]) -> FastAPI:
         models, users, event_log, records, splits, metrics, outbox, settings.answer_cache_seconds, rollout, outbox,
         HeldAnswers(users, outbox, metrics),
     )  # fmt: skip
+    shelf = Shelf(answering, beside_folder(settings), settings.threads)
     return create_app(
         answering,
         event_log,
@@ -85,7 +88,7 @@ def build(settings: Settings, clock: Callable[[], datetime]) -> FastAPI:
         settings.vertex_predict_route,
         lifespan,
         _ring(settings, store),
-        Storefront(answering, users, users, splits, clock),
+        Storefront(answering, users, users, splits, clock, shelf),
     )
 
 

@@ -1,4 +1,5 @@
-"""What the page `/demo` asks beside lists and events: the catalogue, some users, one user now, other variants' lists.
+"""What the page `/demo` asks beside lists and events: the catalogue, some users, one user now, the lists of other
+variants and models.
 
 All of it only reads: no impression is logged and no record kept, since nobody is shown anything.
 """
@@ -11,6 +12,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 
+from recsys.errors import UnusableInput
 from recsys.experiments import INTERLEAVED, POPULAR, SHUFFLE
 from serving.access import check_scope, check_user
 from serving.answering import Answering, named
@@ -29,9 +31,11 @@ from serving.browsing import (
 from serving.contracts import WantedList
 from serving.doors import GUARDED, Refused, error_documents, json_answer
 from serving.lists import UserId
+from serving.model import ServedModel
 from serving.ports import Splits, UserDirectory, UserStateStore
 from serving.recommend import Query as Asked
 from serving.recommend import in_random_order, interleaved, recommend
+from serving.shelf import Shelf
 
 LATEST_TOLD = 20
 """Items of a user's history that are told, the latest first."""
@@ -51,7 +55,8 @@ class WantedUsers(WantedList):
 class WantedPreview(WantedList):
     """Which list is wanted."""
 
-    variant: str = Field(max_length=256, description="one of the running experiment's")
+    variant: str | None = Field(None, max_length=256, description="one of the running experiment's; the user's own")
+    model_version: str | None = Field(None, max_length=256, description="of the catalogue's `models`; the champion's")
 
 
 class Storefront:
@@ -64,9 +69,10 @@ class Storefront:
         known: UserDirectory,
         splits: Splits,
         clock: Callable[[], datetime],
+        shelf: Shelf,
     ):
         self._answering, self._users, self._known = answering, users, known
-        self._splits, self._clock = splits, clock
+        self._splits, self._clock, self._shelf = splits, clock, shelf
         self._browser: Browser | None = None
 
     async def browser(self) -> Browser:
@@ -81,7 +87,8 @@ class Storefront:
         return self._browser
 
     async def overview(self) -> CatalogueOverview:
-        return await asyncio.to_thread((await self.browser()).overview, self._variants())
+        browser = await self.browser()
+        return await asyncio.to_thread(lambda: browser.overview(self._variants(), self._shelf.offered()))
 
     async def items(self, wanted: ItemsWanted) -> ItemsFound:
         return await asyncio.to_thread((await self.browser()).find, wanted)
@@ -112,18 +119,19 @@ class Storefront:
         )
 
     async def preview(self, user_id: str, wanted: WantedPreview) -> Preview:
-        """Return what a variant would answer this user now.
+        """Return what a variant, or another model, would answer this user now.
 
         Raises:
-            Refused: the experiment has no such variant.
+            Refused: the experiment has no such variant, or this machine no such model.
         """
         variants = self._variants()
-        if wanted.variant not in variants:
+        variant = wanted.variant or self._splits.current.of(user_id, self._clock().date()).variant
+        if wanted.variant is not None and variant not in variants:
             known = ", ".join(sorted(variants))
-            raise Refused(404, "unknown_variant", f"variant: the experiment has {known}, not {wanted.variant!r}")
-        model = self._answering.model()
+            raise Refused(404, "unknown_variant", f"variant: the experiment has {known}, not {variant!r}")
+        model = await self._model(wanted.model_version)
         ((state, _),) = await self._users.read([(user_id, None)])
-        policy = self._splits.current.policy_of(wanted.variant)
+        policy = self._splits.current.policy_of(variant)
         personal = policy != POPULAR
         asked = Asked(wanted.k, state.history, state.features, domain=wanted.domain, personal=personal)
         (ranking,) = await asyncio.to_thread(recommend, model, [asked])
@@ -133,12 +141,23 @@ class Storefront:
             ranking = interleaved(model, asked, ranking, user_id)
         return Preview(
             user_id=user_id,
-            variant=wanted.variant,
+            variant=variant,
             model=model.manifest.model,
             model_version=model.version,
             rung=ranking.rung,
             items=named(model, ranking.items, ranking.scores),
         )
+
+    async def _model(self, version: str | None) -> ServedModel:
+        try:
+            model = await self._shelf.model(version)
+        except UnusableInput as error:
+            raise Refused(404, "unknown_model", f"model_version: {version!r} cannot be loaded ({error})") from error
+        if model is None:
+            offered = await asyncio.to_thread(self._shelf.offered)
+            known = ", ".join(each.model_version for each in offered)
+            raise Refused(404, "unknown_model", f"model_version: this machine has {known}, not {version!r}")
+        return model
 
     def _variants(self) -> dict[str, float]:
         return self._splits.current.variants(self._clock().date())
@@ -195,7 +214,7 @@ def routes(storefront: Storefront) -> APIRouter:
 
     @router.get(
         "/v1/users/{user_id:any}/preview",
-        summary="What another variant would answer",
+        summary="What another variant or model would answer",
         response_model=Preview,
         responses=error_documents(*GUARDED, 404, 422, 503),
     )

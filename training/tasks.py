@@ -24,6 +24,7 @@ from recsys.artifacts import (
     MODEL_ZOO,
     MODELS_WITH_USER_FEATURES,
     REGISTERED_MODEL,
+    TAG_MODEL,
 )
 from recsys.errors import MissingArtifact, RecsysError
 from recsys.interval import Interval
@@ -171,7 +172,7 @@ def lineage(settings: Settings, made: dict[str, Any], framework: str, name: str)
     """Return the tags by which a run and a version can be traced to their data and code."""
     git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=HOME, capture_output=True, text=True, check=False)
     return {
-        "model": name,
+        TAG_MODEL: name,
         "framework": framework,
         "cut_id": made["cut_id"],
         "as_of": made["as_of"],

@@ -22,6 +22,7 @@ import numpy as np
 import psycopg
 from psycopg import sql
 
+from infra.local.beside import place_beside
 from infra.local.service import NotHealthyYet, poll
 from infra.registry import Version, champion
 from recsys.approximate import INDEX, TUNED, build
@@ -104,6 +105,15 @@ def swap(settings: Settings, version: Version, ranker: Version | None, end: date
             "The former model stays; see `make status` and serving's log",
         ) from error
     prune(folder.parent, {folder, before, candidate_folder(settings).resolve()})
+
+    def furnish(other: Version, home: Path) -> Path:
+        placed = place(settings, other, home)
+        place_index(settings, placed)
+        place_facts(settings, placed, end)
+        place_ranker(settings, placed, ranker)
+        return placed
+
+    compared = place_beside(settings, version, furnish)
     return {
         "model": read_manifest(folder).model,
         "model_version": version.number,
@@ -111,6 +121,7 @@ def swap(settings: Settings, version: Version, ranker: Version | None, end: date
         "ranker_version": ranker.number if ranker else None,
         "index_recall": indexed,
         "former_version": before.name.removeprefix("v") if before else None,
+        **compared,
         "seconds": round(perf_counter() - began, 2),
     }
 
@@ -124,9 +135,9 @@ def deployed(link: Path) -> Version | None:
     return Version(deployment["model_version"], deployment["run_id"])
 
 
-def place(settings: Settings, version: Version) -> Path:
+def place(settings: Settings, version: Version, home: Path | None = None) -> Path:
     """Bring a version's bundle to its folder and return that; a folder that has it already is left alone."""
-    folder = settings.var_dir.resolve() / "serving" / "bundles" / f"v{version.number}"
+    folder = (home or settings.var_dir.resolve() / "serving" / "bundles") / f"v{version.number}"
     if deployed(folder) == version:
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)

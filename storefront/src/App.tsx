@@ -68,7 +68,7 @@ function Storefront({ overview, domains }: { overview: Overview; domains: Domain
               aria-current={each === domain ? "page" : undefined}
               onClick={(event) => {
                 event.preventDefault();
-                go({ domain: each, text: "", category: "", variant: "" });
+                go({ domain: each, text: "", category: "", variant: "", model: "" });
               }}
             >
               {DOMAIN_NAMES[each]}
@@ -139,7 +139,7 @@ function Visit({ user, domain, overview, address, go }: VisitProps) {
           <>
             <ForYou
               user={user} domain={domain} overview={overview} list={list} historyItems={state.value?.history_items ?? 0}
-              change={journeys[0]?.change} compare={address.variant} onCompare={(variant) => go({ variant })}
+              change={journeys[0]?.change} variant={address.variant} model={address.model} onCompare={go}
               why={why} titles={titles} onWhy={setAsked} {...actions}
             />
             {latest && <Shelf heading={because(latest)} note="Nearest in the model, the same for everybody" load={similar} empty="The model knows nothing like it." {...actions} />}

@@ -1,7 +1,8 @@
 import { useEffect, useMemo, useState } from "react";
-import { type Answer, api, ApiError, type CatalogueItem, type Domain, type Explanation, type Overview, type Preview } from "./api";
+import { type Answer, api, ApiError, type CatalogueItem, type Domain, type Explanation, type Overview } from "./api";
 import { Card, type CardActions, Waiting } from "./Card";
 import type { Change } from "./changes";
+import { Compared, type Other, Switch } from "./Compared";
 import { Fault } from "./Fault";
 import { type Load, useGlide, useLoad } from "./hooks";
 import { walk } from "./Shelf";
@@ -16,22 +17,20 @@ interface Props extends CardActions {
   list: Load<Answer>;
   historyItems: number;
   change: Change | undefined;
-  compare: string | undefined;
-  onCompare: (variant: string) => void;
+  variant: string | undefined;
+  model: string | undefined;
+  onCompare: (other: Other) => void;
   why: Explanation | undefined;
   titles: Map<string, string>;
 }
 
-/** The user's own list, the reason of each item, and on request what another variant would show in its place. */
+/** The user's own list, the reason of each item, and on request beside it what another variant or model would show. */
 export function ForYou(props: Props) {
-  const { user, domain, overview, list, change, compare, why, titles } = props;
+  const { user, domain, overview, list, change, why, titles } = props;
   const answer = list.value;
-  const others = Object.keys(overview.variants).filter((variant) => variant !== answer?.variant);
-  const compared = compare && others.includes(compare) ? compare : undefined;
-  const preview = useLoad(
-    compared && answer ? `${user} ${domain} ${compared} ${answer.request_id}` : undefined,
-    (signal) => api.preview(user, compared ?? "", domain, LENGTH, signal),
-  );
+  const otherVariant = props.variant && props.variant in overview.variants && props.variant !== answer?.variant ? props.variant : undefined;
+  const otherModel = overview.models.find((each) => each.model_version === props.model && each.model_version !== answer?.model_version);
+  const isComparing = answer !== undefined && (otherVariant !== undefined || otherModel !== undefined);
   const grid = useGlide(answer?.items.map((item) => item.item_id).join() ?? "");
   const drivers = useMemo(() => new Map(why?.items.map((item) => [item.item_id, [...(item.drivers ?? [])]])), [why]);
   // Of an item's strongest drivers the one that the fewest other items share says most about this one.
@@ -61,66 +60,39 @@ export function ForYou(props: Props) {
           <h2 id="for-you">For you</h2>
           <p className="note">{answer ? rung(answer.rung, domain, props.historyItems) : "Asking the model…"}</p>
         </div>
-        {answer && others.length > 0 && (
-          <fieldset className="segments">
-            <legend>Compare with variant</legend>
-            {["", ...others].map((variant) => (
-              <label key={variant}>
-                <input type="radio" name="compare" checked={(compared ?? "") === variant} onChange={() => props.onCompare(variant)} />
-                <span>{variant || "none"}</span>
-              </label>
-            ))}
-          </fieldset>
-        )}
+        {answer && <Switch overview={overview} answer={answer} variant={otherVariant} model={otherModel} onCompare={props.onCompare} />}
       </header>
       {list.fault ? (
         <Fault fault={list.fault} again={list.reload} />
-      ) : answer?.items.length === 0 ? (
-        <p className="empty">Nothing is left to recommend here: everything was seen, or the model knows no item of this domain.</p>
       ) : (
-        <ul className="grid" ref={grid} onKeyDown={walk} aria-busy={answer === undefined}>
-          {answer === undefined ? (
-            <Waiting cards={LENGTH} />
-          ) : (
-            answer.items.map((item) => (
-              <Card key={item.item_id} item={item} reason={reason(item)} badge={badge(item)} onClick={props.onClick} busy={props.busy} {...(props.onWhy ? { onWhy: props.onWhy } : {})} />
-            ))
-          )}
-        </ul>
+        <div className={isComparing ? "pair" : undefined}>
+          <div className="mine">
+            {isComparing && (
+              <header>
+                <h3>You get</h3>
+                <p className="note">
+                  Model <code>{answer.model}</code> {answer.model_version}, variant <code>{answer.variant}</code>
+                </p>
+              </header>
+            )}
+            {answer?.items.length === 0 ? (
+              <p className="empty">Nothing is left to recommend here: everything was seen, or the model knows no item of this domain.</p>
+            ) : (
+              <ul className="grid" ref={grid} onKeyDown={walk} aria-busy={answer === undefined}>
+                {answer === undefined ? (
+                  <Waiting cards={LENGTH} />
+                ) : (
+                  answer.items.map((item) => (
+                    <Card key={item.item_id} item={item} reason={reason(item)} badge={badge(item)} onClick={props.onClick} busy={props.busy} {...(props.onWhy ? { onWhy: props.onWhy } : {})} />
+                  ))
+                )}
+              </ul>
+            )}
+          </div>
+          {isComparing && <Compared user={user} domain={domain} answer={answer} variant={otherVariant} model={otherModel} onClick={props.onClick} busy={props.busy} />}
+        </div>
       )}
-      {compared && answer && <Compared answer={answer} preview={preview} onClick={props.onClick} busy={props.busy} variant={compared} />}
     </section>
-  );
-}
-
-function Compared({ answer, preview, variant, ...actions }: { answer: Answer; preview: Load<Preview>; variant: string } & CardActions) {
-  const yours = new Map(answer.items.map((item) => [item.item_id, item.rank]));
-  const items = preview.value?.items ?? [];
-  const common = items.filter((item) => yours.has(item.item_id)).length;
-  return (
-    <div className="compared">
-      <h3>
-        Variant <code>{variant}</code> would show you
-      </h3>
-      <p className="note">
-        {preview.value ? `${common} of ${items.length} are in your list too. ` : ""}A preview: nothing of it is logged, and you stay in{" "}
-        <code>{answer.variant}</code>.
-      </p>
-      {preview.fault ? (
-        <Fault fault={preview.fault} again={preview.reload} />
-      ) : (
-        <ul className="grid" onKeyDown={walk}>
-          {preview.value ? (
-            items.map((item) => {
-              const rank = yours.get(item.item_id);
-              return <Card key={item.item_id} item={item} badge={rank ? { text: `yours: ${rank}`, kind: "common" } : undefined} {...actions} />;
-            })
-          ) : (
-            <Waiting cards={LENGTH} />
-          )}
-        </ul>
-      )}
-    </div>
   );
 }
 

@@ -51,6 +51,13 @@ export interface UserView {
   latest_items: CatalogueItem[];
 }
 
+export interface OfferedModel {
+  model_version: string;
+  model: string;
+  kind: string;
+  role: "champion" | "candidate" | "beside";
+}
+
 export interface Overview {
   model: string;
   model_version: string;
@@ -59,6 +66,7 @@ export interface Overview {
   items: number;
   domains: { domain: Domain; items: number; categories: { category: string; items: number }[] }[];
   variants: Record<string, number>;
+  models: OfferedModel[];
 }
 
 export interface KnownUser {
@@ -143,8 +151,8 @@ export const api = {
   state: (user: string, signal?: AbortSignal) => ask<UserView>(`${of(user)}/state`, {}, undefined, signal),
   list: (user: string, domain: Domain, k: number, signal?: AbortSignal) =>
     ask<Answer>(`${of(user)}/recommendations`, { domain, k }, undefined, signal),
-  preview: (user: string, variant: string, domain: Domain, k: number, signal?: AbortSignal) =>
-    ask<Preview>(`${of(user)}/preview`, { variant, domain, k }, undefined, signal),
+  preview: (user: string, asked: { variant?: string | undefined; model_version?: string | undefined }, domain: Domain, k: number, signal?: AbortSignal) =>
+    ask<Preview>(`${of(user)}/preview`, { ...asked, domain, k }, undefined, signal),
   similar: (item: string, domain: Domain, k: number, signal?: AbortSignal) =>
     ask<{ items: RankedItem[] }>(`v1/items/${encodeURIComponent(item)}/similar`, { domain, k }, undefined, signal),
   why: (request: string, signal?: AbortSignal) => ask<Explanation>(`v1/requests/${request}`, {}, undefined, signal),

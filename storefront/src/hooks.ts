@@ -47,6 +47,8 @@ export interface Address {
   text?: string;
   category?: string;
   variant?: string;
+  /** A model's version. */
+  model?: string;
 }
 
 /** Where the visitor is, kept in the page's own address: it can be shared, and the back button works. */

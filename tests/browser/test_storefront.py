@@ -3,6 +3,8 @@
 The tests stand in the order of one visit. Feast alone is left out: the page reads the users' state, not its store.
 """
 
+import json
+import re
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -13,6 +15,7 @@ import redis
 
 from infra.local import applications
 from recsys import user_state
+from recsys.promotion import beside_folder
 from recsys.settings import HOME, Settings
 from streaming.consumer import Batches, consume
 from streaming.health import Health
@@ -24,10 +27,35 @@ pytestmark = [
     pytest.mark.skipif(executable() is None, reason="not installed here (Debian package): chromium"),
 ]
 AXE = HOME / "storefront" / "node_modules" / "axe-core" / "axe.min.js"
+SHOTS = HOME / "var" / "screenshots" / "storefront"
+HOSTILE = (
+    "<img src=x onerror='window.hurt=1'>" * 8,
+    "W" * 300,
+    "</script><script>window.hurt=1</script>",
+    "\u202e\u0627\u0644\u0639\u0631\u0628\u064a\u0629 " * 30,
+    "\u6f22" * 200,
+    "a\u0300\u0301\u0302" * 60,
+    "&nbsp;\u00a0" * 100,
+)
 EVEN_FILMS = [item for item in FILMS if item in EVEN]
-LIST = "[...document.querySelectorAll('.for-you .grid .card')].map(card => card.dataset.id)"
-SHOWN = "document.querySelectorAll('.for-you .grid .card-main').length > 3"
+OWN = ".for-you .grid .card:not(.compared *)"
+LIST = f"[...document.querySelectorAll('{OWN}')].map(card => card.dataset.id)"
+SHOWN = f"document.querySelectorAll('{OWN} .card-main').length > 3"
+CHOOSE = """
+(choice => {
+  const field = document.querySelector('.model select');
+  Object.getOwnPropertyDescriptor(HTMLSelectElement.prototype, 'value').set.call(field, choice);
+  field.dispatchEvent(new Event('change', {bubbles: true}));
+})(%r)
+"""
+TOO_WIDE = """
+[...document.querySelectorAll('body *')]
+  .filter(one => one.getBoundingClientRect().right > %d + 0.5 && !one.closest('.row, .chips, .top nav, .skip, svg'))
+  .map(one => one.outerHTML.slice(0, 120))
+"""
+"""What reaches beyond the page, other than what scrolls in a box of its own."""
 ARRIVED = "document.querySelectorAll('.stations .reached').length === 3"
+OTHER = "[...document.querySelectorAll('.compared .grid .card[data-id]')].map(card => card.dataset.id)"
 SETTLED = f"{ARRIVED} && !document.querySelector('.card[aria-busy=\"true\"]')"
 SERIOUS = """
 axe.run(document, {resultTypes: ['violations']}).then(found => found.violations
@@ -76,6 +104,7 @@ def visit(chromium, settings, stream) -> Iterator[Page]:
 
 def test_before_the_first_deploy_the_page_says_so_and_waits(visit, settings):
     visit.wait("document.body.innerText.includes('No model is deployed yet')")
+    write_world(beside_folder(settings) / "v2", "popularity", version="2")
     write_world(settings.served_model, version="3")
     visit.wait(SHOWN)
     assert visit.run("document.querySelector('.top .user').innerText").endswith("u:even")
@@ -137,7 +166,28 @@ def test_somebody_new_becomes_somebody_by_one_click(visit):
 def test_another_variant_can_be_looked_at(visit):
     visit.run("document.querySelectorAll('.segments input')[1].click()")
     assert visit.wait("document.querySelectorAll('.compared .card-main').length") > 3
-    assert "nothing of it is logged" in visit.run("document.querySelector('.compared .note').innerText")
+    assert "nothing of it is logged" in visit.run("document.querySelector('.compared .outcome').innerText")
+    visit.run("document.querySelectorAll('.segments input')[0].click()")
+    visit.wait("!document.querySelector('.compared')")
+
+
+def test_another_model_stands_beside_and_a_click_changes_both_lists(visit):
+    """The other model knows popularity alone: all but what the visitor saw, backwards by number."""
+    visit.run(CHOOSE % "2")
+    visit.wait(f"location.search.includes('model=2') && {OTHER}.length > 3")
+    assert "even_popularity 2" in visit.run("document.querySelector('.compared header').innerText")
+    own, other = visit.run(LIST), visit.run(OTHER)
+    assert sorted(own) == sorted(other)
+    assert other == sorted(other, reverse=True) != own
+    left, right = visit.run("[...document.querySelectorAll('.pair > div')].map(one => one.getBoundingClientRect().x)")
+    assert left < right  # side by side
+    assert re.search(r"drawn up in \d+ ms", visit.run("document.querySelector('.compared .outcome').innerText"))
+
+    visit.run(f"document.querySelector('.compared [data-id=\"{other[0]}\"] .card-main').click()")
+    visit.wait(f"{SETTLED} && !{LIST}.includes('{other[0]}') && {OTHER}.length && !{OTHER}.includes('{other[0]}')")
+    assert visit.run(OTHER) == other[1:]
+    visit.run(CHOOSE % "")
+    visit.wait(f"!document.querySelector('.compared') && {SHOWN}")
 
 
 def test_search_finds_by_title_and_says_when_nothing_is_found(visit):
@@ -163,7 +213,47 @@ def test_the_page_asked_nobody_but_this_server_and_had_nothing_to_complain(visit
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
 def test_no_serious_accessibility_fault_and_nothing_wider_than_the_page(chromium, settings, visit, width, dark):
     with chromium.page(width, 900, dark) as page:
-        page.open(f"{settings.serving_url}/demo/?domain=movies&user=u:even&variant=popular", SHOWN)
+        page.open(
+            f"{settings.serving_url}/demo/?domain=movies&user=u:even&variant=popular&model=2",
+            f"{SHOWN} && {OTHER}.length > 3",
+        )
         page.run(f"{AXE.read_text()}; 0")
         assert page.run(SERIOUS) == ""
-        assert page.run("document.documentElement.scrollWidth") <= width
+        check_width(page, width)
+        SHOTS.mkdir(parents=True, exist_ok=True)
+        page.screenshot(SHOTS / f"compared-{width}.png", whole=True)
+
+
+@pytest.mark.parametrize("width", [320, 390, 700, 1280])
+def test_hostile_titles_neither_widen_the_page_nor_run(chromium, settings, visit, width):
+    """Titles, categories, names of models and of users as long and as strange as the door lets them through."""
+    for folder, kind, version in (
+        (settings.served_model, "mean", "9" * 40),
+        (beside_folder(settings) / "v8", "popularity", "8" * 40),
+    ):
+        write_world(folder, kind, version=version)
+        items = json.loads((folder / "items.json").read_text())
+        items["title"] = [HOSTILE[place % len(HOSTILE)] for place in range(len(items["title"]))]
+        items["categories"] = [["W" * 28, HOSTILE[place % len(HOSTILE)]] for place in range(len(items["title"]))]
+        (folder / "items.json").write_text(json.dumps(items))
+        manifest = json.loads((folder / "manifest.json").read_text())
+        (folder / "manifest.json").write_text(json.dumps(manifest | {"model": "model" * 30}))
+    with chromium.page(width, 900, dark=True) as page:
+        user = "u" * 256
+        page.open(f"{settings.serving_url}/demo/?domain=movies&user={user}&model={'8' * 40}", SHOWN)
+        page.wait(f"document.body.innerText.includes('{'9' * 40}') && {OTHER}.length > 3")
+        check_width(page, width)
+        page.run("document.querySelector('.for-you .card-main').click()")
+        page.wait(SETTLED)
+        page.run("document.querySelector('.for-you .why').click()")
+        page.wait("document.querySelector('dialog[open]')")
+        check_width(page, width)
+        page.screenshot(SHOTS / f"hostile-{width}.png", whole=True)
+        assert page.run("window.hurt === undefined && document.querySelectorAll('[onerror], .card script').length") == 0
+
+
+def check_width(page: Page, width: int) -> None:
+    """Nothing is wider than the page, at whatever instant."""
+    wide = page.run(TOO_WIDE % width)
+    assert wide == [], "\n".join(wide)
+    assert page.run("document.documentElement.scrollWidth") <= width

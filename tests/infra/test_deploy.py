@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import urllib.request
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -15,14 +16,15 @@ from infra.local.applications import serving
 from infra.local.deploy import Version, deploy
 from infra.local.smoke import smoke
 from recsys import user_state
-from recsys.artifacts import ALIAS_CHAMPION, ITEM_FEATURES, REGISTERED_MODEL
+from recsys.artifacts import ALIAS_CHAMPION, ITEM_FEATURES, REGISTERED_MODEL, TAG_MODEL
 from recsys.bundle import read_catalogue
 from recsys.errors import CheckFailed, MissingArtifact, ServiceUnavailable, UnusableInput
 from recsys.interval import Interval
+from recsys.promotion import beside_folder
 from recsys.retriever import Retriever
 from recsys.split import live_split
 from recsys.warehouse import connect
-from tests.worlds.served import EVEN, ODD, write_world
+from tests.worlds.served import EVEN, ITEMS, ODD, write_world
 
 INTERVAL = Interval(("movies",), date(2020, 1, 1))
 
@@ -105,13 +107,16 @@ def register(settings, tmp_path_factory):
     """A function that registers a bundle as a new version, as training does, and makes it champion."""
     client = MlflowClient(settings.mlflow_url)
 
-    def register(kind: str, backwards: bool = False, spoil=lambda folder: None) -> Version:
+    def register(kind: str, backwards: bool = False, spoil=lambda folder: None, model: str | None = None) -> Version:
         folder = bundle(tmp_path_factory.mktemp("registered") / "bundle", kind, backwards)
         spoil(folder)
         run = client.create_run("0")
         client.log_artifacts(run.info.run_id, str(folder), "model/artifacts/bundle")
         source = f"{run.info.artifact_uri}/model"
-        version = client.create_model_version(REGISTERED_MODEL, source, run.info.run_id)
+        tags = {TAG_MODEL: model} if model else {}
+        version = client.create_model_version(REGISTERED_MODEL, source, run.info.run_id, tags)
+        if model:  # one that is there to be compared
+            return Version(str(version.version), run.info.run_id)
         client.set_registered_model_alias(REGISTERED_MODEL, ALIAS_CHAMPION, version.version)
         return Version(str(version.version), run.info.run_id)
 
@@ -243,3 +248,31 @@ def test_the_next_champion_takes_over(settings, first, register):
     assert said["model_version"] == version.number
     assert said["former_version"] == before.number
     deployment.serves(settings.serving_url, version)
+
+
+@pytest.mark.services
+def test_the_latest_version_of_each_other_model_lies_beside_the_champion(settings, first, register):
+    """Not the champion's own model; one without a bundle is told; what is wanted no longer goes."""
+    register("popularity", model="popularity")
+    latest = register("popularity", backwards=True, model="popularity")
+    register("ials", model="even_mean")
+    damaged = register("ials", spoil=lambda folder: (folder / "manifest.json").unlink(), model="damaged")
+    left = beside_folder(settings) / "v0"
+    left.mkdir(parents=True)
+    register("mean")
+    said = deploy(settings, INTERVAL)
+    assert said["beside"] == [latest.number]
+    assert set(said["not_beside"]) == {damaged.number}
+    assert deployment.deployed(beside_folder(settings) / f"v{latest.number}") == latest
+    assert not left.exists()
+
+    with urllib.request.urlopen(f"{settings.serving_url}/v1/catalogue", timeout=10) as answer:
+        offered = json.load(answer)["models"]
+    assert [(one["model_version"], one["role"]) for one in offered] == [
+        (said["model_version"], "champion"),
+        (latest.number, "beside"),
+    ]
+    asked = f"{settings.serving_url}/v1/users/nobody/preview?k=1&model_version={latest.number}"
+    with urllib.request.urlopen(asked, timeout=10) as answer:
+        told = json.load(answer)
+    assert (told["model_version"], told["items"][0]["item_id"]) == (latest.number, ITEMS[0])

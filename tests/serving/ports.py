@@ -21,6 +21,7 @@ from serving.model import ServedModel, load
 from serving.ports import Glimpse, Shown
 from serving.rollout import Candidate
 from serving.shadow import ShadowLine
+from serving.shelf import Shelf
 from serving.storefront import Storefront
 
 INSTANT = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
@@ -138,7 +139,8 @@ def assemble(folder: Path | None, weights: dict[str, float] | None = None, **rou
     splits = Splits(weights or {"champion": 1.0})
     candidates, copies = Candidates(), Copies()
     answering = Answering(models, users, log, records, splits, metrics, candidates=candidates, shadow=copies)
-    visits = Storefront(answering, users, users, splits, lambda: INSTANT)
+    shelf = Shelf(answering, folder.parent / "beside" if folder else Path("nowhere"))
+    visits = Storefront(answering, users, users, splits, lambda: INSTANT, shelf)
     app = create_app(answering, log, metrics, lambda: INSTANT, visits=visits, **routes)
     return Parts(models, users, log, records, metrics, app, candidates, copies)
 

@@ -1,17 +1,24 @@
 """What the storefront's page asks: the catalogue, users, one user, other variants; nothing of it leaves a trace."""
 
+import asyncio
 import json
+import shutil
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 import redis
 from starlette.testclient import TestClient
 
 from recsys import user_state
+from recsys.promotion import Rollout, Stage
 from recsys.settings import Settings
 from serving.contracts import ErrorAnswer
 from serving.keys import digest
+from serving.model import ServedModel
 from serving.process import build
+from serving.rollout import Candidate
+from serving.shelf import Shelf
 from tests.conftest import free_port
 from tests.serving.ports import INSTANT, Parts, assemble
 from tests.worlds.served import BOOKS, EVEN, FILMS, ITEMS, ODD, POPULAR, write_world
@@ -23,6 +30,7 @@ PATHS = (
     "/v1/users",
     "/v1/users/u/state",
     "/v1/users/u/preview?variant=champion",
+    "/v1/users/u/preview?model_version=3",
 )
 
 
@@ -132,6 +140,77 @@ def test_an_unknown_variant_is_named(client):
     refused = client.get("/v1/users/u/preview?variant=best")
     assert (refused.status_code, refused.json()["error"]["code"]) == (404, "unknown_variant")
     assert "champion, popular" in refused.json()["error"]["message"]
+
+
+@pytest.fixture
+def beside(folder):
+    """Two more models of this machine, one of them backwards, and what is no model."""
+    home = folder.parent / "beside"
+    write_world(home / "v7", version="7", backwards=True)
+    write_world(home / "v10", "popularity", version="10")
+    for name, text in (("v8", "{"), ("v9", '{"model_version": "9"}')):
+        (home / name).mkdir()
+        (home / name / "deployment.json").write_text(text)
+    yield home
+    shutil.rmtree(home)
+
+
+def test_the_overview_names_the_models_that_can_be_compared(client, beside):
+    told = client.get("/v1/catalogue").json()["models"]
+    assert [(one["model_version"], one["model"], one["kind"], one["role"]) for one in told] == [
+        ("3", "even_mean", "mean", "champion"),
+        ("7", "even_mean", "mean", "beside"),
+        ("10", "even_popularity", "popularity", "beside"),
+    ]
+
+
+def test_the_candidate_can_be_compared_before_anybody_gets_it(client, parts, tmp_path):
+    model = assemble(write_world(tmp_path / "candidate", version="4", backwards=True)).models.current
+    parts.candidates.current = Candidate(model, Rollout(version="4", stage=Stage.SHADOW, share=0))
+    parts.users.know("u", ["gone"])
+    offered = client.get("/v1/catalogue").json()["models"]
+    assert [(one["model_version"], one["role"]) for one in offered] == [("3", "champion"), ("4", "candidate")]
+    asked = {"k": 2, "domain": "movies", "model_version": "4"}
+    told = client.get("/v1/users/u/preview", params=asked).json()
+    assert ([item["item_id"] for item in told["items"]], told["model_version"]) == (FILMS[:2], "4")
+
+
+def test_a_preview_is_what_another_model_would_answer(client, parts, beside):
+    parts.users.know("u", EVEN[:2])
+
+    def look(**asked: str) -> dict:
+        return client.get("/v1/users/u/preview", params={"k": 3, "domain": "movies", **asked}).json()
+
+    own, same = look(), look(model_version="3")
+    assert own == same
+    assert (own["variant"], own["model_version"], own["rung"]) == ("champion", "3", "personalised")
+    other = look(model_version="10")
+    assert (other["model"], other["model_version"], other["variant"]) == ("even_popularity", "10", "champion")
+    assert [item["item_id"] for item in other["items"]] == FILMS[:8:-1]
+    both = look(model_version="7", variant="popular")
+    assert ([item["item_id"] for item in both["items"]], both["rung"]) == (FILMS[:3], "segment_popular")
+    assert both["variant"] == "popular"
+
+
+@pytest.mark.parametrize("version", ["9", "8", "best", "../v7", ""])
+def test_a_model_that_is_not_there_or_broken_is_named(client, beside, version):
+    refused = client.get("/v1/users/u/preview", params={"model_version": version})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (404, "unknown_model")
+    assert repr(version) in refused.json()["error"]["message"]
+
+
+def test_only_a_few_models_stay_loaded_and_one_that_is_gone_is_forgotten(parts, beside):
+    async def ask(shelf: Shelf, *versions: str) -> list[ServedModel | None]:
+        return [await shelf.model(version) for version in versions]
+
+    write_world(beside / "v11", version="11")
+    candidates = SimpleNamespace(model=lambda: parts.models.current, candidate=None)
+    shelf = Shelf(candidates, beside)
+    first, again, *_, third = asyncio.run(ask(shelf, "7", "7", "10", "11", "7"))
+    assert first is again
+    assert third is not first  # two others came between: it was given up
+    shutil.rmtree(beside / "v7")
+    assert asyncio.run(ask(shelf, "7")) == [None]
 
 
 def test_looking_around_leaves_no_trace(client, parts):
