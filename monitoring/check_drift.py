@@ -51,6 +51,7 @@ def check_drift(settings: Settings, interval: Interval) -> dict[str, Any]:
 def _judge(connection: psycopg.Connection, interval: Interval, settings: Settings, report: Path) -> dict[str, Any]:
     from monitoring.concept import judge_concept, outcome
     from monitoring.drift import measure, write_page
+    from monitoring.tastes import judge_tastes
     from monitoring.windows import WATCHED, find_cut, read
 
     cut = find_cut(connection, interval)
@@ -61,7 +62,8 @@ def _judge(connection: psycopg.Connection, interval: Interval, settings: Setting
     embeddings = _embeddings(connection, interval, settings, cut)
     concepts = judge_concept(connection, interval, settings.seed)
     seen: set[str] = set()
-    rows = [outcome(STATION, interval, *concept) for concept in concepts]
+    tastes = judge_tastes(connection, STATION, interval, settings.seed)
+    rows = [*tastes, *(outcome(STATION, interval, *concept) for concept in concepts)]
     for drift in [*drifts, *embeddings]:
         # the first judgement on a column is the one that people know; a second one says how it was measured
         check = f"{CHECK}_{drift.method}" if drift.column in seen else CHECK
@@ -104,6 +106,7 @@ def _judge(connection: psycopg.Connection, interval: Interval, settings: Setting
         "drifted": drifted,
         "drifted_since_training": [drift.column for drift in since if drift.is_drifted],
         "concept_drifted": [domain for domain, found in concepts if found is not None and found.is_drifted],
+        "mix_changed": {row.subject: row.detail["since"] for row in tastes if row.verdict == "warn"},
         "cut": cut.isoformat(),
         "report": str(report),
     }

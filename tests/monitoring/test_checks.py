@@ -34,7 +34,8 @@ create table marts.fct_interactions as
         timestamptz '2020-01-01 00:00+00' + n * interval '864 seconds' as occurred_at
     from generate_series(0, 9999) n;
 create table marts.dim_users as select 'u' || n as user_id, array['movies'] as domains from generate_series(0, 49) n;
-create table marts.dim_items as select 'm' || n as item_id, 'movies' as domain from generate_series(0, 49) n;
+create table marts.dim_items as
+    select 'm' || n as item_id, 'movies' as domain, array['c' || n % 5] as categories from generate_series(0, 49) n;
 create table marts.feat_user_activity as
     select 'u' || n as user_id, timestamptz '2020-01-02 00:00+00' + d * interval '24 hours' as event_timestamp,
         (n * 31 + d * 17) % 40 as user_interactions_total, (n * 31 + d * 17) % 20 as user_interactions_30d,
