@@ -111,18 +111,14 @@ def monitoring(settings: Settings) -> Service:
 
 def dashboard(settings: Settings) -> Service:
     """The executive dashboard; started on request."""
-    url = urlsplit(settings.dashboard_url)
+    port = urlsplit(settings.dashboard_url).port or 8501
     return Service(
         name="dashboard",
-        command=(
-            python_of("platform"), "-m", "streamlit", "run", str(HOME / "dashboard" / "app.py"),
-            "--server.headless", "true", "--server.address", LOOPBACK, "--server.port", str(url.port),
-            "--browser.gatherUsageStats", "false",
-        ),
-        environment={"PYTHONPATH": str(HOME)},
+        command=(python_of("platform"), "-m", "dashboard"),
+        environment={"PYTHONPATH": str(HOME), "RECSYS_DASHBOARD_URL": f"http://{LOOPBACK}:{port}"},
         address=settings.dashboard_url,
-        ports=(url.port or 8501,),
+        ports=(port,),
         check=answers(f"{settings.dashboard_url}/_stcore/health"),
         after=("postgres",),
         is_optional=True,
-    )  # fmt: skip
+    )

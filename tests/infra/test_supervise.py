@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import psycopg
@@ -66,7 +67,7 @@ def test_nothing_listens_beyond_this_machine(settings):
     assert f"--listen_addresses={LOOPBACK}" in services["postgres"].command
     assert services["mlflow"].command[4:6] == ("--host", LOOPBACK)
     assert "--skip-serve-logs" in services["airflow-scheduler"].command
-    assert services["dashboard"].command[services["dashboard"].command.index("--server.address") + 1] == LOOPBACK
+    assert urlsplit(services["dashboard"].environment["RECSYS_DASHBOARD_URL"]).hostname == LOOPBACK
 
 
 @pytest.mark.parametrize("odd", ['a%(b)s "c" \\ d, e=f;g', "it's 100%"])
