@@ -1,5 +1,6 @@
-"""`python -m etl land|load --as-of D [--since S] --domains movies[,books]`, and the two ways to get raw files:
-`python -m etl download SOURCE --to DIR` and `python -m etl synthesize --to DIR`."""
+"""`python -m etl land|load --as-of D [--since S] --domains movies[,books]`, and the three ways to get raw files:
+`python -m etl download SOURCE --to DIR`, `python -m etl mirror s3://BUCKET/PREFIX --to DIR`, `python -m etl synthesize
+--to DIR`."""
 
 import argparse
 from collections.abc import Mapping
@@ -175,15 +176,21 @@ def main() -> Mapping[str, Any]:
     fetched.add_argument(
         "--release", action="append", default=[], help="which one, may come again; an unknown lists all"
     )
+    mirrored = commands.add_parser("mirror", help="raw files from object storage: s3://, gs://, abfs://")
+    mirrored.add_argument("address", help="the folder there; credentials come from the provider's own configuration")
     made_up = commands.add_parser("synthesize", help="made-up interactions of all domains, with planted truths")
     made_up.add_argument("--events", type=int, default=100_000, help="how many, apart from clicks on impressions")
     made_up.add_argument("--days", type=int, default=180, help="from 1 January 2025 on; the drift is at two thirds")
     made_up.add_argument("--seed", type=int, default=None, help="default: RECSYS_SEED")
-    for command in (fetched, made_up):
+    for command in (fetched, mirrored, made_up):
         command.add_argument("--to", type=Path, required=True, help="folder to write into, below RECSYS_DATA_DIR")
     arguments = parser.parse_args()
     if arguments.command == "download":
         return fetch(arguments)
+    if arguments.command == "mirror":
+        from etl.mirror import mirror
+
+        return mirror(arguments.address, arguments.to)
     if arguments.command == "synthesize":
         return make_up(arguments, load_settings().seed)
     settings, interval = load_settings(), from_arguments(arguments)
