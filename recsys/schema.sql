@@ -170,6 +170,19 @@ create table if not exists raw.impressions (
     rung          text not null,
     shown_at      timestamptz not null
 );
+-- Shown to whom the made-up worlds invented: said by the row itself, whoever wrote it. Nobody writes the column. Looked at
+-- first, since the statement waits for everybody who writes.
+do $$
+begin
+    if not exists (
+        select from information_schema.columns
+        where (table_schema, table_name, column_name) = ('raw', 'impressions', 'source')
+    ) then
+        alter table raw.impressions add column source text not null
+            generated always as (case when starts_with(user_id, 'synthetic:') then 'synthetic' else 'stream' end) stored;
+    end if;
+end
+$$;
 -- What a version showed, for lineage and for the judgement on a version under way.
 create index if not exists impressions_model_version on raw.impressions (model_version, shown_at);
 

@@ -46,6 +46,22 @@ def test_an_event_from_the_log_counts_once(settings):
         connection.execute(event, ("stream",))
 
 
+def test_an_impression_says_whether_its_user_is_made_up_in_an_older_installation_too(settings):
+    with connect(settings) as connection:
+        connection.execute("alter table raw.impressions drop column source")
+        shown = (
+            "insert into raw.impressions values (%s, 'r', %s, 'i', 1, 1, 'movies', 'champion', '1', 1, 'popular', %s)"
+        )
+        connection.execute(shown, ("e1", "synthetic:u1", "2020-01-01"))
+    apply_schema(settings)
+    with connect(settings) as connection:
+        connection.execute(shown, ("e2", "u1", "2020-01-01"))
+        found = connection.execute("select event_id, source from raw.impressions order by 1").fetchall()
+    assert found == [("e1", "synthetic"), ("e2", "stream")]
+    with pytest.raises(psycopg.errors.GeneratedAlways), connect(settings) as connection:
+        connection.execute("update raw.impressions set source = 'stream'")
+
+
 def test_an_outcome_of_the_same_check_is_replaced(settings):
     def outcome(observed: float, verdict) -> Outcome:
         return Outcome("station", date(2020, 1, 1), "check", observed, ">= 1", verdict, "subject", {"n": observed})
