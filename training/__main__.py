@@ -40,6 +40,8 @@ def parser() -> argparse.ArgumentParser:
         add_arguments(command)
         if name in {"fit", "tune"}:
             command.add_argument("--model", required=True, help=f"one of {', '.join(MODEL_ZOO)}")
+        if name == "fit":
+            command.add_argument("--warm", action="store_true", help="begin where the served model of this kind is")
         if name == "tune":
             command.add_argument("--trials", type=int, default=30, help="of the whole study, earlier calls included")
             command.add_argument("--seconds", type=float, default=1800, help="after which no trial is begun")
@@ -95,7 +97,7 @@ def of_interval(settings: Settings, interval: Interval, arguments: argparse.Name
         case "cut":
             return tasks.cut(settings, interval)
         case "fit":
-            return tasks.fit(settings, interval, arguments.model)
+            return tasks.fit(settings, interval, arguments.model, arguments.warm)
         case "evaluate":
             return tasks.evaluate(settings, interval, chosen(arguments.models))
         case "register":

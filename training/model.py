@@ -46,6 +46,7 @@ from recsys.artifacts import MODEL_ZOO
 from recsys.bundle import Kind, Manifest, write_bundle
 from recsys.errors import CheckFailed, RecsysError
 from training.dataset import TrainingData
+from training.warm_start import WarmStart
 
 POPULARITY_HALF_LIFE_DAYS = 365.0
 """Of all candidates from 7 days to none the best on validation parts of MovieLens latest-small and within .002 of the
@@ -94,6 +95,8 @@ class Workplace:
     """Folder for results that outlive the cut, such as vectors of texts."""
     seconds: float = math.inf
     """Wall seconds that the fit may take."""
+    warm: WarmStart | None = None
+    """Where a retraining begins; models that learn by gradients begin anew all the same."""
 
 
 @dataclass(frozen=True)

@@ -83,16 +83,21 @@ def cut_folder(settings: Settings, cut_id: str) -> Path:
     return settings.var_dir / "training" / cut_id
 
 
-def fit(settings: Settings, interval: Interval, name: str) -> dict[str, Any]:
-    """Train one model on the cut, write its bundle and log it as an MLflow run."""
+def fit(settings: Settings, interval: Interval, name: str, is_warm: bool = False) -> dict[str, Any]:
+    """Train one model on the cut, write its bundle and log it as an MLflow run; `is_warm`: from where the served one
+    is (training/warm_start.py)."""
     if name not in MODEL_ZOO:
         raise RecsysError("--model", name, f"Choose among {', '.join(MODEL_ZOO)}")
-    task = f"{FIT}.{name}"
+    task, begins = f"{FIT}.{name}", None
+    if is_warm:
+        from training import warm_start
+
+        begins = warm_start.served_cut(settings.served_model, name)
     with connect(settings) as connection:
         upstream, made = receipts.latest(connection, CUT, interval.key)
         more = receipts.upstream(connection, ["feast.apply"], interval.key) if name in MODELS_WITH_USER_FEATURES else []
         tuned = receipts.known(connection, f"{TUNE}.{name}", ",".join(interval.domains))
-        wanted = receipts.fingerprint(code(), upstream, more, name, settings.seed, tuned and tuned["settings"])
+        wanted = receipts.fingerprint(code(), upstream, more, name, settings.seed, tuned and tuned["settings"], begins)
         known = receipts.recall(connection, task, interval.key, wanted)
     folder = cut_folder(settings, made["cut_id"]) / "models" / name
     if known and (folder / "bundle" / "manifest.json").is_file():
@@ -107,9 +112,11 @@ def fit(settings: Settings, interval: Interval, name: str) -> dict[str, Any]:
         if run is None or not (folder / "bundle" / "manifest.json").is_file():
             if run is not None:
                 client.delete_run(run.info.run_id)
-            measured, manifest = _fit_and_write(settings, cut_folder(settings, made["cut_id"]), folder, name, tuned)
+            cut_at = cut_folder(settings, made["cut_id"])
+            measured, manifest = _fit_and_write(settings, cut_at, folder, name, tuned, begins is not None)
             tags = lineage(settings, made, manifest.framework, name) | {tracking.FINGERPRINT_TAG: wanted}
-            parameters = {**manifest.hyper_parameters, "seed": settings.seed, "threads": settings.threads}
+            more_told = {"seed": settings.seed, "threads": settings.threads, "warm_start": begins or "none"}
+            parameters = {**manifest.hyper_parameters, **more_told}
             run_id = tracking.log_fit(client, folder, name, tags, parameters, measured)
             mirror.mirror_run(client, run_id, settings)
         else:  # of a process that was killed before its receipt
@@ -120,9 +127,11 @@ def fit(settings: Settings, interval: Interval, name: str) -> dict[str, Any]:
     return {**detail, "unchanged": False}
 
 
-def _fit_and_write(settings: Settings, cut_at: Path, folder: Path, name: str, tuned: dict[str, Any] | None):
+def _fit_and_write(
+    settings: Settings, cut_at: Path, folder: Path, name: str, tuned: dict[str, Any] | None, is_warm: bool
+):
     """Fit a model and publish its folder. Returns what it cost, and its manifest."""
-    from training import dataset, model
+    from training import dataset, model, warm_start
 
     started, cpu_before = time.perf_counter(), cpu_seconds()
     frozen = dataset.Cut(cut_at)
@@ -133,9 +142,9 @@ def _fit_and_write(settings: Settings, cut_at: Path, folder: Path, name: str, tu
 
         features, _ = point_in_time.user_features(settings, frozen)
     data, config = frozen.training_data(features), model.config_of(module, tuned)
-    fitted = module.fit(
-        data, config, settings.seed, model.Workplace(settings.threads, settings.var_dir / "training" / "cache")
-    )
+    warm = warm_start.of_served(settings.served_model, name) if is_warm else None
+    place = model.Workplace(settings.threads, settings.var_dir / "training" / "cache", warm=warm)
+    fitted = module.fit(data, config, settings.seed, place)
     draft = dataset.begin_folder(folder)
     manifest = model.write_model(
         draft,
@@ -159,7 +168,7 @@ def _fit_and_write(settings: Settings, cut_at: Path, folder: Path, name: str, tu
         "bundle_mb": sum(path.stat().st_size for path in (folder / "bundle").iterdir()) / 1e6,
     }
     measured["cost_usd"] = measured["cpu_seconds"] / 3600 * settings.retraining_cpu_hour_usd
-    return {key: round(value, 6) for key, value in measured.items()}, manifest
+    return {key: round(value, 9) for key, value in measured.items()}, manifest
 
 
 def cpu_seconds() -> float:

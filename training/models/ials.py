@@ -108,15 +108,18 @@ def fit(data: TrainingData, config: Config, seed: int, workplace: Workplace) -> 
 
     rng = np.random.default_rng(seed)
     item_vectors = rng.normal(0, 0.1 / np.sqrt(size), (data.n_items, size)).astype(np.float32)  # (I, D)
+    epochs = config.epochs
+    if workplace.warm is not None:
+        item_vectors, epochs = workplace.warm.begin(data.catalogue.item_id, item_vectors), workplace.warm.epochs(epochs)
     item_vectors[np.bincount(items, minlength=data.n_items) == 0] = 0
     user_vectors = np.zeros((n_users, size), np.float32)  # (U, D)
     of_users, of_items = Rows(users, items, weights, n_users), Rows(items, users, weights, data.n_items)
     started = time.perf_counter()
-    for epoch in range(1, config.epochs + 1):
+    for epoch in range(1, epochs + 1):
         solve_side(user_vectors, item_vectors, of_users, config, config.reg)
         solve_side(item_vectors, user_vectors, of_items, config, config.reg)
-        if epoch < config.epochs and (time.perf_counter() - started) * (epoch + 1) / epoch > workplace.seconds:
-            log.warning("ials stops after epoch %d of %d: its time is over", epoch, config.epochs)
+        if epoch < epochs and (time.perf_counter() - started) * (epoch + 1) / epoch > workplace.seconds:
+            log.warning("ials stops after epoch %d of %d: its time is over", epoch, epochs)
             break
     if not data.is_ordered:
         config = config.model_copy(update={"recency_exponent": 0.0})
