@@ -1,5 +1,5 @@
--- Joining clicks neither loses nor multiplies an impression. One that came while the build was at work may be in the mart
--- or not; the transaction that wrote it says when (its 32 bits are enough until four thousand million transactions).
+-- Joining clicks neither loses nor multiplies an impression. One that came while the build was at work may be in the
+-- mart or not; the transaction that wrote it says when (its 32 bits are enough until four thousand million of them).
 -- (Multiplies: the mart's index on event_id is unique.)
 with
 
@@ -29,4 +29,5 @@ full outer join facts on raw_impressions.event_id = facts.event_id
 where
     raw_impressions.event_id is null
     or (raw_impressions.was_there and facts.event_id is null)
+order by raw_event asc, mart_event asc
 limit 100

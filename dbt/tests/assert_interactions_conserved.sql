@@ -32,4 +32,5 @@ full outer join facts on raw_events.event_id = facts.event_id
 where
     raw_events.event_id is null
     or (raw_events.was_there and facts.event_id is null)
+order by raw_event asc, mart_event asc
 limit 100
