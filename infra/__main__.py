@@ -15,14 +15,14 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from infra import configuration, rollout
+from infra import configuration, image, rollout
 from infra.registry import champion
 from infra.targets import CloudFault, Release
 from recsys import interval, station
 from recsys.errors import CheckFailed
 from recsys.settings import Settings, load_settings
 
-STEPS = ("plan", "canary", "shift", "verify", "promote", "roll-back", "rest", "cost", "teardown")
+STEPS = ("build", "push", "plan", "canary", "shift", "verify", "promote", "roll-back", "rest", "cost", "teardown")
 EVERY = "every"
 """Instead of a target, for `rest`: all that RECSYS_CLOUDS names."""
 REQUESTS = [{"user_id": "smoke:1", "k": 10}, {"user_id": "smoke:2", "k": 3, "domain": "movies"}]
@@ -91,6 +91,9 @@ def _cloud(settings: Settings, given: Namespace) -> Mapping[str, Any]:
         return {"target": given.target, "changes": [f"- {c.kind} {c.name}" for c in target.teardown().changes]}
     version = champion(settings.mlflow_url).number
     release = Release(version=version, image=clouds.image.format(version=version))
+    if given.step in ("build", "push"):
+        bundles = settings.var_dir.resolve() / "serving" / "bundles"
+        return image.make(given.step, target, release, bundles, given.dry_run)
     if given.step == "plan" or given.dry_run:
         plan = target.plan(release, rollout.CANARY)
         print("\n".join(plan.lines()), file=sys.stderr)
