@@ -47,7 +47,7 @@ test: ## set up what the tests need, check the style and the layers, run the tes
 	$(MAKE) --no-print-directory lint
 	$(RUN) -m pytest -n 2 --no-loadscope-reorder
 
-soak: ## the long proofs: every task killed once, on a platform of their own
+soak: ## the long proofs: every task killed once, a Spark cluster, alerts, each on services of their own
 	@$(PYTHON) -m infra.local.setup --with-tests
 	$(RUN) -m pytest -m soak
 

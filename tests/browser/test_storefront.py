@@ -253,6 +253,7 @@ def test_hostile_titles_neither_widen_the_page_nor_run(chromium, settings, visit
         page.run("document.querySelector('.for-you .why').click()")
         page.wait("document.querySelector('dialog[open]')")
         check_width(page, width)
+        SHOTS.mkdir(parents=True, exist_ok=True)
         page.screenshot(SHOTS / f"hostile-{width}.png", whole=True)
         assert page.run("window.hurt === undefined && document.querySelectorAll('[onerror], .card script').length") == 0
 

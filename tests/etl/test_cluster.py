@@ -15,7 +15,7 @@ from recsys.settings import HOME, Settings
 from tests.worlds import etl_files as files
 from tests.worlds.spark_cluster import WORKERS, cluster
 
-pytestmark = pytest.mark.services
+pytestmark = [pytest.mark.services, pytest.mark.soak]
 
 GOOD = [f"{user}::{film}::4::{978300000 + user * 400 + film}" for user in range(1, 200) for film in range(1, 100)]
 RATINGS = [*GOOD, *(line for line in files.BROKEN_RATINGS if line), "1::1::5::978300401"]

@@ -147,6 +147,7 @@ def ended(client: Airflow, dag_id: str) -> str:
 
 
 @pytest.mark.services
+@pytest.mark.soak
 def test_a_red_task_is_told_with_its_sentence_and_its_runbook_and_the_dags_health_warns(platform, webhook, mail):
     client = Airflow(platform)
     client.wait_for_dag(artifacts.DAG_DEPLOY)
@@ -176,6 +177,7 @@ def test_a_red_task_is_told_with_its_sentence_and_its_runbook_and_the_dags_healt
 
 
 @pytest.mark.services
+@pytest.mark.soak
 def test_a_green_task_that_warns_is_told_as_well(platform, webhook):
     assert ended(Airflow(platform), artifacts.DAG_HEALTH) == "success"
     told = heard(webhook[1], artifacts.DAG_HEALTH)

@@ -31,7 +31,7 @@ def test_each_candidate_once_and_the_best_first(rerank, scores, vectors, trade_o
     chosen = rerank(scores, vectors, k, trade_off)
     assert len(set(chosen.tolist())) == len(chosen) == min(k, 6)
     if trade_off > 0.01:
-        assert scores[chosen[0]] == scores.max() or rerank is dpp
+        assert scores[chosen[0]] >= scores.max() - 1e-9 or rerank is dpp
 
 
 @given(arrays(float, (5,), elements=numbers), arrays(float, (5, 3), elements=numbers), st.floats(0.1, 0.9))
