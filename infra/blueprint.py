@@ -65,6 +65,27 @@ def state_of(traffic: Mapping[str, Any] | None, release_of: Callable[[str], Rele
     return State(releases, dict(traffic["shares"]), ScalingPolicy.heard(policy) if policy else None)
 
 
+def traffic_of(state: State, prefix: str) -> Resource:
+    """Return the resource `traffic` that keeps shares and policy, for a blueprint of one deployment a release."""
+    note = {"policy": state.policy.told()} if state.policy else {}
+    shares = {release.name: state.shares[release.name] for release in state.releases}
+    return Resource(kind="traffic", name=prefix, spec={"shares": shares, **note})
+
+
+def state_of_deployments(read: Read, prefix: str) -> State:
+    """Return the state, from that resource and the deployments `prefix/<release>`.
+
+    Raises:
+        CloudFault: a release has traffic and is not there.
+    """
+
+    def release_of(name: str) -> Release | None:
+        found = read(Key("deployment", f"{prefix}/{name}"))
+        return found and Release(version=found["version"], image=found["image"])
+
+    return state_of(read(Key("traffic", prefix)), release_of)
+
+
 class ServingPlane(Plane, Protocol):
     """A control plane, and the two doors behind it."""
 

@@ -18,7 +18,7 @@ from urllib.parse import urlencode
 
 from pydantic import Field
 
-from infra.blueprint import Read, ServingPlane, State, state_of
+from infra.blueprint import Read, ServingPlane, State, state_of_deployments, traffic_of
 from infra.prices import price
 from infra.targets import CloudFault, Frozen, Key, NotReady, Release, Resource, digest_of
 
@@ -77,16 +77,10 @@ class Blueprint:
             )
             for release in state.releases
         ]
-        note = {"policy": state.policy.told()} if state.policy else {}
-        shares = {release.name: state.shares[release.name] for release in state.releases}
-        return [*found, Resource(kind="traffic", name=PREFIX, spec={"shares": shares, **note})]
+        return [*found, traffic_of(state, PREFIX)]
 
     def state(self, read: Read) -> State:
-        def release_of(name: str) -> Release | None:
-            found = read(Key("deployment", f"{PREFIX}/{name}"))
-            return found and Release(version=found["version"], image=found["image"])
-
-        return state_of(read(Key("traffic", PREFIX)), release_of)
+        return state_of_deployments(read, PREFIX)
 
 
 class AciPlane:

@@ -23,7 +23,7 @@ from typing import Any
 
 from pydantic import Field
 
-from infra.blueprint import Read, State, state_of
+from infra.blueprint import Read, State, state_of_deployments, traffic_of
 from infra.prices import price
 from infra.targets import CloudFault, Frozen, Key, NotReady, Release, Resource, Transient, digest_of
 from recsys.settings import HOME, process_environment
@@ -64,16 +64,10 @@ class LocalBlueprint:
             )
             for release in state.releases
         ]
-        note = {"policy": state.policy.told()} if state.policy else {}
-        shares = {release.name: state.shares[release.name] for release in state.releases}
-        return [*found, Resource(kind="traffic", name=PREFIX, spec={"shares": shares, **note})]
+        return [*found, traffic_of(state, PREFIX)]
 
     def state(self, read: Read) -> State:
-        def release_of(name: str) -> Release | None:
-            found = read(Key("deployment", f"{PREFIX}/{name}"))
-            return found and Release(version=found["version"], image=found["image"])
-
-        return state_of(read(Key("traffic", PREFIX)), release_of)
+        return state_of_deployments(read, PREFIX)
 
 
 class LocalPlane:
