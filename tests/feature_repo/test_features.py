@@ -13,7 +13,7 @@ from recsys import artifacts, receipts
 from recsys.settings import HOME, Settings
 from recsys.task import Task, run_task
 from recsys.warehouse import connect
-from tests.worlds.warehouse import INTERVAL, insert, instant
+from tests.worlds.warehouse import FEATURE_TABLES, INTERVAL, insert, instant
 from training import point_in_time
 
 FEAST = ("env", "PYTHONOPTIMIZE=1", "feast", "-c", "feature_repo")  # as dags/station_operator.py calls it
@@ -43,24 +43,7 @@ def offered(world) -> Settings:
     """The feature tables by hand, applied and materialised by the commands of the DAG."""
     settings = world("postgres", "redis")
     with connect(settings) as connection:
-        connection.execute(
-            """
-            create table marts.feat_user_activity (
-                user_id text collate "C", event_timestamp timestamptz, user_interactions_total bigint,
-                user_interactions_30d bigint, user_distinct_items bigint, user_mean_rating double precision);
-            create table marts.feat_item_popularity (
-                item_id text collate "C", event_timestamp timestamptz, item_interactions_total bigint,
-                item_interactions_90d bigint, item_mean_rating double precision);
-            create table marts.feat_user_windows (
-                user_id text collate "C", event_timestamp timestamptz, user_events_1d bigint, user_events_7d bigint,
-                user_events_30d bigint, user_events_90d bigint, user_implicit_90d bigint, user_days_since_event bigint,
-                user_sessions_30d bigint, user_recent_mean_rating double precision);
-            create table marts.feat_item_windows (
-                item_id text collate "C", event_timestamp timestamptz, item_events_1d bigint, item_events_7d bigint,
-                item_events_30d bigint, item_events_90d bigint, item_implicit_90d bigint, item_days_since_event bigint,
-                item_events_decayed double precision, item_recent_mean_rating double precision)
-            """
-        )
+        connection.execute(FEATURE_TABLES)
         insert(connection, artifacts.FEAT_USER_ACTIVITY, USER_ROWS)
         insert(connection, artifacts.FEAT_ITEM_POPULARITY, ITEM_ROWS)
         insert(connection, artifacts.FEAT_USER_WINDOWS, [("u:ann", instant(1, 11), 2, 2, 2, 2, 0, 0, 1, 3.0)])

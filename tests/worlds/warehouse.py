@@ -32,6 +32,24 @@ DBT_BUILD = Task(
     ),
 )  # fmt: skip
 
+FEATURE_TABLES = """
+create table marts.feat_user_activity (
+    user_id text collate "C", event_timestamp timestamptz, user_interactions_total bigint,
+    user_interactions_30d bigint, user_distinct_items bigint, user_mean_rating double precision);
+create table marts.feat_item_popularity (
+    item_id text collate "C", event_timestamp timestamptz, item_interactions_total bigint,
+    item_interactions_90d bigint, item_mean_rating double precision);
+create table marts.feat_user_windows (
+    user_id text collate "C", event_timestamp timestamptz, user_events_1d bigint, user_events_7d bigint,
+    user_events_30d bigint, user_events_90d bigint, user_implicit_90d bigint, user_days_since_event bigint,
+    user_sessions_30d bigint, user_recent_mean_rating double precision);
+create table marts.feat_item_windows (
+    item_id text collate "C", event_timestamp timestamptz, item_events_1d bigint, item_events_7d bigint,
+    item_events_30d bigint, item_events_90d bigint, item_implicit_90d bigint, item_days_since_event bigint,
+    item_events_decayed double precision, item_recent_mean_rating double precision)
+"""
+"""The feature marts that Feast's views read, without what dbt adds."""
+
 
 def instant(month: int, day: int, hour: int = 0, minute: int = 0, second: int = 0, micro: int = 0) -> datetime:
     return datetime(2020, month, day, hour, minute, second, micro, UTC)
