@@ -14,6 +14,7 @@ Messages are keyed by user_id, so one user's events go through one consumer at a
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,12 +25,12 @@ from kafka import KafkaConsumer
 from kafka.errors import (
     CommitFailedError,
     IllegalGenerationError,
+    IllegalStateError,
     RebalanceInProgressError,
     RetriableError,
     UnknownMemberIdError,
 )
 
-from recsys.artifacts import CONSUMER_GROUP
 from recsys.errors import ServiceUnavailable
 from recsys.settings import Settings
 from streaming import state
@@ -39,6 +40,7 @@ from streaming.events import SCHEMAS, Effects, Message, Refused, plan
 from streaming.feature_push import FeaturePush
 from streaming.health import BATCH_SECONDS, EVENT_TO_STATE_SECONDS, EVENTS, PUSHED, REFUSED, Health
 from streaming.land import QUERY_OPTIONS, Landed, land, user_state_lock
+from streaming.membership import subscribe
 
 log = logging.getLogger(__name__)
 
@@ -140,17 +142,20 @@ def consume(settings: Settings, batches: Batches, health: Health, stopping: thre
     """Consume until `stopping` is set: then the batch in hand is finished and committed, and the group left."""
     retrying = patiently(stopping, health)
     try:
-        consumer = retrying(_subscribe, settings)
-        try:
-            while not stopping.is_set():
-                polled = consumer.poll(timeout_ms=POLL_MS, max_records=MAX_BATCH)
-                health.polled(*_backlog(consumer))
-                messages = [message(settings, record) for records in polled.values() for record in records]
-                if messages:
-                    retrying(batches.handle, messages)
-                    retrying(_commit, consumer)
-        finally:
-            consumer.close(autocommit=False, timeout_ms=COMMIT_PATIENCE_MS)
+        while not stopping.is_set():
+            consumer, rebalances = retrying(subscribe, settings)
+            try:
+                while not stopping.is_set() and not rebalances.stalled:
+                    polled = retrying(consumer.poll, timeout_ms=POLL_MS, max_records=MAX_BATCH)
+                    health.polled(*retrying(_backlog, consumer))
+                    messages = [message(settings, record) for records in polled.values() for record in records]
+                    if messages:
+                        retrying(batches.handle, messages)
+                        retrying(_commit, consumer)
+            finally:
+                consumer.close(autocommit=False, timeout_ms=COMMIT_PATIENCE_MS)
+            if not stopping.is_set():
+                log.warning("the group's rebalance did not end: subscribing anew")
     except TRANSIENT as error:  # only when told to end in the middle of an outage
         log.warning("ended without a commit, the last batch will come again: %s", error)
 
@@ -163,20 +168,6 @@ def message(settings: Settings, record: Any) -> Message:
     )  # fmt: skip
 
 
-def _subscribe(settings: Settings) -> KafkaConsumer:
-    return KafkaConsumer(
-        *(settings.topic_prefix + topic for topic in SCHEMAS),
-        bootstrap_servers=settings.kafka_bootstrap.split(","),
-        group_id=settings.topic_prefix + CONSUMER_GROUP,
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        session_timeout_ms=10_000,  # how long a killed consumer's partitions wait for the next one
-        metadata_max_age_ms=10_000,  # how soon a topic that did not exist is found
-        reconnect_backoff_max_ms=1_000,
-        bootstrap_timeout_ms=5_000,  # then it is our turn to try again, or to end
-    )
-
-
 def _commit(consumer: KafkaConsumer) -> None:
     try:
         consumer.commit(timeout_ms=COMMIT_PATIENCE_MS)
@@ -187,9 +178,13 @@ def _commit(consumer: KafkaConsumer) -> None:
 def _backlog(consumer: KafkaConsumer) -> tuple[int, int]:
     """Return the number of our partitions, and of the messages in them beyond our position as far as we know."""
     partitions = consumer.assignment()
-    ends = {partition: consumer.highwater(partition) for partition in partitions}
-    known = [(end, consumer.position(partition, timeout_ms=0)) for partition, end in ends.items() if end is not None]
-    return len(partitions), sum(end - position for end, position in known if position is not None)
+    waiting = 0
+    for partition in partitions:
+        with suppress(IllegalStateError):  # the group has just taken it from us
+            end = consumer.highwater(partition)
+            position = None if end is None else consumer.position(partition, timeout_ms=0)
+            waiting += 0 if position is None else end - position
+    return len(partitions), waiting
 
 
 def _count(effects: Effects, landed: Landed) -> None:

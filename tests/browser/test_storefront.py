@@ -80,9 +80,11 @@ def stream(settings) -> Iterator[None]:
     thread = threading.Thread(target=consume, args=(settings, batches, Health(), stopping))
     thread.start()
     yield
+    lived = thread.is_alive()
     stopping.set()
     thread.join(30)
     batches.close()
+    assert lived, "the consumer ended by itself"
 
 
 @pytest.fixture(scope="module")

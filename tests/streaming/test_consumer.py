@@ -8,6 +8,7 @@ import psycopg
 import pytest
 import redis
 
+from infra.local import broker
 from recsys.artifacts import TOPIC_IMPRESSIONS
 from recsys.errors import RecsysError
 from recsys.settings import Settings
@@ -127,3 +128,19 @@ def test_told_to_end_it_commits_what_it_did_and_the_next_one_goes_on_there(setti
         eventually(lambda: landed(settings) == before + 50)  # one gone, one new: nothing was read again
     with redis.Redis.from_url(settings.redis_url, decode_responses=True) as client:
         assert client.zscore("history:cyd", "m:after") is not None
+
+
+def test_a_rebalance_that_does_not_end_is_left_and_begun_anew(settings, send, monkeypatch, caplog):
+    """New partitions while every poll returns before the group can answer: kafka-python loses the assignment."""
+    before = landed(settings)
+    monkeypatch.setattr("streaming.consumer.POLL_MS", 1)
+    monkeypatch.setattr("streaming.membership.METADATA_MS", 300)
+    monkeypatch.setattr("streaming.membership.STALLED_SECONDS", 2)
+    with consuming(settings) as health:
+        eventually(lambda: health.report() == (True, "consuming 8 partitions"))
+        with broker.admin(settings) as client:
+            client.create_partitions({settings.topic_prefix + "interactions.v1": 5})
+        eventually(lambda: "subscribing anew" in caplog.text)
+        send(interaction("wider", "dan", "m:wider", instant(2, 4)))
+        eventually(lambda: landed(settings) == before + 1)
+        eventually(lambda: health.report() == (True, "consuming 9 partitions"))
