@@ -142,5 +142,5 @@ def test_a_rebalance_that_does_not_end_is_left_and_begun_anew(settings, send, mo
             client.create_partitions({settings.topic_prefix + "interactions.v1": 5})
         eventually(lambda: "subscribing anew" in caplog.text)
         send(interaction("wider", "dan", "m:wider", instant(2, 4)))
-        eventually(lambda: landed(settings) == before + 1)
-        eventually(lambda: health.report() == (True, "consuming 9 partitions"))
+        assert eventually(lambda: landed(settings) == before + 1)
+        assert eventually(lambda: health.report() == (True, "consuming 9 partitions"))
