@@ -40,6 +40,7 @@ def erased_at(connection: Any, user_ids: Collection[str]) -> dict[str, datetime]
     """Return those of these users who were erased, and when."""
     by_digest = {digest(user_id): user_id for user_id in user_ids}
     found = connection.execute(
-        f"select user_digest, erased_at from {ERASED_USERS} where user_digest = any(%s)", (list(by_digest),)
+        f"select user_digest, erased_at from {ERASED_USERS} where user_digest = any(%s::text[])",
+        (f"{{{','.join(by_digest)}}}",),  # as PostgreSQL spells an array: digests need no quoting
     )
     return {by_digest[one]: instant for one, instant in found}

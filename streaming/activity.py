@@ -20,6 +20,7 @@ from psycopg.rows import dict_row
 
 from recsys import columns as c
 from recsys.artifacts import INTERACTIONS_LOADS, RAW_INTERACTIONS, USER_ACTIVITY, USER_FEATURES
+from streaming.arrays import literal
 
 USER_ACTIVITY_SQL = Path(__file__).with_name("user_activity.sql").read_text()
 RECENT_DAYS = 30
@@ -152,17 +153,17 @@ def _locked(connection: psycopg.Connection, user_ids: list[str]) -> dict[str, tu
             insert into {USER_ACTIVITY} (user_id, loads) select user_id, -1 from unnest(%s::text[]) as user_id
             on conflict do nothing
             """,
-            (missing,),
+            (literal(missing),),
         )
         rows = connection.execute(
             f"""
             select user_id, loads, interactions, items, rating_sum, ratings, last_day, days
-            from {USER_ACTIVITY} where user_id = any(%s) order by user_id for update
+            from {USER_ACTIVITY} where user_id = any(%s::text[]) order by user_id for update
             """,
-            (missing,),
+            (literal(missing),),
             binary=True,
         )
-        held |= {user_id: (loads, Activity(*sums)) for user_id, loads, *sums in rows}
+        held |= {user_id: (loads, Activity(*sums)) for user_id, loads, *sums in rows.fetchall()}
     return held
 
 
@@ -181,15 +182,16 @@ def _added(connection: psycopg.Connection, user_ids: list[str], event_ids: list[
             cross join lateral (
                 select
                     coalesce(bool_or(event_id = new.event_id and source <> 'stream'), false) as is_there,
-                    coalesce(bool_or(not (source = 'stream' and event_id = any(%(new)s))), false) as is_item_known
+                    coalesce(bool_or(not (source = 'stream' and event_id = any(%(new)s::text[]))), false)
+                        as is_item_known
                 from {RAW_INTERACTIONS} where user_id = new.user_id and item_id = new.item_id
             ) as past
-            where new.event_id = any(%(new)s) and new.user_id = any(%(users)s) and not past.is_there
+            where new.event_id = any(%(new)s::text[]) and new.user_id = any(%(users)s::text[]) and not past.is_there
             """,
-            {"new": event_ids, "users": user_ids},
+            {"new": literal(event_ids), "users": literal(user_ids)},
             binary=True,
         )
-        for row in rows:
+        for row in rows.fetchall():
             added[row[0]].append(Event(*row))
     return added
 
@@ -210,5 +212,5 @@ def _keep(connection: psycopg.Connection, loads: int, changed: dict[str, Activit
             as new (user_id, interactions, items, rating_sum, ratings, last_day, days)
         where kept.user_id = new.user_id
         """,
-        (loads, *(list(column) for column in zip(*rows, strict=True))),
+        (loads, *(literal(column) for column in zip(*rows, strict=True))),
     )

@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,6 +15,7 @@ from recsys.artifacts import RAW_IMPRESSIONS, RAW_INTERACTIONS
 from recsys.erasure import erased_at
 from recsys.schemas import Impression, Interaction
 from streaming.activity import UserFeatures, count, follow
+from streaming.arrays import literal
 from streaming.events import Effects
 
 SOURCE = "stream"
@@ -78,7 +79,7 @@ def land(connection: psycopg.Connection, effects: Effects) -> Landed:
         new_impressions = _insert(
             connection, RAW_IMPRESSIONS, IMPRESSION_COLUMNS, [_impression_row(e) for e in effects.impressions]
         )
-        items = _landed_items(connection, [event.event_id for event in effects.interactions])
+        items = _landed_items(connection, effects.interactions, new_interactions)
         activity = follow(connection, items, new_interactions)
     features = {user_id: one.features for user_id, one in activity.items()}
     return Landed(len(new_interactions), len(new_impressions), items, features)
@@ -105,15 +106,29 @@ def user_features(connection: psycopg.Connection, user_ids: Sequence[str]) -> di
     return {user_id: activity.features for user_id, activity in count(connection, user_ids).items()}
 
 
-def _landed_items(connection: psycopg.Connection, event_ids: list[str]) -> dict[str, list[tuple[str, datetime]]]:
+def _landed_items(
+    connection: psycopg.Connection, events: Sequence[Interaction], new_event_ids: Collection[str]
+) -> dict[str, list[tuple[str, datetime]]]:
+    """Return what the table holds of these events. Of an id that came for the first time it holds the first that the
+    batch said; of the others it is asked."""
     items: dict[str, list[tuple[str, datetime]]] = defaultdict(list)
-    if event_ids:
+    to_tell, repeated = set(new_event_ids), set()
+    for event in events:
+        if event.event_id in to_tell:
+            to_tell.remove(event.event_id)
+            items[event.user_id].append((event.item_id, event.occurred_at))
+        else:
+            repeated.add(event.event_id)
+    if asked := repeated.difference(new_event_ids):
         rows = connection.execute(
-            f"select {c.USER_ID}, {c.ITEM_ID}, {c.OCCURRED_AT} from {STREAM_PARTITION} where {c.EVENT_ID} = any(%s)",
-            (event_ids,),
+            f"""
+            select {c.USER_ID}, {c.ITEM_ID}, {c.OCCURRED_AT} from {STREAM_PARTITION}
+            where {c.EVENT_ID} = any(%s::text[])
+            """,
+            (literal(asked),),
             binary=True,
         )
-        for user_id, item_id, occurred_at in rows:
+        for user_id, item_id, occurred_at in rows.fetchall():
             items[user_id].append((item_id, occurred_at))
     return items
 
@@ -125,7 +140,7 @@ def _insert(
     Returns the ids that were new."""
     if not rows:
         return []
-    arrays = [list(column) for column in zip(*sorted(rows, key=lambda row: row[0]), strict=True)]
+    arrays = [literal(column) for column in zip(*sorted(rows, key=lambda row: row[0]), strict=True)]
     unnested = ", ".join(f"%s::{kind}[]" for kind in types.values())
     inserted = connection.execute(
         f"""
@@ -134,14 +149,15 @@ def _insert(
         """,
         arrays,
     )
-    return [event_id for (event_id,) in inserted]
+    return [event_id for (event_id,) in inserted.fetchall()]
 
 
 def _interaction_row(event: Interaction) -> tuple[Any, ...]:
     day = event.occurred_at.astimezone(UTC).date().isoformat()
+    context = json.dumps(event.context, sort_keys=True) if event.context else "{}"
     return (
         event.event_id, event.user_id, event.item_id, event.rating, event.occurred_at,
-        event.domain, event.event_type, json.dumps(event.context, sort_keys=True), SOURCE, day,
+        event.domain, event.event_type, context, SOURCE, day,
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import redis
 
 from recsys import receipts, user_state
 from recsys.errors import MissingArtifact
+from recsys.online_features import send
 from recsys.settings import Settings
 from recsys.task import run_task
 from recsys.warehouse import connect
@@ -145,6 +146,32 @@ def test_an_event_id_that_comes_with_another_content_keeps_the_first(settings, b
     assert [row[1:3] for row in rows(settings)] == [("bob", "m:gamma")]
     assert live_state(settings)["ann"].history == []
     assert live_state(settings)["bob"].history == ["m:gamma"]
+
+
+def test_many_users_carried_at_once_are_as_each_written_alone(settings):
+    many = [(f"m:{n}", instant(1, 1 + n % 28)) for n in range(2 * user_state.ITEMS_AT_ONCE + 1)]
+    told = [
+        ("ann", [("m:one", instant(2, 1)), ("m:one", instant(1, 1))], {"a": 1.5, "b": None}),
+        ("bob", [], {}),
+        *((f"u:{n}", [("m:one", instant(2, 1))], {"a": float(n)}) for n in range(user_state.USERS_AT_ONCE)),
+        ("fond", many, {"a": None}),
+        ("ann", [("m:one", instant(1, 2)), ("m:two", instant(1, 3))], {"a": None, "b": 2.0}),
+    ]
+    users = {user for user, *_ in told}
+    with redis.Redis.from_url(settings.redis_url) as client:
+        send(client, user_state.carrying(told))
+        carried = live_state(settings, users)
+        client.flushdb()
+        for user, items, features in told:
+            user_state.add_events(client, user, items)
+            user_state.set_features(client, user, features)
+            user_state.move_version(client, user)
+
+    assert without_version(carried) == without_version(live_state(settings, users))
+    assert carried["ann"].history == ["m:two", "m:one"]
+    assert carried["ann"].version == 2
+    assert len(carried["fond"].history) == len(many)
+    assert all(state.version for state in carried.values())
 
 
 def test_a_crash_after_any_effect_and_the_same_batch_again_is_as_if_nothing_had_been(settings, batches, push):
