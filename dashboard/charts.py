@@ -1,6 +1,7 @@
 """Charts: one look for all pages. Everybody can tell their colours apart, and no chart leans on colour alone."""
 
 import altair as alt
+import numpy as np
 import pandas as pd
 
 BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"
@@ -42,9 +43,27 @@ def bars(
     )
 
 
+def room_for(names: pd.Series, x: pd.Series, y: pd.Series) -> pd.Series:
+    """Return the names, empty where one would lie on another: the first of a crowd keeps its name.
+
+    Vega-Lite places labels without looking at each other. Nearness is measured in the plane that the points span.
+    """
+    place = [(values - values.min()) / ((values.max() - values.min()) or 1) for values in (x, y)]
+    kept: list[tuple[float, float]] = []
+    labels = []
+    for name, across, up in zip(names, *place, strict=True):
+        is_free = all(abs(across - other[0]) > 0.14 or abs(up - other[1]) > 0.07 for other in kept)
+        labels.append(name if is_free else "")
+        if is_free and name:
+            kept.append((across, up))
+    return pd.Series(labels, index=names.index)
+
+
 def frontier(rows: pd.DataFrame) -> alt.LayerChart:
     """Each model by what it achieves and what an answer costs: up and left is better; a line joins the Pareto front."""
-    base = alt.Chart(rows, height=360).encode(
+    rows = rows.sort_values("is_on_front", ascending=False, kind="stable")
+    label = room_for(rows["model"], np.log(rows["inference_p50_ms"].clip(lower=1e-3)), rows["ndcg_at_10"])
+    base = alt.Chart(rows.assign(label=label), height=360).encode(
         x=alt.X(
             "inference_p50_ms:Q", scale=alt.Scale(type="log", nice=True), title="milliseconds an answer (log)",
             axis=alt.Axis(tickCount=4),
@@ -64,8 +83,8 @@ def frontier(rows: pd.DataFrame) -> alt.LayerChart:
         ],
     )  # fmt: skip
     line = front.mark_line(color=GREY, strokeDash=[6, 4], interpolate="step-after")
-    names = front.mark_text(dy=-14, color=GREY).encode(text="model:N")
-    others = base.transform_filter("!datum.is_on_front").mark_text(dy=16, color=GREY).encode(text="model:N")
+    names = front.mark_text(dy=-14, color=GREY).encode(text="label:N")
+    others = base.transform_filter("!datum.is_on_front").mark_text(dy=16, color=GREY).encode(text="label:N")
     return line + points + names + others
 
 

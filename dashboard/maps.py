@@ -1,9 +1,10 @@
 """Maps: the communities of a domain as a plane, and pairs of domains as a square. Colours as in charts.py."""
 
 import altair as alt
+import numpy as np
 import pandas as pd
 
-from dashboard.charts import BLUE, GREY, ORANGE, PALETTE, SKY, VERMILION
+from dashboard.charts import BLUE, GREY, ORANGE, PALETTE, SKY, VERMILION, room_for
 
 TRANSFER = {"helps": BLUE, "harmless": SKY, "undecided": GREY, "negative transfer": VERMILION}
 """Verdict on a source of transfer → colour."""
@@ -44,10 +45,12 @@ def communities(rows: pd.DataFrame, links: pd.DataFrame) -> alt.LayerChart:
             ],
         )
     )  # fmt: skip
+    by_size = rows.sort_values("members", ascending=False)
+    label = room_for(by_size["name"], by_size["x"], by_size["y"])
     names = (
-        alt.Chart(rows)
+        alt.Chart(rows.assign(label=label))
         .mark_text(dy=26, color=GREY, fontSize=11)
-        .encode(x=alt.X("x:Q", **axes), y=alt.Y("y:Q", **axes), text="name:N")
+        .encode(x=alt.X("x:Q", **axes), y=alt.Y("y:Q", **axes), text="label:N")
     )
     return (drawn + discs + names).properties(height=460)
 
@@ -115,8 +118,9 @@ def calibration(rows: pd.DataFrame) -> alt.LayerChart:
 
 def clouds(rows: pd.DataFrame) -> alt.LayerChart:
     """Each shape by requests a second and 99th percentile; area: dollars an hour; hollow: an estimate."""
-    base = alt.Chart(rows, height=380).encode(
-        x=alt.X("requests_per_s:Q", title="requests a second", scale=alt.Scale(type="log", padding=30)),
+    label = room_for(rows["shape"], np.log(rows["requests_per_s"]), rows["p99_ms"])
+    base = alt.Chart(rows.assign(label=label), height=380).encode(
+        x=alt.X("requests_per_s:Q", title="requests a second", scale=alt.Scale(type="log", padding=30, nice=False)),
         y=alt.Y("p99_ms:Q", title="99th percentile, ms", scale=alt.Scale(zero=False, padding=30)),
         tooltip=[
             "target", "shape", alt.Tooltip("p50_ms:Q", format=".1f"), alt.Tooltip("p99_ms:Q", format=".1f"),
@@ -133,7 +137,7 @@ def clouds(rows: pd.DataFrame) -> alt.LayerChart:
         fillOpacity=alt.condition("datum.is_estimate", alt.value(0), alt.value(0.8)),
         fill=alt.Fill("target:N", scale=alt.Scale(range=PALETTE), legend=None),
     )
-    return points + base.mark_text(dy=-16, color=GREY).encode(text="shape:N")
+    return points + base.mark_text(dy=-22, color=GREY).encode(text="label:N")
 
 
 def cloud_costs(rows: pd.DataFrame, cost: str, title: str) -> alt.Chart:

@@ -11,13 +11,21 @@ COSTS = {
     "usd_per_hour": "an hour, USD", "usd_per_1000_requests": "1 000 requests, USD",
     "usd_per_million_batch_users": "a million users in batch, USD",
 }  # fmt: skip
+COLUMNS = {
+    "vcpus": "vCPUs", "memory_gib": "GiB", "p50_ms": "p50, ms", "p99_ms": "p99, ms", "requests_per_s": "requests/s",
+    "usd_per_hour": "$/hour", "usd_per_1000_requests": "$/1 000 requests",
+    "usd_per_million_batch_users": "$/million users", "startup_s": "start, s", "scale_out_s": "scale-out, s",
+    "configuration_lines": "lines to configure",
+    "is_estimate": st.column_config.CheckboxColumn("estimate"),
+}  # fmt: skip
 
 
 def draw_trade(rows: pd.DataFrame) -> pd.DataFrame:
     first = rows.iloc[0]
     st.caption(
         f"Latency against throughput; the area is what an hour costs. Measured on {first['measured_on']}, list prices "
-        f"of {first['prices_of']}. Hollow: an estimate, the shape is larger than the machine that measured"
+        f"of {first['prices_of']}. Hollow: an estimate, the shape is larger than the machine that measured. "
+        "Point at a mark for its name where names would lie on one another"
     )
     known = rows.dropna(subset=["p99_ms", "requests_per_s"])
     if known.empty:
@@ -36,7 +44,7 @@ def draw_costs(rows: pd.DataFrame) -> pd.DataFrame:
     chart(maps.cloud_costs(shown, cost, COSTS[cost]), f"Cost of {COSTS[cost]} of each shape")
     st.dataframe(
         rows.drop(columns=["measured_on", "prices_of"]), hide_index=True,
-        column_config={"is_estimate": st.column_config.CheckboxColumn("estimate")},
+        column_config=COLUMNS,
     )  # fmt: skip
     return rows
 
