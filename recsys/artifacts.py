@@ -145,6 +145,7 @@ TAG_PROMOTION_LIVE_AT = "promotion_live_at"
 TAG_PROMOTION_WHY = "promotion_why"
 TAG_CHECKED_AT = "checked_at"
 TAG_MODEL = "model"
+TAG_AS_OF = "as_of"
 """Which model a version of the registered model is."""
 """Of the registered model: when a retraining last made sure that the registry can be written to."""
 # The slowest to train first: so many train at a time that a slow last one would keep all waiting.

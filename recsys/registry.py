@@ -8,7 +8,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import ValidationError
@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from recsys.artifacts import (
     ALIAS_CHAMPION,
     REGISTERED_MODEL,
+    TAG_AS_OF,
     TAG_CHECKED_AT,
     TAG_MODEL,
     TAG_PROMOTION_AGAINST,
@@ -121,6 +122,25 @@ def champion_of(mlflow_url: str) -> str | None:
     except _NotThere:
         return None
     return str(found["model_version"]["version"])
+
+
+def champion_knows_until(mlflow_url: str) -> datetime | None:
+    """Return when the champion's data ended, at the latest: its tag names the day, which may not have been over when
+    the version was registered. None without a champion or such a tag.
+
+    Raises:
+        ServiceUnavailable: the registry does not answer.
+    """
+    try:
+        found = _get(mlflow_url, "registered-models/alias", {"name": REGISTERED_MODEL, "alias": ALIAS_CHAMPION})
+    except _NotThere:
+        return None
+    version = found["model_version"]
+    tags = {tag["key"]: tag["value"] for tag in version.get("tags", [])}
+    if TAG_AS_OF not in tags:
+        return None
+    registered = datetime.fromtimestamp(int(version["creation_timestamp"]) / 1000, UTC)
+    return min(datetime.fromisoformat(tags[TAG_AS_OF]), registered)
 
 
 def point_champion(mlflow_url: str, version: str) -> None:

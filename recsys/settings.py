@@ -95,6 +95,12 @@ class Settings(BaseSettings):
     retraining_look_seconds: int = Field(900, ge=5, description="how often `recsys_retraining` looks")
     retraining_days: int = Field(7, ge=1, description="age in days at which a model is trained anew whatever is seen")
     retraining_cooldown_hours: float = Field(24, ge=0, description="shortest time between two retrainings")
+    retraining_retry_hours: float = Field(
+        1, ge=0, description="the same after a retraining that gave no candidate: nothing was changed by it"
+    )
+    retraining_landing_seconds: float = Field(
+        120, ge=0, description="longest wait of a decision to train until the stream has landed what users did"
+    )
     retraining_new_share: float = Field(
         0.1, gt=0, description="new events that are worth a retraining, relative to those of the last one"
     )

@@ -24,13 +24,17 @@ class TemporalSplit:
     """Rows after each test user's request. int64 (n_target,)."""
 
 
-def temporal_split(users: np.ndarray, instants: np.ndarray, train_share: float = 0.8) -> TemporalSplit:
+def temporal_split(
+    users: np.ndarray, instants: np.ndarray, train_share: float = 0.8, known_until: int | None = None
+) -> TemporalSplit:
     """Split by one global instant, and each test user's later events by the user's request instant.
 
     Args:
         users: user of each interaction, integers (n,).
         instants: when it happened, integers (n,); any unit.
         train_share: share of the interactions before the cut, in (0, 1).
+        known_until: the cut lies so that this share of what happened from this instant on lies before it, where that
+            is later; None, or nothing happened since: of all interactions.
 
     A user with fewer than two interactions at or after the cut is no test user. Of a test user's m interactions
     after the cut, in the order of time and then of row, the first m // 2 are history. Ties with the last history
@@ -45,13 +49,15 @@ def temporal_split(users: np.ndarray, instants: np.ndarray, train_share: float =
     if not 0 < train_share < 1:
         raise ValueError(f"train_share must lie in (0, 1), got {train_share}")
 
-    cut_at = int(np.sort(instants, kind="stable")[int(len(instants) * train_share)])
+    ordered = np.sort(instants, kind="stable")
+    first = 0 if known_until is None else int(np.searchsorted(ordered, known_until)) % len(ordered)
+    cut_at = int(ordered[first + int((len(ordered) - first) * train_share)])
     is_train = instants < cut_at
 
     later = np.flatnonzero(~is_train)
     later = later[np.lexsort((later, instants[later], users[later]))]  # by user, then time, then row
-    _, first, count = np.unique(users[later], return_index=True, return_counts=True)
-    position = np.arange(len(later)) - np.repeat(first, count)
+    _, begin, count = np.unique(users[later], return_index=True, return_counts=True)
+    position = np.arange(len(later)) - np.repeat(begin, count)
     counts = np.repeat(count, count)
     is_tested = counts >= 2
     is_later_history = is_tested & (position < counts // 2)

@@ -52,6 +52,12 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--models", default=",".join(MODEL_NAMES), help="comma-separated; default the pipeline's"
             )
+        if name == "cut":
+            command.add_argument(
+                "--known-until",
+                type=instant,
+                help="when the champion's data ended: judge on the last fifth of what came since",
+            )
         if name == "promote":
             command.add_argument(
                 "--staged",
@@ -63,6 +69,12 @@ def parser() -> argparse.ArgumentParser:
     moving.add_argument("--why", default="", help="the reason, for the audit")
     commands.add_parser("decide", help="shall a new model be trained? Says why, or why not")
     return root
+
+
+def instant(text: str) -> datetime:
+    """Return an instant (ISO 8601); without an offset it is UTC."""
+    given = datetime.fromisoformat(text)
+    return given if given.tzinfo else given.replace(tzinfo=UTC)
 
 
 def chosen(models: str) -> tuple[str, ...]:
@@ -95,7 +107,7 @@ def of_interval(settings: Settings, interval: Interval, arguments: argparse.Name
     """Run a command that is a function of its interval."""
     match arguments.command:
         case "cut":
-            return tasks.cut(settings, interval)
+            return tasks.cut(settings, interval, arguments.known_until)
         case "fit":
             return tasks.fit(settings, interval, arguments.model, arguments.warm)
         case "evaluate":

@@ -37,6 +37,8 @@ from recsys.splits import temporal_split
 MANIFEST = "manifest.json"
 TRAIN_SHARE = 0.8
 MAX_TEST_USERS = 5000
+MIN_TEST_USERS = 100
+"""With fewer who did something lately, a version is judged on the last fifth of everything."""
 
 INTERACTIONS_SQL = f"""
     select i.user_id, i.item_id, (extract(epoch from i.occurred_at) * 1000)::bigint as instant
@@ -73,6 +75,9 @@ class CutManifest(BaseModel):
     test_users: int
     test_users_before_sampling: int
     seed: int
+    known_until: str | None = None
+    """Instant (ISO 8601) until which the champion knew the data: four fifths of what came since are training too, and
+    the last fifth of it is the test. None: the last fifth of everything is."""
 
 
 @dataclass(frozen=True)
@@ -196,13 +201,15 @@ def read_marts(settings: Settings, interval: Interval) -> tuple[pa.Table, pa.Tab
 
 
 def write_cut(
-    folder: Path, interactions: pa.Table, items: pa.Table, *, cut_id: str, interval: Interval, seed: int
-) -> CutManifest:
+    folder: Path, interactions: pa.Table, items: pa.Table, *, cut_id: str, interval: Interval, seed: int,
+    known_until: datetime | None = None,
+) -> CutManifest:  # fmt: skip
     """Write a cut; an earlier folder of this name is replaced.
 
     Args:
         interactions: user_id, item_id, instant (ms), by user id, instant and event id.
         items: the catalogue's columns and creators, ascending by item_id.
+        known_until: see `CutManifest`; None, and where too few users did something since: not looked at.
 
     Raises:
         UnusableInput: there is nothing to recommend, or too little to split.
@@ -218,6 +225,12 @@ def write_cut(
             "interactions of described items", f"none of {len(interactions)}", "Land items and interactions first"
         )
     split = temporal_split(user, instant, TRAIN_SHARE)
+    if known_until is not None:
+        newest = temporal_split(user, instant, TRAIN_SHARE, int(known_until.timestamp() * 1000))
+        if len(np.unique(user[newest.target])) >= MIN_TEST_USERS:
+            split = newest
+        else:
+            known_until = None
     testable = np.unique(user[split.target])
     rng = np.random.default_rng(seed)
     tested = np.sort(rng.choice(testable, min(MAX_TEST_USERS, len(testable)), replace=False))
@@ -242,6 +255,7 @@ def write_cut(
         test_users=len(tested),
         test_users_before_sampling=len(testable),
         seed=seed,
+        known_until=known_until and known_until.isoformat(),
     )
     draft = begin_folder(folder)
     pq.write_table(pa.table({"user": user, "item": item, "instant": instant}), draft / "interactions.parquet")

@@ -9,9 +9,10 @@ import psycopg
 from recsys.artifacts import MODEL_EVALUATIONS, RAW_INTERACTIONS
 from recsys.errors import RecsysError
 from recsys.promotion import CHECK_LIVE_QUALITY, CHECK_RETRAINING
-from recsys.registry import candidacies, champion_of, check_writable
+from recsys.registry import candidacies, champion_knows_until, champion_of, check_writable
 from recsys.settings import Settings
 from recsys.warehouse import Outcome, connect, write_outcomes
+from training.landed import landed
 from training.retraining import Decision, Policy, Situation, decide
 
 STATION = "training"
@@ -22,6 +23,7 @@ def policy_of(settings: Settings) -> Policy:
     return Policy(
         days=settings.retraining_days,
         cooldown_hours=settings.retraining_cooldown_hours,
+        retry_hours=settings.retraining_retry_hours,
         new_share=settings.retraining_new_share,
         budget_cpu_hours=settings.retraining_budget_cpu_hours,
         cpu_hour_usd=settings.retraining_cpu_hour_usd,
@@ -45,16 +47,18 @@ def decide_retraining(settings: Settings, now: datetime) -> dict[str, Any]:
         decision = decide(seen, policy_of(settings))
         if decision.retrain:
             check_writable(settings.mlflow_url, now)
-        conf = _conf(connection, cut, now) if decision.retrain and cut else {}
-        write_outcomes(connection, [_outcome(decision, seen, conf)])
+        waiting = landed(settings) if decision.retrain else None
+        conf = _conf(connection, settings, cut, now) if decision.retrain and cut else {}
+        write_outcomes(connection, [_outcome(decision, seen, conf, waiting)])
     return {"retrain": decision.retrain, "why": decision.why, "conf": conf, "unchanged": not decision.retrain}
 
 
-def _outcome(decision: Decision, seen: Situation, conf: dict[str, Any]) -> Outcome:
+def _outcome(decision: Decision, seen: Situation, conf: dict[str, Any], waiting: int | None) -> Outcome:
     at = seen.now.isoformat()
+    told = {"at": at, **asdict(decision), "situation": asdict(seen), "conf": conf, "messages_waiting": waiting}
     return Outcome(
         STATION, seen.now.date(), CHECK_RETRAINING, decision.why, "one at a time, worth its cost", "pass",
-        at if decision.retrain else "no", {"at": at, **asdict(decision), "situation": asdict(seen), "conf": conf},
+        at if decision.retrain else "no", told,
     )  # fmt: skip
 
 
@@ -65,13 +69,18 @@ def _last_cut(connection: psycopg.Connection) -> dict[str, Any] | None:
     return row[0] if row else None
 
 
-def _conf(connection: psycopg.Connection, cut: dict[str, Any], now: datetime) -> dict[str, Any]:
-    """Return the run: the same domains and models as the last one, with what happened today."""
+def _conf(connection: psycopg.Connection, settings: Settings, cut: dict[str, Any], now: datetime) -> dict[str, Any]:
+    """Return the run: the same domains and models as the last one, with what happened today, judged on what came since
+    the champion's data."""
     models = connection.execute(
         f"select distinct model from {MODEL_EVALUATIONS} where cut_id = %s order by model", (cut["cut_id"],)
     ).fetchall()
     tomorrow = (now + timedelta(days=1)).date().isoformat()
-    return {"as_of": tomorrow, "domains": cut["domains"], "models": [name for (name,) in models], "staged": True}
+    known_until = champion_knows_until(settings.mlflow_url)
+    return {
+        "as_of": tomorrow, "domains": cut["domains"], "models": [name for (name,) in models], "staged": True,
+        "known_until": known_until and known_until.isoformat(),
+    }  # fmt: skip
 
 
 def _situation(
@@ -84,7 +93,9 @@ def _situation(
     ).fetchone()
     as_of = datetime.fromisoformat(cut["as_of"]).replace(tzinfo=UTC) if cut else None
     since = max(filter(None, (decided_at, as_of and min(as_of, now))), default=None)
-    under_way = next((one.version for one in candidacies(settings.mlflow_url) if one.stage.is_under_way), None)
+    known = candidacies(settings.mlflow_url)
+    under_way = next((one.version for one in known if one.stage.is_under_way), None)
+    gave_candidate = decided_at is None or any(one.entered_at >= decided_at for one in known)
     seen = {"since": decided_at or datetime(1970, 1, 1, tzinfo=UTC), "now": now}
     fall = connection.execute(
         "select max((detail ->> 'fall')::float8) from monitoring.outcomes where check_name = %(check)s"
@@ -118,7 +129,8 @@ def _situation(
     ).fetchone()
     return Situation(
         now=now, champion=champion_of(settings.mlflow_url), under_way=under_way, trained_at=since,
-        decided_at=decided_at, fall=fall, drifted=tuple(subject for (subject,) in drifted), new_rows=new_rows,
+        decided_at=decided_at, gave_candidate=gave_candidate,
+        fall=fall, drifted=tuple(subject for (subject,) in drifted), new_rows=new_rows,
         known_rows=int(cut["interactions_kept"]) if cut else 0, spent_cpu_seconds=spent, expected_cpu_seconds=expected,
         clicks_a_day=clicks / 7,
     )  # fmt: skip

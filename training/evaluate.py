@@ -218,6 +218,16 @@ def compare(candidate: Quality, baseline: Quality, seed: int, metric: str = DECI
     return {"difference": difference, "low": low, "high": high, "ratio": ratio}
 
 
+def over_bundle(cut: Cut, name: str, bundle: Path, threads: int, seed: int) -> dict[str, float]:
+    """Return the difference of this model of the cut to another bundle, on the cut's test users (`compare`)."""
+    from training import point_in_time
+
+    requests, features = cut.requests(), point_in_time.test_features(cut)
+    bundles = model_folder(cut, name) / "bundle", bundle
+    ours, theirs = (evaluate(one, cut, requests, features, threads, timed=False) for one in bundles)
+    return compare(ours, theirs, seed)
+
+
 def differences(candidate: Quality, baseline: Quality, seed: int) -> dict[str, dict[str, float]]:
     """Return `compare` for every metric that both have a value of for some user."""
     return {

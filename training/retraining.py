@@ -18,6 +18,8 @@ class Policy:
     days: int = 7
     """After so many days a model is old whatever is seen; the gain is counted for as long."""
     cooldown_hours: float = 24.0
+    retry_hours: float = 1.0
+    """The cool-down after a retraining that gave no candidate: nothing changed, and newer data may."""
     new_share: float = 0.1
     """New events, of those that the champion learned from, that are worth a training."""
     budget_cpu_hours: float = 20.0
@@ -37,6 +39,8 @@ class Situation:
     """Of the champion's data, or of the last retraining, whichever is later."""
     decided_at: datetime | None = None
     """Last time that a retraining was decided."""
+    gave_candidate: bool = True
+    """Whether a version has gone on its way to champion since."""
     fall: float | None = None
     """Relative fall of the answers' quality since then; None without an alarm."""
     drifted: tuple[str, ...] = ()
@@ -65,8 +69,13 @@ def decide(seen: Situation, policy: Policy) -> Decision:
         return Decision(False, "there is no champion yet: the pipeline makes the first one")
     if seen.under_way is not None:
         return Decision(False, f"version {seen.under_way} is under way: one at a time")
-    if seen.decided_at is not None and seen.now - seen.decided_at < timedelta(hours=policy.cooldown_hours):
-        return Decision(False, f"the last retraining was decided at {seen.decided_at:%Y-%m-%d %H:%M}: cool-down")
+    hours = policy.cooldown_hours if seen.gave_candidate else min(policy.retry_hours, policy.cooldown_hours)
+    if seen.decided_at is not None and seen.now - seen.decided_at < timedelta(hours=hours):
+        gave = "" if seen.gave_candidate else " and gave no candidate"
+        return Decision(
+            False,
+            f"the last retraining was decided at {seen.decided_at:%Y-%m-%d %H:%M}{gave}: cool-down of {hours:g} h",
+        )
     reasons = tuple(_reasons(seen, policy))
     if not reasons:
         return Decision(False, "nothing calls for it")

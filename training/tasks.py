@@ -12,6 +12,7 @@ import sys
 import time
 from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from recsys import receipts
@@ -24,6 +25,7 @@ from recsys.artifacts import (
     MODEL_ZOO,
     MODELS_WITH_USER_FEATURES,
     REGISTERED_MODEL,
+    TAG_AS_OF,
     TAG_MODEL,
 )
 from recsys.errors import MissingArtifact, RecsysError
@@ -43,11 +45,11 @@ def code() -> str:
     return receipts.code_fingerprint("training", "recsys")
 
 
-def cut(settings: Settings, interval: Interval) -> dict[str, Any]:
-    """Freeze the marts into a cut."""
+def cut(settings: Settings, interval: Interval, known_until: datetime | None = None) -> dict[str, Any]:
+    """Freeze the marts into a cut; a retraining says until when the champion knew the data (`CutManifest`)."""
     with connect(settings) as connection:
         upstream = receipts.upstream(connection, ["dbt.build"], interval.key)
-        wanted = receipts.fingerprint(code(), interval.key, settings.seed, upstream)
+        wanted = receipts.fingerprint(code(), interval.key, settings.seed, upstream, known_until)
         known = receipts.recall(connection, CUT, interval.key, wanted)
     cut_id = f"{interval.as_of.isoformat()}-{wanted[:12]}"
     folder = settings.var_dir / "training" / cut_id
@@ -61,7 +63,9 @@ def cut(settings: Settings, interval: Interval) -> dict[str, Any]:
         manifest = dataset.Cut(folder).manifest
     else:
         interactions, items = dataset.read_marts(settings, interval)
-        manifest = dataset.write_cut(folder, interactions, items, cut_id=cut_id, interval=interval, seed=settings.seed)
+        manifest = dataset.write_cut(
+            folder, interactions, items, cut_id=cut_id, interval=interval, seed=settings.seed, known_until=known_until
+        )
     detail = manifest.model_dump()
     with connect(settings) as connection:
         receipts.record(connection, CUT, interval.key, wanted, detail)
@@ -184,7 +188,7 @@ def lineage(settings: Settings, made: dict[str, Any], framework: str, name: str)
         TAG_MODEL: name,
         "framework": framework,
         "cut_id": made["cut_id"],
-        "as_of": made["as_of"],
+        TAG_AS_OF: made["as_of"],
         "domains": ",".join(made["domains"]),
         "feature_service": FEATURE_SERVICE_RETRIEVAL if name in MODELS_WITH_USER_FEATURES else "none",
         "git_commit": git.stdout.strip() or "unknown",
@@ -329,11 +333,14 @@ def promote(settings: Settings, interval: Interval, staged_at: datetime | None =
     if known:
         return {**known, "unchanged": True}
 
-    from training import tracking
+    from threadpoolctl import threadpool_limits
+
+    from training import dataset, tracking
+    from training import evaluate as evaluation
     from training.move import enter
     from training.promote import Contender, decide
 
-    name, cut_id = registered["challenger"], registered["cut_id"]
+    name, cut_at = registered["challenger"], cut_folder(settings, registered["cut_id"])
     with tracking.reaching(settings) as client:
 
         def contender(version: str | None) -> Contender | None:
@@ -344,7 +351,9 @@ def promote(settings: Settings, interval: Interval, staged_at: datetime | None =
         baseline = contender(registered["versions"].get(BASELINE_MODEL))
         over_champion = None
         if champion and champion.run_id != challenger.run_id:
-            over_champion = _over_champion(settings, client, cut_folder(settings, cut_id), name, champion.version)
+            with TemporaryDirectory() as scratch, threadpool_limits(settings.threads):
+                bundle, frozen = tracking.fetch_bundle(champion.version, Path(scratch)), dataset.Cut(cut_at)
+                over_champion = evaluation.over_bundle(frozen, name, bundle, settings.threads, settings.seed)
         over_baseline = evaluated["against_popularity"].get(name)
         decision = decide(challenger, champion, baseline, over_baseline, over_champion)
         is_staged = decision.promoted and champion is not None and staged_at is not None
@@ -379,22 +388,3 @@ def promote(settings: Settings, interval: Interval, staged_at: datetime | None =
         write_outcomes(connection, [outcome])
         receipts.record(connection, PROMOTE, interval.key, wanted, detail)
     return {**detail, "unchanged": False}
-
-
-def _over_champion(settings: Settings, client, cut_at: Path, name: str, version: str) -> dict[str, float]:
-    """Return the challenger's difference to the champion's own bundle on the cut's test users."""
-    from tempfile import TemporaryDirectory
-
-    from threadpoolctl import threadpool_limits
-
-    from training import dataset, point_in_time, tracking
-    from training import evaluate as evaluation
-
-    frozen = dataset.Cut(cut_at)
-    requests, features = frozen.requests(), point_in_time.test_features(frozen)
-    with TemporaryDirectory() as scratch, threadpool_limits(settings.threads):
-        bundles = [evaluation.model_folder(frozen, name) / "bundle", tracking.fetch_bundle(version, Path(scratch))]
-        ours, theirs = (
-            evaluation.evaluate(bundle, frozen, requests, features, settings.threads, timed=False) for bundle in bundles
-        )
-    return evaluation.compare(ours, theirs, settings.seed)

@@ -146,3 +146,26 @@ def test_a_retraining_hands_the_whole_decision_to_the_pipeline_so_that_it_stays_
     assert found["from"] == ["is_due", "return_value"]
     assert found["yes"] == {"as_of": "2026-11-26", "staged": True}
     assert found["no"] == {}
+
+
+FITS = """
+import json, sys
+from airflow.dag_processing.dagbag import DagBag
+(dag,) = DagBag(sys.argv[1]).dags.values()
+choose = dag.get_task("choose_models").python_callable
+fits = {staged: choose(["--as-of=D"], {"models": ["ials", "popularity"], "staged": staged}) for staged in (False, True)}
+print(json.dumps({"cold": fits[False], "warm": fits[True], "cut": dag.get_task("cut_dataset").arguments}))
+"""
+
+
+def test_a_retraining_begins_where_the_served_model_is_and_is_judged_on_what_came_since(tmp_path):
+    environment = {"PATH": "/usr/bin:/bin", "AIRFLOW_HOME": str(tmp_path), "PYTHONPATH": f"{HOME}:{HOME / 'dags'}"}
+    done = subprocess.run(
+        [str(AIRFLOW_PYTHON), "-c", FITS, str(HOME / "dags" / "recsys_pipeline.py")],
+        capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert [fit[3] for fit in found["cold"]] == ["--model=ials", "--model=popularity"]
+    assert found["warm"] == [[*fit, "--warm"] for fit in found["cold"]]
+    assert "params.known_until" in found["cut"][-1]

@@ -229,3 +229,29 @@ def test_a_read_only_registry_and_two_movers_move_nothing(settings, first, regis
         with pytest.raises(RecsysError, match="another process moves"):
             move(settings, clock())
     assert move(settings, clock(), back=number)["moved"]
+
+
+def test_a_bot_moves_no_candidate(settings, first, register):
+    """One user clicks a version ten thousand times a minute; nobody else clicks it less or more than the champion's."""
+    number, run_id = register()
+    enter(settings, number, run_id, "it won", clock())
+    look(settings)
+    ask(settings, {})
+    look(settings)
+    assert look(settings)["stage"] == Stage.CANARY_1
+    ask(settings, {})
+    at = clock()
+    with connect(settings) as connection:
+        ((user,),) = connection.execute(
+            "select user_id from raw.impressions where model_version = %s limit 1", (number,)
+        ).fetchall()
+        connection.execute(
+            "insert into raw.interactions (event_id, user_id, item_id, occurred_at, domain, event_type, source,"
+            " landed_partition) select 'bot' || n, %s, 'i1', %s - n * interval '1 millisecond', 'movies', 'click',"
+            " 'stream', 'stream' from generate_series(1, 10000) as n",
+            (user, at),
+        )
+    seen = judge(settings, clock())
+    assert seen["bots"] == 1
+    assert seen["harm_high"] > 0 > seen["gain_low"]
+    assert move(settings, clock(), back=number)["moved"]

@@ -87,3 +87,16 @@ def test_nothing_to_split_is_refused():
         temporal_split(np.array([]), np.array([]))
     with pytest.raises(ValueError, match="equally long"):
         temporal_split(np.array([1]), np.array([1, 2]))
+
+
+@settings(deadline=None)  # a busy machine is no property of the code
+@given(interactions(), st.integers(-1, 25))
+def test_the_cut_lies_within_what_came_since_the_champion_knew(world, known_until):
+    users, instants, share = world
+    split, usual = temporal_split(users, instants, share, known_until), temporal_split(users, instants, share)
+    since = np.sort(instants[instants >= known_until])
+    assert split.cut_at >= usual.cut_at
+    if len(since):
+        assert split.cut_at == since[int(len(since) * share)]
+    else:
+        assert split.cut_at == usual.cut_at

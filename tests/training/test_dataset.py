@@ -1,6 +1,6 @@
 """The cut: conservation, no future in the training part, and windows that predict what comes next."""
 
-from datetime import date
+from datetime import UTC, date, datetime
 from itertools import pairwise
 
 import numpy as np
@@ -181,3 +181,26 @@ def test_the_shift_favours_what_is_used_lately():
     shift = recency_shift(aged)
     assert shift[:12].max() < 0 < shift[12:].min()
     assert np.abs(recency_shift(data)).max() < 0.1
+
+
+def test_a_retraining_learns_most_of_what_came_since_and_is_judged_on_the_rest_of_it(tmp_path):
+    """400 users of before, 300 of whom did ten more things since."""
+    before = [(f"u{number:03}", "i1", number) for number in range(400)]
+    since = [(f"u{number:03}", "i2", 1_000_000 + place) for number in range(300) for place in range(10)]
+
+    def written(rows: list[tuple[str, str, int]], known_until: datetime | None) -> dataset.Cut:
+        table = events(*sorted(rows))
+        dataset.write_cut(
+            tmp_path / "cut", table, items(), cut_id="cut", interval=INTERVAL, seed=1, known_until=known_until
+        )
+        return dataset.Cut(tmp_path / "cut")
+
+    until = datetime.fromtimestamp(1000, UTC)
+    cut = written(before + since, until)
+    assert cut.manifest.known_until == until.isoformat()
+    assert (cut.instants[cut.split["target"]] >= 1_000_000).all()
+    assert (cut.training_data().instants >= 1_000_000).sum() == 0.8 * len(since)
+
+    few = written(before + since[: 10 * (dataset.MIN_TEST_USERS - 1)], until)
+    assert few.manifest.known_until is None
+    assert few.manifest == written(before + since[: 10 * (dataset.MIN_TEST_USERS - 1)], None).manifest
