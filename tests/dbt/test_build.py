@@ -78,6 +78,10 @@ def test_an_event_counts_once_and_only_before_as_of(built):
         ("e4", LAST_MILLISECOND, "2020-02-29", "films"),
         ("e6", instant(2, 10), "2020-02-10", "stream"),
     ]
+    assert rows(built, "select event_id, source from marts.fct_impressions order by 1") == [
+        ("i1", "stream"),
+        ("i2", "stream"),
+    ]
 
 
 def test_a_user_of_two_domains_is_one_user(built):

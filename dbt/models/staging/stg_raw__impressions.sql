@@ -18,6 +18,7 @@ select
     model_version,
     propensity,
     rung,
-    shown_at
+    shown_at,
+    source
 
 from impressions

@@ -39,7 +39,8 @@ select
     impressions.shown_at,
     clicked.clicked_at is not null as is_clicked,
     clicked.clicked_at,
-    coalesce(clicked.early_clicks, 0) as early_clicks
+    coalesce(clicked.early_clicks, 0) as early_clicks,
+    impressions.source
 
 from impressions
 left join clicked
