@@ -233,7 +233,7 @@ class Retriever:
         alpha = self.manifest.unobserved_weight
         reg = self.manifest.reg * (weights.sum() + alpha * self.n_items) ** self.manifest.reg_exponent
         left = (vectors.T * weights) @ vectors + alpha * self.gram  # (D, D)
-        left[np.diag_indices_from(left)] += reg
+        left.flat[:: left.shape[1] + 1] += reg  # the diagonal
         return np.linalg.solve(left, weights @ vectors).astype(np.float32)
 
     def _mean(self, history: np.ndarray) -> np.ndarray:

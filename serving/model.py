@@ -80,7 +80,8 @@ class ServedModel:
 
     def allowed(self, domain: str | None) -> np.ndarray:
         """Return which items may be shown: available, hidden by no rule, of this domain if one is named. bool (I,)"""
-        return self._allowed.get(domain, np.zeros(self.retriever.n_items, bool))
+        found = self._allowed.get(domain)
+        return np.zeros(self.retriever.n_items, bool) if found is None else found
 
     def barred(self, domain: str | None) -> np.ndarray | slice | None:
         """Return the indices of all other items, as an index of an array; None where there are none."""

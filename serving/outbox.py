@@ -14,6 +14,8 @@ from contextlib import suppress
 from time import perf_counter
 from typing import Literal
 
+from pydantic_core import to_json
+
 from recsys.settings import HOME
 from serving.cache import ListLine
 from serving.explanation import Decision, describe
@@ -36,6 +38,9 @@ COPY: Line = b"C"
 GATHER_SECONDS = 0.02
 """How long lines are gathered: one write an answer would cost a switch of processes an answer."""
 
+TOLD_AT_ONCE = 64
+"""Impressions and records that are put into words together at most: some milliseconds, in which nobody is answered."""
+
 MAX_BYTES_WAITING = 32_000_000
 """Lines that may wait for a child that is starting or stuck; what comes on top is dropped and counted."""
 
@@ -55,6 +60,7 @@ class Outbox:
     def __init__(self, environment: dict[str, str], metrics: Metrics, command: Sequence[str] = COMMAND):
         self._environment, self._metrics, self._command = environment, metrics, command
         self._lines: list[bytes] = []
+        self._to_tell: list[Shown | Decision] = []
         self._bytes = self._under_way = 0  # bytes that wait; shown items whose fate the child has not told
         self._child: asyncio.subprocess.Process | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -79,15 +85,30 @@ class Outbox:
 
     def show(self, shown: Shown) -> None:
         """Take the impressions of an answer. Never waits, never raises."""
-        self._shown(shown.text(), len(shown.answer.items))
+        self._later(shown)
 
     def keep(self, decision: Decision) -> None:
         """Take what an answer was made of. Never waits, never raises."""
-        if not self._put(RECORD, json.dumps(describe(decision), separators=(",", ":")).encode()):
-            self._metrics.records_dropped.labels("no_room").inc()
+        self._later(decision)
+
+    def _later(self, one: Shown | Decision) -> None:
+        """Put it into words at the next flush: the answer goes out first, and several at once take less time."""
+        self._flush_soon()
+        self._to_tell.append(one)
+        if self._child is None or len(self._to_tell) >= TOLD_AT_ONCE:
+            self._tell()
+
+    def _tell(self) -> None:
+        to_tell, self._to_tell = self._to_tell, []
+        for one in to_tell:
+            if isinstance(one, Shown):
+                self._shown(one.text(), len(one.answer.items))
+            elif not self._put(RECORD, to_json(describe(one))):
+                self._metrics.records_dropped.labels("no_room").inc()
 
     def again(self, shown: bytes, record: bytes, items: int) -> None:
         """Take what was shown and its record as they go out, as text. Never waits, never raises."""
+        self._flush_soon()
         self._shown(shown, items)
         if not self._put(RECORD, record):
             self._metrics.records_dropped.labels("no_room").inc()
@@ -102,25 +123,30 @@ class Outbox:
 
     def remember(self, line: ListLine) -> None:
         """Take a list that may answer again. Never waits, never raises."""
+        self._flush_soon()
         self._put(LIST, line.model_dump_json().encode())
 
     def copy(self, line: ShadowLine) -> None:
         """Take a copy of a request for the version in the shadow. Never waits, never raises; never before others."""
         if self._bytes > MAX_BYTES_WAITING // 2 or not self._copies.take(perf_counter()):
             return
+        self._flush_soon()
         self._put(COPY, line.model_dump_json().encode())
 
     def _put(self, kind: Line, content: bytes) -> bool:
         if self._bytes + len(content) > MAX_BYTES_WAITING:
             return False
-        if not self._lines and self._child is not None:
-            asyncio.get_running_loop().call_later(GATHER_SECONDS, self._flush)
         self._lines.append(b"%s%s\n" % (kind, content))
         self._bytes += len(content)
         return True
 
+    def _flush_soon(self) -> None:
+        if not self._lines and not self._to_tell and self._child is not None:
+            asyncio.get_running_loop().call_later(GATHER_SECONDS, self._flush)
+
     def _flush(self) -> None:
         """Write what waits, unless the child is behind by as much as may wait: then it waits on."""
+        self._tell()
         pipe = self._child.stdin if self._child is not None else None
         if not self._lines or pipe is None or pipe.is_closing():
             return

@@ -3,6 +3,7 @@
 Shapes: I items, N candidates, F numbers that the ranker reads.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -67,7 +68,7 @@ class Plan:
         self._pins = sorted((rule for rule in graph.rules if isinstance(rule, Pin)), key=lambda rule: rule.rank)
         self._pinned = [(rule, retriever.index[rule.item_id]) for rule in self._pins if rule.item_id in retriever.index]
 
-    @property
+    @cached_property
     def version(self) -> str:
         """What tells lists of one plan from those of another, for one model: graph, ranker, and the items' facts."""
         return f"{self.graph.digest}.{self.ranker.version if self.ranker else ''}.{self.facts.digest}"
@@ -288,6 +289,7 @@ class Listed:
 
 def _standardised(values: np.ndarray) -> np.ndarray:
     """Return values with mean 0 and deviation 1; zeros where all are the same."""
-    values = values.astype(np.float64)
-    spread = values.std()
-    return (values - values.mean()) / spread if spread > 0 else np.zeros(len(values))
+    centred = values.astype(np.float64)
+    centred -= centred.mean()
+    spread = math.sqrt(centred @ centred / len(centred)) if len(centred) else 0.0
+    return centred / spread if spread > 0 else np.zeros(len(centred))

@@ -1,10 +1,11 @@
 """What the core leans on, as protocols; `adapters.py` and `eventlog.py` hold the real ones."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
+
+from pydantic_core import to_json
 
 from recsys.schemas import Interaction
 from recsys.split import Split
@@ -113,7 +114,7 @@ def shown_tail(answer: Answer, propensity: float) -> bytes:
             for item in answer.items
         ],
     }
-    return json.dumps(said, separators=(",", ":"))[1:].encode()
+    return to_json(said)[1:]
 
 
 class EventLog(Protocol):

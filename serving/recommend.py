@@ -40,6 +40,10 @@ class Query:
     domain: str | None = None
     personal: bool = True
     """False answers with popularity although more is known."""
+    _seen: list[tuple[Retriever, tuple[bool, np.ndarray]]] = field(
+        default_factory=list, init=False, repr=False, compare=False
+    )
+    """What `seen_items` has found, since the record of an answer asks again."""
 
 
 @dataclass(frozen=True)
@@ -127,8 +131,13 @@ def interleaved(model: ServedModel, query: Query, ranking: Ranking, request_id: 
 
 def seen_items(retriever: Retriever, query: Query) -> tuple[bool, np.ndarray]:
     """Return whether the store's history holds known items, and all items seen: oldest first, the session's last."""
+    for asked, found in query._seen:
+        if asked is retriever:
+            return found
     history = retriever.indices(query.history)
-    return len(history) > 0, np.concatenate([history, retriever.indices(query.session)])
+    found = len(history) > 0, np.concatenate([history, retriever.indices(query.session)])
+    query._seen.append((retriever, found))
+    return found
 
 
 def _rung(model: ServedModel, query: Query, has_history: bool, seen: np.ndarray) -> str:

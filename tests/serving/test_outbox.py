@@ -1,0 +1,73 @@
+"""What answers leave behind is put into words after they are out, and all of it reaches the child."""
+
+import asyncio
+import json
+import sys
+
+import pytest
+
+from serving.answering import named
+from serving.contracts import Answer
+from serving.explanation import Decision, RequestRecord
+from serving.metrics import Metrics
+from serving.model import ServedModel, load
+from serving.outbox import TOLD_AT_ONCE, Outbox
+from serving.ports import Shown
+from serving.recommend import Query, recommend
+from tests.serving.ports import INSTANT
+from tests.worlds.served import EVEN, write_world
+
+CHILD = "import sys; open(sys.argv[1], 'ab').write(sys.stdin.buffer.read())"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> ServedModel:
+    return load(write_world(tmp_path_factory.mktemp("model")))
+
+
+def left_behind(model: ServedModel, request_id: str) -> tuple[Shown, Decision]:
+    query = Query(2, history=EVEN[:2])
+    (ranking,) = recommend(model, [query])
+    answer = Answer(
+        request_id=request_id, user_id="ann", variant="champion", model="ials", model_version=model.version,
+        rung=ranking.rung, items=named(model, ranking.items, ranking.scores),
+    )  # fmt: skip
+    return Shown(answer, 1.0, INSTANT), Decision(answer, model, query, "model", 1.0, INSTANT, ranking)
+
+
+@pytest.mark.parametrize("answers", [1, TOLD_AT_ONCE])
+def test_all_that_answers_leave_behind_reaches_the_child_once(model, tmp_path, answers):
+    out = tmp_path / "out"
+
+    async def answer() -> None:
+        outbox = Outbox({}, Metrics(), (sys.executable, "-c", CHILD, str(out)))
+        outbox.start()
+        while outbox._child is None:
+            await asyncio.sleep(0)
+        for number in range(answers):
+            shown, decision = left_behind(model, f"r{number}")
+            outbox.show(shown)
+            outbox.keep(decision)
+            assert len(outbox._to_tell) < TOLD_AT_ONCE
+        assert bool(outbox._lines) == (answers > 1)  # one answer's waits for the flush
+        await outbox.close()
+
+    asyncio.run(answer())
+    lines = out.read_bytes().splitlines()
+    shown = [json.loads(line[1:]) for line in lines if line[:1] == b"S"]
+    records = [RequestRecord.model_validate_json(line[1:]) for line in lines if line[:1] == b"R"]
+    expected = [f"r{number}" for number in range(answers)]
+
+    assert len(lines) == 2 * answers
+    assert [one["request_id"] for one in shown] == [one.request_id for one in records] == expected
+    assert [item["item_id"] for item in shown[0]["items"]] == [item.item_id for item in records[0].items]
+
+
+def test_before_the_child_is_there_everything_waits_as_text_within_bounds(model):
+    outbox = Outbox({}, Metrics())
+    shown, decision = left_behind(model, "r")
+    outbox.show(shown)
+    outbox.keep(decision)
+
+    assert [line[:1] for line in outbox._lines] == [b"S", b"R"]
+    assert outbox._to_tell == []
