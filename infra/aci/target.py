@@ -71,12 +71,13 @@ class Blueprint:
             Resource(
                 kind="deployment",
                 name=f"{PREFIX}/{release.name}",
-                spec={"image": release.image, "version": release.version, "cpu": row.cores, "memory": row.memory_gib},
+                spec={"image": release.image, "version": release.version, "cpu": row.cores, "memory": row.memory_gib,
+                      "location": self.config.location},
                 monthly_usd=row.monthly(),
                 priced_by=f"aci {SHAPE}",
             )
             for release in state.releases
-        ]
+        ]  # fmt: skip
         return [*found, traffic_of(state, PREFIX)]
 
     def state(self, read: Read) -> State:
@@ -118,7 +119,7 @@ class AciPlane:
         variables = {each["name"]: each["value"] for each in container["environmentVariables"]}
         asked = container["resources"]["requests"]
         return {"image": container["image"], "version": variables["RECSYS_RELEASE"], "cpu": asked["cpu"],
-                "memory": asked["memoryInGB"]}  # fmt: skip
+                "memory": asked["memoryInGB"], "location": found["location"]}  # fmt: skip
 
     def owned(self) -> list[Key]:
         listed = self._asked(Key("resource group", self._config.resource_group), "GET", self._groups()) or {"value": []}
@@ -128,12 +129,12 @@ class AciPlane:
         return [*found, *([traffic] if self._found(traffic) else [])]
 
     def create(self, key: Key, spec: dict[str, Any]) -> None:
-        if key.kind == "traffic":
-            self._asked(key, "PUT", self._url(key), self._profile(spec))
-            return
-        release = key.name.partition("/")[2]
-        self._asked(key, "PUT", self._url(key), self._group(release, spec))
-        self._settled(key)
+        document = self._profile(spec) if key.kind == "traffic" else self._group(key.name.partition("/")[2], spec)
+        if self._asked(key, "PUT", self._url(key), document) is None:
+            raise CloudFault("resource group", f"no {self._config.resource_group}", "See subscription and "
+                             "resource_group in RECSYS_CLOUDS")  # fmt: skip
+        if key.kind == "deployment":
+            self._settled(key)
 
     update = create
 

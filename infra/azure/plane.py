@@ -18,6 +18,8 @@ AUTOSCALE = "2022-10-01"
 """Version of Azure Monitor's autoscale API."""
 METRICS = "2023-10-01"
 """Of its metrics."""
+WORKSPACES = "2024-04-01"
+"""Of Azure ML's workspaces."""
 VERSION = "1"
 """Of our environments: their names are their content."""
 REQUEST_SECONDS, PROBE_SECONDS = 5, 2
@@ -66,7 +68,23 @@ class AzurePlane:
         except Absent:
             return None
 
+    def check_place(self) -> None:
+        """Return if the workspace is there, in the region that the file names.
+
+        Raises:
+            CloudFault: it is not.
+        """
+        config, where = self._config, "See subscription, resource_group, workspace and location in RECSYS_CLOUDS"
+        try:
+            with translated(Key("workspace", config.workspace)):
+                there = self._asked("GET", f"{config.workspace_id}?api-version={WORKSPACES}")["location"]
+        except Absent as absent:
+            raise CloudFault("workspace", f"{config.workspace} is not in {config.resource_group}", where) from absent
+        if there != config.location:
+            raise CloudFault("region", f"{config.workspace} is in {there}, not in {config.location}", where)
+
     def owned(self) -> list[Key]:
+        self.check_place()
         config, ml, batch = self._config, self._ml, f"{self._config.endpoint}-batch"
         found: list[Key] = []
         with translated(Key("workspace", config.workspace)):
@@ -362,6 +380,8 @@ def fault_of(error: Any, key: Key) -> Exception:
         return CloudFault("Azure credentials", what, "Renew them or extend the role, then run the step again")
     if status == 404:
         return Absent(key.name)
+    if code == "InvalidResourceLocation":
+        return CloudFault("region", what, "Name the region in which it stands, or tear it down there first")
     if status == 409:
         return FileExistsError(key.name)
     if key.kind == "deployment":

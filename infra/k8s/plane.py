@@ -88,9 +88,13 @@ class K8sPlane:
         return found
 
     def create(self, key: Key, spec: dict[str, Any]) -> None:
-        with translated(key):
-            self._request("POST", self._path(key.kind), self._manifest(key, spec))
-            self._settled(key)
+        try:
+            with translated(key):
+                self._request("POST", self._path(key.kind), self._manifest(key, spec))
+                self._settled(key)
+        except Absent as absent:
+            where = "Make the namespace, install the Gateway API, or name another context in RECSYS_CLOUDS"
+            raise CloudFault(key.kind, absent, where) from absent
 
     def update(self, key: Key, spec: dict[str, Any]) -> None:
         with translated(key):
@@ -243,7 +247,7 @@ def fault_of(status: int, message: str, key: Key) -> Exception:
     if status in (401, 403):
         return CloudFault("cluster credentials", what, "Renew them or extend the role, then run the step again")
     if status == 404:
-        return Absent(key.name)
+        return Absent(what)
     if status == 409 and "AlreadyExists" in message:
         return FileExistsError(key.name)
     if status == 409:

@@ -8,15 +8,15 @@ them is not in the clouds' environment.
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
-from tests.clouds.emulation import MAX_BODY_BYTES, Call, Emulator, Refused, body_of, json_answer
+from tests.clouds.arm import GROUP as RESOURCE_GROUP
+from tests.clouds.arm import ArmEmulator, refused
+from tests.clouds.emulation import MAX_BODY_BYTES, Call, body_of, json_answer
 
-SUBSCRIPTION = "00000000-0000-4000-8000-000000000000"
-PROVIDERS = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rehearsal/providers"
+PROVIDERS = f"{RESOURCE_GROUP}/providers"
 RESOURCE = re.compile(
     rf"^{PROVIDERS}/(?P<kind>Microsoft\.ContainerInstance/containerGroups|Microsoft\.Network/trafficmanagerprofiles|"
     r"Microsoft\.Storage/storageAccounts)(?:/(?P<name>[^/]+))?(?:/(?P<more>.+))?$"
@@ -32,19 +32,17 @@ CONTAINER = {"image", "command", "ports", "environmentVariables", "resources", "
 NEVER = 10**9
 
 
-def refused(status: int, code: str, message: str) -> Refused:
-    return Refused(status, {"error": {"code": code, "message": message}})
-
-
-class AciEmulator(Emulator):
+class AciEmulator(ArmEmulator):
     """One resource group. `files`: the folder that stands for its file share."""
 
-    def __init__(self, serving_urls: Mapping[str, str], ssl_context: tuple[str, str], files: Path):
+    quota = (409, "ContainerGroupQuotaReached", "Resource type 'StandardCores' quota exceeded")
+    metric = ("QpsByEndpoint", "Total")
+
+    def __init__(self, serving_urls: Mapping[str, str], certificate: tuple[str, str], files: Path):
         self.documents: dict[tuple[str, str], dict[str, Any]] = {}
         self._looks: dict[str, int] = {}
         self._outcomes: dict[str, str] = {}
-        self._files = files
-        super().__init__(serving_urls, ssl_context)
+        super().__init__(serving_urls, certificate, files)
 
     def billable(self) -> dict[str, int]:
         return {name: 1 for (kind, name), each in self.documents.items()
@@ -54,26 +52,18 @@ class AciEmulator(Emulator):
         found, method = RESOURCE.match(environ["PATH_INFO"]), environ["REQUEST_METHOD"]
         return Call(f"{method} {found['kind'] if found else '?'}", bool(found) and method in ("PUT", "DELETE"))
 
-    def refusal(self, kind: str) -> Refused:
-        return {
-            "throttled": refused(429, "TooManyRequests", "of this test"),
-            "broken": refused(500, "InternalServerError", "of this test"),
-            "unavailable": refused(503, "ServiceUnavailable", "of this test"),
-            "expired": refused(401, "ExpiredAuthenticationToken", "The access token has expired"),
-            "forbidden": refused(403, "AuthorizationFailed", "does not have authorization to perform action"),
-            "quota": refused(409, "ContainerGroupQuotaReached", "Resource type 'StandardCores' quota exceeded"),
-        }[kind]
-
     def answer(self, environ: dict, start_response: Callable) -> Iterable[bytes]:
         path, body = environ["PATH_INFO"], body_of(environ)
         if path == "/invocations":
             return self._invoke(body, start_response)
         found = RESOURCE.match(path)
-        if found is None or environ.get("HTTP_AUTHORIZATION") != "Bearer rehearsal":
-            raise refused(404 if found is None else 401, "NotFound" if found is None else "Unauthorized", path)
+        if found is None:
+            raise refused(404, "ResourceGroupNotFound", f"no route {path}")
+        if environ.get("HTTP_AUTHORIZATION") != "Bearer rehearsal":
+            raise refused(401, "Unauthorized", path)
         query = {name: values[0] for name, values in parse_qs(environ["QUERY_STRING"]).items()}
         if found["more"] == "providers/Microsoft.Insights/metrics":
-            return json_answer(start_response, 200, self._counted(query))
+            return json_answer(start_response, 200, self.counted(environ))
         if query.get("api-version") != VERSIONS[found["kind"]]:
             raise refused(400, "InvalidApiVersionParameter", f"{query.get('api-version')} of {found['kind']}")
         if found["more"] == "listKeys":
@@ -101,14 +91,15 @@ class AciEmulator(Emulator):
 
     def _put(self, kind: str, name: str, document: dict[str, Any]) -> None:
         properties = document["properties"]
+        self._check_location(kind, name, document)
         if unknown := set(properties) - FIELDS[kind]:
             raise refused(400, "InvalidRequestContent", f"Could not find member {unknown}")
         if kind == PROFILE:
             self._check_profile(properties)
             self.documents[kind, name] = {**document, "name": name}
             return
-        if not document.get("location") or not properties.get("osType") or not properties.get("containers"):
-            raise refused(400, "InvalidRequestContent", "location, osType and containers are required")
+        if not properties.get("osType") or not properties.get("containers"):
+            raise refused(400, "InvalidRequestContent", "osType and containers are required")
         for container in properties["containers"]:
             if unknown := set(container["properties"]) - CONTAINER:
                 raise refused(400, "InvalidRequestContent", f"Could not find member {unknown}")
@@ -122,6 +113,16 @@ class AciEmulator(Emulator):
         self._looks[name], self._outcomes[name] = 0, self.outcome
         if properties["restartPolicy"] == "Never":
             self._run(properties)
+
+    def _check_location(self, kind: str, name: str, document: Mapping[str, Any]) -> None:
+        """Refuse to move: a name that stands in one region cannot be made in another."""
+        if not document.get("location"):
+            raise refused(400, "LocationRequired", f"The location of {name} is required")
+        there = self.documents.get((kind, name), document)["location"]
+        if there != document["location"]:
+            raise refused(409, "InvalidResourceLocation", f"The resource '{name}' already exists in location "
+                          f"'{there}'. A resource with the same name cannot be created in location "
+                          f"'{document['location']}'")  # fmt: skip
 
     def _check_profile(self, properties: Mapping[str, Any]) -> None:
         if not properties.get("dnsConfig", {}).get("relativeName") or not properties.get("monitorConfig"):
@@ -154,12 +155,6 @@ class AciEmulator(Emulator):
                 "instanceView": {"state": state}, "containers": containers}  # fmt: skip
         return {**document, "properties": {**document["properties"], **told}}
 
-    def _counted(self, query: Mapping[str, str]) -> dict[str, Any]:
-        if query.get("metricnames") != "QpsByEndpoint" or query.get("aggregation") != "Total":
-            raise refused(400, "BadRequest", "Valid metrics: QpsByEndpoint (Total)")
-        since, until = (datetime.fromisoformat(each).timestamp() for each in query["timespan"].split("/"))
-        return {"value": [{"timeseries": [{"data": [{"total": float(self.asked_between(since, until))}, {}]}]}]}
-
     def _invoke(self, body: bytes, start_response: Callable) -> Iterable[bytes]:
         """Answer as the group to which the name leads: Traffic Manager's weights, a DNS answer a request."""
         if len(body) > MAX_BODY_BYTES:
@@ -182,8 +177,14 @@ class AciEmulator(Emulator):
             answers = [self.ask(version_of(properties), "/invocations", line)[1] for line in lines]
             destination.write_bytes(b"\n".join(answers))
 
+    def forget_batches(self) -> None:
+        """Let the next batch of the same name run."""
+        batches = [key for key, each in self.documents.items() if each["properties"].get("restartPolicy") == "Never"]
+        for key in batches:
+            del self.documents[key]
+
     def file_at(self, mounted: str) -> Path:
-        """Return the file or folder of the share that a container sees below /batch."""
+        """Return the file or folder of the share that a container sees below /batch, or by its name there."""
         return self._files / mounted.removeprefix("/batch/").strip("/")
 
 

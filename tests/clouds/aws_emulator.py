@@ -8,7 +8,7 @@ transform really runs, on moto's S3; a new variant can turn out not to be health
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from moto.cloudwatch.models import cloudwatch_backends
 from moto.s3.models import s3_backends
@@ -117,6 +117,11 @@ class AwsEmulator(Emulator):
         datum = {"MetricName": "Invocations", "Dimensions": dimensions, "Value": 1.0, "Unit": "None",
                  "Timestamp": datetime.fromtimestamp(self.answered[-1], UTC).replace(tzinfo=None)}  # fmt: skip
         cloudwatch_backends[ACCOUNT][REGION].put_metric_data("AWS/SageMaker", [datum])
+
+    def let_pass(self, seconds: float) -> None:
+        super().let_pass(seconds)
+        for datum in cloudwatch_backends[ACCOUNT][REGION].metric_data:
+            datum.timestamp -= timedelta(seconds=seconds)
 
     def _version_of(self, model: str) -> str:
         return self.backend._models[model].primary_container["Environment"]["RECSYS_RELEASE"]

@@ -9,17 +9,14 @@ import json
 import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs
 
 from azure.ai.ml._restclient.arm_ml_service import models
 
-from tests.clouds.emulation import MAX_BODY_BYTES, Call, Emulator, Refused, body_of, json_answer
+from tests.clouds.arm import GROUP, REGION, ArmEmulator, refused
+from tests.clouds.emulation import MAX_BODY_BYTES, Call, Refused, body_of, json_answer
 
-SUBSCRIPTION = "00000000-0000-4000-8000-000000000000"
-GROUP = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rehearsal"
 WORKSPACE = f"{GROUP}/providers/Microsoft.MachineLearningServices/workspaces/recsys"
 RESOURCE = re.compile(
     r"^(?P<parent>.*)/(?P<kind>onlineEndpoints|batchEndpoints|deployments|environments|versions|computes|codes|"
@@ -49,19 +46,17 @@ SOON = {"x-ms-retry-after-ms": "2"}
 """When the SDK looks again; by itself it would wait five seconds."""
 
 
-def refused(status: int, code: str, message: str) -> Refused:
-    return Refused(status, {"error": {"code": code, "message": message}})
-
-
-class AzureEmulator(Emulator):
+class AzureEmulator(ArmEmulator):
     """One resource group with one workspace. `files`: the folder that stands for its datastore."""
 
-    def __init__(self, serving_urls: Mapping[str, str], ssl_context: tuple[str, str], files: Path):
+    quota = (400, "OutOfQuota", "Not enough quota available for Standard_F2s_v2")
+    metric = ("RequestsPerMinute", "Average")
+
+    def __init__(self, serving_urls: Mapping[str, str], certificate: tuple[str, str], files: Path):
         self.documents: dict[str, dict[str, Any]] = {}
         self.jobs: dict[str, dict[str, Any]] = {}
         self._operations: dict[str, list[Any]] = {}
-        self._files = files
-        super().__init__(serving_urls, ssl_context)
+        super().__init__(serving_urls, certificate, files)
 
     def billable(self) -> dict[str, int]:
         standing = {path: each for path, each in self.documents.items() if "/onlineEndpoints/" in path}
@@ -78,16 +73,6 @@ class AzureEmulator(Emulator):
         what = found["kind"] if found else path.rpartition("/")[2]
         return Call(f"{method} {what}", not reads)
 
-    def refusal(self, kind: str) -> Refused:
-        return {
-            "throttled": refused(429, "TooManyRequests", "of this test"),
-            "broken": refused(500, "InternalServerError", "of this test"),
-            "unavailable": refused(503, "ServiceUnavailable", "of this test"),
-            "expired": refused(401, "ExpiredAuthenticationToken", "The access token has expired"),
-            "forbidden": refused(403, "AuthorizationFailed", "does not have authorization to perform action"),
-            "quota": refused(400, "OutOfQuota", "Not enough quota available for Standard_F2s_v2"),
-        }[kind]
-
     def answer(self, environ: dict, start_response: Callable) -> Iterable[bytes]:
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
         body = body_of(environ)
@@ -102,11 +87,12 @@ class AzureEmulator(Emulator):
     def _managed(self, method: str, path: str, environ: dict, body: bytes, start_response: Callable) -> Iterable[bytes]:
         """Answer what the resource manager is asked."""
         if not path.startswith(GROUP):
-            raise refused(404, "SubscriptionNotFound", f"no route {path}")
+            raise refused(404, "ResourceGroupNotFound", f"no route {path}")
         if path == WORKSPACE:
             return json_answer(start_response, 200, self._workspace())
         if path.endswith("/providers/Microsoft.Insights/metrics"):
-            return json_answer(start_response, 200, self._counted(path, environ))
+            self.document(path.partition("/providers/Microsoft.Insights")[0])
+            return json_answer(start_response, 200, self.counted(environ))
         found = RESOURCE.match(path)
         if found is None:
             raise refused(404, "NotFound", f"no route {path}")
@@ -122,23 +108,13 @@ class AzureEmulator(Emulator):
             return self._delete(path, start_response)
         raise refused(405, "MethodNotAllowed", f"{method} {path}")
 
-    def _counted(self, path: str, environ: dict) -> dict[str, Any]:
-        """Answer Azure Monitor's metrics of the endpoint: a mean a minute for the whole time, as if it were an hour."""
-        self.document(path.partition("/providers/Microsoft.Insights")[0])
-        asked = {name: values[0] for name, values in parse_qs(environ["QUERY_STRING"]).items()}
-        if asked.get("metricnames") != "RequestsPerMinute" or asked.get("aggregation") != "Average":
-            raise refused(400, "BadRequest", "Valid metrics: RequestsPerMinute (Average)")
-        since, until = (datetime.fromisoformat(each).timestamp() for each in asked["timespan"].split("/"))
-        data = [{"average": self.asked_between(since, until) / 60}, {}]  # an hour without a value says none
-        return {"value": [{"name": {"value": "RequestsPerMinute"}, "timeseries": [{"data": data}]}]}
-
     def document(self, path: str) -> dict[str, Any]:
         if path not in self.documents:
             raise refused(404, "ResourceNotFound", f"{path} was not found")
         return self.documents[path]
 
     def _workspace(self) -> dict[str, Any]:
-        return {"id": WORKSPACE, "name": "recsys", "location": "eastus", "type": "workspace",
+        return {"id": WORKSPACE, "name": "recsys", "location": REGION, "type": "workspace",
                 "properties": {"discoveryUrl": f"{self.url}/discovery", "provisioningState": "Succeeded"}}  # fmt: skip
 
     def _listed(self, path: str, environ: dict) -> list[dict[str, Any]]:
@@ -289,6 +265,10 @@ class AzureEmulator(Emulator):
         told = {"jobType": "Pipeline", "status": "Completed", "displayName": name}
         self.jobs[name] = {"id": f"{WORKSPACE}/jobs/{name}", "name": name, "properties": told}
         return self.jobs[name]
+
+    def forget_batches(self) -> None:
+        """Let the next batch of the same name run."""
+        self.jobs.clear()
 
     def file_at(self, uri: str) -> Path:
         """Return the file or folder that stands for a path of the datastore."""

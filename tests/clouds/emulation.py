@@ -94,8 +94,6 @@ class Emulator(ABC):
         self.faults: list[Fault] = []
         self.answered: list[float] = []
         """When the endpoint was asked, in seconds since the epoch."""
-        self.later = 0.0
-        """Seconds by which this cloud's clock is ahead."""
         self.outcome = "ready"
         """What becomes of the next deployments: ready, unhealthy, no image, no quota or stuck."""
         self._lock = threading.Lock()
@@ -158,13 +156,17 @@ class Emulator(ABC):
     def drawn(self, weights: Mapping[str, float]) -> str:
         """Return one of the names by weight, in turn: of a hundred as many as its percent."""
         self.invoked += 1
-        self.answered.append(time.time() + self.later)
+        self.answered.append(time.time())
         place = self.invoked * 37 % 100 * sum(weights.values()) / 100
         for name, weight in weights.items():
             place -= weight
             if place < 0:
                 return name
         raise AssertionError(f"nobody has traffic: {weights}")
+
+    def let_pass(self, seconds: float) -> None:
+        """Let so much time pass: all that was asked was asked that much earlier."""
+        self.answered = [moment - seconds for moment in self.answered]
 
     def asked_between(self, since: float, until: float) -> int:
         """Return what this cloud's metrics count."""

@@ -16,7 +16,9 @@ from tests.clouds.emulation import MAX_BODY_BYTES, Call, Emulator, Refused, body
 
 KUBERNETES = "1.37.0"
 METRIC = "/apis/custom.metrics.k8s.io/v1beta2/namespaces/recsys/pods/*/recsys_requests_in_window"
-ROUTE = re.compile(r"^/(?P<api>api/v1|apis/[^/]+/[^/]+)/namespaces/recsys/(?P<plural>[a-z]+)(?:/(?P<name>[^/]+))?$")
+ROUTE = re.compile(
+    r"^/(?P<api>api/v1|apis/[^/]+/[^/]+)/namespaces/(?P<namespace>[^/]+)/(?P<plural>[a-z]+)(?:/(?P<name>[^/]+))?$"
+)
 REASONS = {
     401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 409: "AlreadyExists", 413: "RequestEntityTooLarge",
     422: "Invalid", 429: "TooManyRequests", 500: "InternalError", 503: "ServiceUnavailable",
@@ -75,6 +77,8 @@ class K8sEmulator(Emulator):
         if found is None:
             raise refused(404, f"no route {environ['PATH_INFO']}")
         plural, name = found["plural"], found["name"]
+        if found["namespace"] != "recsys":
+            return self._nowhere(found, method, start_response)
         if method == "GET" and name is None:
             items = [each for (kind, _), each in self.objects.items() if kind == plural]
             return json_answer(start_response, 200, {"items": items})
@@ -97,9 +101,17 @@ class K8sEmulator(Emulator):
             return json_answer(start_response, 200, {"kind": "Status", "status": "Success"})
         return json_answer(start_response, 200, self._seen(plural, name, there))
 
+    @staticmethod
+    def _nowhere(found: Mapping[str, str], method: str, start_response: Callable) -> Iterable[bytes]:
+        """Answer as for a namespace that is not there: a list is empty, and nothing can be made."""
+        if method == "GET" and found["name"] is None:
+            return json_answer(start_response, 200, {"items": []})
+        what = f'namespaces "{found["namespace"]}"' if method == "POST" else f'{found["plural"]} "{found["name"]}"'
+        raise refused(404, f"{what} not found")
+
     def _counted(self) -> dict[str, Any]:
         """Answer as a metrics adapter whose window is a day: one value a pod, in thousandths."""
-        now = time.time() + self.later
+        now = time.time()
         names = [name for plural, name in self.objects if plural == "deployments"]
         count = self.asked_between(now - 86_400, now + 60)
         return {"kind": "MetricValueList", "items": [

@@ -3,45 +3,20 @@
 Runs in the cloud environment only (`make rehearse`); its name keeps it out of the default suite.
 """
 
-import json
 import os
-import time
 
 import pytest
 
-from infra import rollout
 from infra.azure.blueprint import AzureBlueprint, AzureConfig
 from infra.targets import CloudFault, Key
 from tests.clouds import sdks
-from tests.clouds.certificate import self_signed
-from tests.clouds.conformance import POLICY, REQUEST
+from tests.clouds.arm import SUBSCRIPTION
 from tests.clouds.processes import bundles, local, serving
-from tests.clouds.rehearsed import OLD, Rehearsal, Rehearsed, lines
+from tests.clouds.rehearsed import Rehearsal
+from tests.clouds.rehearsed_azure import RehearsedAzure, Signed, certificate, requests_uri
 
-FIXTURES = (bundles, local, serving, sdks)
+FIXTURES = (bundles, certificate, local, requests_uri, serving, sdks)
 STORE = "azureml://datastores/workspaceblobstore/paths"
-
-
-class Signed:
-    """A credential that needs nobody to sign in."""
-
-    def get_token(self, *scopes: str, **_):
-        from azure.core.credentials import AccessToken
-
-        return AccessToken("rehearsal", int(time.time()) + 3600)
-
-
-class SignedOut:
-    def get_token(self, *scopes: str, **_):
-        from azure.core.exceptions import ClientAuthenticationError
-
-        raise ClientAuthenticationError("no credential in this test")
-
-
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory):
-    """A self-signed certificate of the loopback address, which the SDK is told to trust."""
-    return self_signed(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture(scope="session")
@@ -49,14 +24,12 @@ def emulator(serving, certificate, tmp_path_factory):
     from tests.clouds.azure_emulator import AzureEmulator
 
     emulator = AzureEmulator(serving, certificate, tmp_path_factory.mktemp("datastore"))
-    os.environ.update(REQUESTS_CA_BUNDLE=certificate[0], AZUREML_DEV_URL_MFE=emulator.url)
+    os.environ["AZUREML_DEV_URL_MFE"] = emulator.url
     yield emulator
     emulator.close()
 
 
 def config(emulator, **others) -> AzureConfig:
-    from tests.clouds.azure_emulator import SUBSCRIPTION
-
     given = {"subscription": SUBSCRIPTION, "resource_group": "rehearsal", "workspace": "recsys",
              "registry": "recsys.azurecr.io", "wait_seconds": 2, "poll_seconds": 0.02,
              "management": emulator.url}  # fmt: skip
@@ -64,10 +37,15 @@ def config(emulator, **others) -> AzureConfig:
 
 
 @pytest.fixture(scope="session")
-def plane(emulator):
+def plane_of(emulator):
     from infra.azure.plane import AzurePlane
 
-    return AzurePlane(config(emulator), lambda seconds: None, Signed())
+    return lambda credential, **others: AzurePlane(config(emulator, **others), lambda seconds: None, credential)
+
+
+@pytest.fixture(scope="session")
+def plane(plane_of):
+    return plane_of(Signed())
 
 
 @pytest.fixture
@@ -79,10 +57,12 @@ def cloud(emulator, plane, tmp_path):
 
 
 @pytest.fixture
-def requests_uri(emulator):
-    folder = emulator.file_at(f"{STORE}/requests/")
-    folder.mkdir(exist_ok=True)
-    (folder / "a.jsonl").write_text(lines([REQUEST, {"user_id": "tiny:2", "k": 3}]))
+def elsewhere(cloud, emulator, plane_of):
+    return lambda **others: cloud.elsewhere(AzureBlueprint(config(emulator, **others)), plane_of(Signed(), **others))
+
+
+@pytest.fixture
+def folder_uri():
     return f"{STORE}/requests/"
 
 
@@ -91,15 +71,7 @@ def answers_uri():
     return f"{STORE}/answers.jsonl"
 
 
-class TestAzure(Rehearsed):
-    def test_a_batch_answers_as_the_endpoint_does(self, cloud, local, emulator, requests_uri, answers_uri):
-        rollout.canary(cloud.target, OLD, POLICY)
-        emulator.jobs.clear()
-        cloud.target.batch(OLD, requests_uri, answers_uri)
-        first, second = map(json.loads, emulator.file_at(answers_uri).read_text().splitlines())
-        assert rollout.normal(first) == rollout.normal(local["1"])
-        assert len(second["items"]) == 3
-
+class TestAzure(RehearsedAzure):
     def test_what_the_emulator_wants_is_what_azure_wants(self, cloud):
         from infra.azure.plane import translated
 
@@ -107,9 +79,3 @@ class TestAzure(Rehearsed):
         with pytest.raises(CloudFault, match="Required field"), translated(key):
             plane._asked("PUT", f"{plane._config.workspace_id}/computes/{key.name}", {"location": "eastus",
                          "properties": {"properties": {"scaleSettings": {"maxNodeCount": 1}}}})  # fmt: skip
-
-    def test_without_credentials_nothing_is_asked(self, emulator):
-        from infra.azure.plane import AzurePlane
-
-        with pytest.raises(CloudFault, match="Sign in"):
-            AzurePlane(config(emulator), lambda seconds: None, SignedOut()).owned()

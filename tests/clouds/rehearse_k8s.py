@@ -15,7 +15,7 @@ from tests.clouds import sdks
 from tests.clouds.conformance import POLICY
 from tests.clouds.k8s_emulator import K8sEmulator
 from tests.clouds.processes import bundles, local, serving
-from tests.clouds.rehearsed import DAY, OLD, Rehearsal, Rehearsed
+from tests.clouds.rehearsed import DAY, NEW, OLD, Rehearsal, Rehearsed
 
 FIXTURES = (bundles, local, serving, sdks)
 
@@ -64,6 +64,16 @@ class TestK8s(Rehearsed):
         manifest = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "recsys-x"}, "spec": {"prots": []}}
         with pytest.raises(CloudFault, match="prots"):
             cloud.plane.create(Key("service", "recsys/x"), {"manifest": manifest})
+
+    def test_a_namespace_that_is_not_there_is_told(self, cloud, emulator):
+        """Kubernetes has no regions; what can be wrong is the cluster (its context) or the namespace."""
+        rollout.canary(cloud.target, OLD, POLICY)
+        config = K8sConfig(server=emulator.url, url=emulator.url, registry="registry.example", namespace="nobodys")
+        elsewhere = cloud.elsewhere(K8sBlueprint(config), K8sPlane(config, cloud.waits.append))
+        with pytest.raises(CloudFault, match=r'namespaces \\*"nobodys\\*" not found'):
+            rollout.canary(elsewhere, NEW, POLICY)
+        assert cloud.target.shares() == {OLD.name: 100}
+        assert set(emulator.billable()) == {f"recsys-{OLD.name}"}
 
     def test_without_kubeconfig_nothing_is_asked(self, monkeypatch, tmp_path):
         monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))

@@ -65,6 +65,11 @@ class Rehearsal:
         self.target = BlueprintTarget(self.blueprint, self.plane, reconciler)
         return self.target
 
+    def elsewhere(self, blueprint: Blueprint, plane: ServingPlane) -> BlueprintTarget:
+        """Return the target of the same ledger under another configuration."""
+        reconciler = Reconciler(blueprint.name, plane, Ledger(self._ledger), self.waits.append)
+        return BlueprintTarget(blueprint, plane, reconciler)
+
     def clean(self) -> None:
         """Remove everything, and prove that nothing is left."""
         self.emulator.faults.clear()
@@ -224,14 +229,13 @@ class Rehearsed(Conforms):
         told = rollout.rest(cloud.target, now - DAY, now)
         assert told["asked"] >= 1
         assert told["unchanged"]
-        cloud.emulator.later, later = 3 * DAY.total_seconds(), now + 3 * DAY
-        told = rollout.rest(cloud.target, later - DAY, later)
+        cloud.emulator.let_pass(3 * DAY.total_seconds())
+        told = rollout.rest(cloud.target, now - DAY, now)
         assert (told["asked"], told["shares"], told["monthly_usd"]) == (0, {}, 0)
         assert cloud.emulator.billable() == {}
-        assert rollout.rest(cloud.target, later - DAY, later)["unchanged"]
+        assert rollout.rest(cloud.target, now - DAY, now)["unchanged"]
         rollout.canary(cloud.target, OLD, POLICY)
         assert rollout.normal(cloud.target.invoke(REQUEST)) == rollout.normal(local["1"])
-        cloud.emulator.later = 0.0
 
     @pytest.mark.parametrize("when", ["before", "after"])
     @pytest.mark.parametrize("nth", [0, 1, 2])

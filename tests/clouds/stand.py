@@ -3,8 +3,8 @@
     .venv/cloud/bin/python -m tests.clouds.stand FOLDER
 
 Prints one line of JSON (`environment` for the SDKs, `clouds` as RECSYS_CLOUDS wants it, `serving`), then for each line
-of its input what the accounts pay for now. A line `azure unhealthy` says before what becomes of the next deployments.
-The end of its input ends it.
+of its input what the accounts pay for now. A line `azure unhealthy` says before what becomes of the next deployments,
+`azure hours 72` that so much time has passed there. The end of its input ends it.
 """
 
 import json
@@ -20,8 +20,9 @@ from typing import Any
 from infra.local.service import poll
 from recsys.settings import HOME
 from tests.clouds.aci_emulator import AciEmulator
+from tests.clouds.arm import SUBSCRIPTION
 from tests.clouds.aws_emulator import ACCOUNT, REGION, AwsEmulator
-from tests.clouds.azure_emulator import SUBSCRIPTION, AzureEmulator
+from tests.clouds.azure_emulator import AzureEmulator
 from tests.clouds.certificate import self_signed
 from tests.clouds.emulation import json_answer
 from tests.clouds.gcp_emulator import GcpEmulator
@@ -88,9 +89,11 @@ def main() -> None:
     print(json.dumps({"environment": environment, "clouds": clouds, "serving": urls}), flush=True)
     emulators = {"aws": aws, "gcp": gcp, "azure": azure, "aci": aci, "k8s": k8s}
     for line in sys.stdin:
-        if line.strip():
-            name, outcome = line.split()
-            emulators[name].outcome = outcome
+        match line.split():
+            case [name, "hours", number]:
+                emulators[name].let_pass(3600 * float(number))
+            case [name, outcome]:
+                emulators[name].outcome = outcome
         print(json.dumps({name: each.billable() for name, each in emulators.items()}), flush=True)
     for process in processes:
         process.terminate()
