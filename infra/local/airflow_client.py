@@ -72,6 +72,10 @@ class Airflow:
         except tenacity.RetryError as error:
             raise RecsysError("DAG", dag_id, "Airflow did not parse it in time; see the DAG processor's log") from error
 
+    def resume(self, dag_id: str) -> None:
+        """End a DAG's pause."""
+        self._call("PATCH", f"dags/{dag_id}", json={"is_paused": False})
+
     def trigger(self, dag_id: str, conf: dict[str, Any]) -> str:
         """Trigger a run with these parameters and return its id.
 

@@ -29,6 +29,11 @@ NEEDED_BYTES = 12 * 2**30
 PROGRESS_SECONDS = 10
 BUILT_HERE = ("--only-binary", ":all:", "--no-binary", "pyspark")
 """Spark is published as source only; its build runs with the lock's own setuptools and wheel."""
+GO_TOOLS = {
+    "kubeconform": ("github.com/yannh/kubeconform/cmd/kubeconform@v0.6.7", ()),
+    "kustomize": ("sigs.k8s.io/kustomize/kustomize/v5@v5.5.0", ("kubectl",)),
+}
+"""What judges the Kubernetes manifests: command → its Go module, and what else does the same. Go checks the sums."""
 INTERPRETER = f"cp{sys.version_info.major}{sys.version_info.minor}"
 
 
@@ -179,6 +184,22 @@ class Setup:
         (folder / STAMP).write_text(stamp)
         self.progress.say(f"{name}: ready in {time.perf_counter() - began:.1f} s")
 
+    def go_tools(self) -> None:
+        """Build what judges the Kubernetes manifests into `.venv/cloud/bin`, where this machine has Go and lacks it."""
+        folder = VENVS / "cloud" / "bin"
+        for name, (module, others) in GO_TOOLS.items():
+            stamp = folder.parent / f"{STAMP}-{name}"
+            if (stamp.is_file() and stamp.read_text() == module) or any(map(shutil.which, others)):
+                continue
+            if shutil.which("go") is None:
+                self.progress.say(f"{name}: left out, this machine has no Go; the tests that need it skip and say so")
+                continue
+            began = time.perf_counter()
+            build = [shutil.which("env") or "env", f"GOBIN={folder}", "go", "install", module]
+            run(build, VENVS / "logs" / f"{name}.log")
+            stamp.write_text(module)
+            self.progress.say(f"{name}: built in {time.perf_counter() - began:.1f} s")
+
     def kafka(self) -> None:
         """Fetch Apache Kafka's jars with the Ivy that comes with Spark, and check each against the lock."""
         lock = (LOCKS / "jars.txt").read_text()
@@ -284,6 +305,7 @@ def main() -> int:
         setup.environment("serving", "serving")
         if arguments.with_clouds:
             setup.environment("cloud", "cloud", "cloud-test")
+            setup.go_tools()
 
     try:
         setup.bootstrap()

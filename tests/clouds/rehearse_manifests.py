@@ -15,13 +15,21 @@ from recsys.settings import HOME
 kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="not installed: `make setup-cloud`")
 KUBERNETES = "1.37.0"
 OVERLAYS = sorted(path.parent for path in (HOME / "infra" / "k8s" / "overlays").glob("*/kustomization.yaml"))
-RENDER = ["kustomize", "build"] if which("kustomize") else ["kubectl", "kustomize"]
+HERE = Path(sys.executable).parent
+
+
+def found(program: str) -> str | None:
+    """Return where a program is, on the PATH or built by `make setup-cloud`."""
+    return which(program) or which(program, path=HERE)
+
+
+RENDER = [found("kustomize"), "build"] if found("kustomize") else ["kubectl", "kustomize"]
 
 
 @pytest.fixture(params=OVERLAYS, ids=lambda path: path.name)
 def rendered(request):
     if which(RENDER[0]) is None:
-        pytest.skip("neither kustomize nor kubectl is on this machine")
+        pytest.skip("neither kustomize nor kubectl is on this machine: install Go and run `make setup-cloud`")
     done = subprocess.run([*RENDER, str(request.param)], capture_output=True, text=True, check=True)
     return list(yaml.safe_load_all(done.stdout))
 
@@ -35,11 +43,9 @@ def test_each_manifest_is_one_of_this_kubernetes(rendered):
 @pytest.fixture(scope="module")
 def kubeconform(tmp_path_factory):
     """The command, with the schemas that this environment carries: without their absolute ids it reads them here."""
-    program = which("kubeconform") or which("kubeconform", path=Path(sys.executable).parent)
+    program = found("kubeconform")
     if program is None:
-        pytest.skip(
-            "kubeconform is not on this machine: go install github.com/yannh/kubeconform/cmd/kubeconform@v0.6.7"
-        )
+        pytest.skip("kubeconform is not on this machine: install Go and run `make setup-cloud`")
     folder = tmp_path_factory.mktemp("schemas")
     carried = Path(kubernetes_validate.__file__).parent / "kubernetes-json-schema" / f"v{KUBERNETES}-local-strict"
     for file in carried.glob("*.json"):

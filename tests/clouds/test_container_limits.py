@@ -2,6 +2,7 @@
 
 Sources: SageMaker "Use your own inference code with hosting services" (a ping within 2 s, an answer within 60 s),
 Azure ML "Managed online endpoints" (`request_timeout_ms`, 5 s as infra/azure sets it), and the time to stop of each.
+What each test measures goes into its report; `python -m bench.container_limits` publishes it.
 """
 
 import json
@@ -9,7 +10,7 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,6 +62,17 @@ def container(folder: Path, **environment: str) -> Iterator[Container]:
         process.wait()
 
 
+@pytest.fixture
+def check_within(record_property) -> Callable[[str, float, float], None]:
+    """Write a measure down with its limit, both in seconds, and fail if it is over."""
+
+    def check(measure: str, seconds: float, limit: float) -> None:
+        record_property(measure, f"{seconds:.2f} of {limit}")
+        assert seconds < limit, measure
+
+    return check
+
+
 def ready(made: Container) -> None:
     def answers() -> None:
         try:
@@ -95,7 +107,7 @@ def body_of(size: int, document: dict) -> bytes:
     return content + b" " * (size - len(content))
 
 
-def test_each_ping_from_the_first_on_is_answered_in_two_seconds_and_soon_with_200(tmp_path):
+def test_each_ping_from_the_first_on_is_answered_in_two_seconds_and_soon_with_200(tmp_path, check_within):
     with container(tmp_path) as made:
         waits, statuses = [], []
         while 200 not in statuses:
@@ -106,12 +118,11 @@ def test_each_ping_from_the_first_on_is_answered_in_two_seconds_and_soon_with_20
             except httpx.ConnectError:  # the port is not open yet: nobody is kept waiting
                 continue
             waits.append(perf_counter() - started)
-        assert max(waits) < PING_SECONDS
-        # from the open port to 200: what SageMaker's polling sees as "not ready"
-        assert sum(waits) < PING_SECONDS, statuses
+        check_within("slowest ping from the first on", max(waits), PING_SECONDS)
+        check_within("from the open port to 200 at /ping", sum(waits), PING_SECONDS)
 
 
-def test_a_ping_is_answered_in_two_seconds_while_it_has_the_most_to_do(stalled):
+def test_a_ping_is_answered_in_two_seconds_while_it_has_the_most_to_do(stalled, check_within):
     stop = threading.Event()
 
     def ask() -> int:
@@ -131,16 +142,16 @@ def test_a_ping_is_answered_in_two_seconds_while_it_has_the_most_to_do(stalled):
             waits.append(perf_counter() - started)
         stop.set()
         assert sum(each.result() for each in asked) >= 4
-    assert max(waits) < PING_SECONDS
+    check_within("slowest ping under four clients with the largest requests", max(waits), PING_SECONDS)
 
 
 @pytest.mark.parametrize(("door", "document"), [("/invocations", ONE), ("/score", ONE), ("/predict", MANY)])
-def test_the_largest_request_is_answered_within_azures_five_seconds(stalled, door, document):
+def test_the_largest_request_is_answered_within_azures_five_seconds(stalled, door, document, check_within):
     started = perf_counter()
     answered = httpx.post(f"{stalled.url}{door}", content=body_of(LARGEST, document), timeout=60,
                           headers={"Content-Type": "application/json"})  # fmt: skip
-    assert perf_counter() - started < AZURE_SECONDS
     assert answered.status_code == 200, answered.text[:500]
+    check_within(f"a body of {LARGEST} bytes at {door}", perf_counter() - started, AZURE_SECONDS)
     said = answered.json()
     assert all(each["items"] for each in said.get("predictions", [said]))
 
@@ -154,7 +165,7 @@ def test_one_byte_more_is_refused_in_words(stalled, door, declared):
     assert (answered.status_code, answered.json()["error"]["code"]) == (413, "body_too_large")
 
 
-def test_on_sigterm_what_is_begun_is_answered_and_who_hangs_is_not_waited_for(silent, tmp_path):
+def test_on_sigterm_what_is_begun_is_answered_and_who_hangs_is_not_waited_for(silent, tmp_path, check_within):
     """Twenty seconds are what a cloud waits before it kills; silent stores, and a client that never ends its body."""
     addresses = {"RECSYS_REDIS_URL": f"redis://{silent}/0", "RECSYS_KAFKA_BOOTSTRAP": silent}
     with container(tmp_path, **addresses) as made:
@@ -181,6 +192,6 @@ def test_on_sigterm_what_is_begun_is_answered_and_who_hangs_is_not_waited_for(si
             slow.sendall(content[1000:])
             assert slow.recv(100).startswith(b"HTTP/1.1 200")
             assert made.process.wait(DRAIN_SECONDS) in {0, -signal.SIGTERM}
-            assert perf_counter() - started < DRAIN_SECONDS
+            check_within("from SIGTERM to its end, a client hanging", perf_counter() - started, DRAIN_SECONDS)
         assert children, "the carrier is a child"
         assert not psutil.wait_procs(children, timeout=5)[1]

@@ -109,6 +109,24 @@ def test_an_environment_with_the_wanted_stamp_costs_nothing(monkeypatch, tmp_pat
     assert len(commands) == done, "what holds more is left alone"
 
 
+def test_what_judges_manifests_is_built_once_where_there_is_go(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(setup, "VENVS", tmp_path)
+    commands, there = [], {"go": "/usr/bin/go", "kubectl": "/usr/bin/kubectl", "env": "/usr/bin/env"}
+    monkeypatch.setattr(setup, "run", lambda command, log: commands.append(command))
+    monkeypatch.setattr(setup.shutil, "which", there.get)
+    (tmp_path / "cloud" / "bin").mkdir(parents=True)
+    steps = setup.Setup(setup.Progress())
+    steps.go_tools()
+    steps.go_tools()
+    (built,) = commands
+    assert built[1:4] == [f"GOBIN={tmp_path / 'cloud' / 'bin'}", "go", "install"]
+    assert built[4].startswith("github.com/yannh/kubeconform/"), "kubectl renders as kustomize does"
+    del there["go"], there["kubectl"]
+    steps.go_tools()
+    assert len(commands) == 1
+    assert "kustomize: left out, this machine has no Go" in capsys.readouterr().out
+
+
 def test_a_failed_command_ends_in_one_sentence_with_its_last_lines(tmp_path):
     script = "print('boring'); raise SystemExit('no space left')"
     with pytest.raises(setup.SetupFailed, match=r"ended with 1.*no space left.*The whole log is"):
