@@ -17,7 +17,7 @@ from typing import Any
 
 from infra import configuration, image, rollout
 from infra.registry import champion
-from infra.targets import CloudFault, Release
+from infra.targets import CloudFault
 from recsys import interval, station
 from recsys.errors import CheckFailed
 from recsys.settings import Settings, load_settings
@@ -90,7 +90,7 @@ def _cloud(settings: Settings, given: Namespace) -> Mapping[str, Any]:
     if given.step == "teardown":
         return {"target": given.target, "changes": [f"- {c.kind} {c.name}" for c in target.teardown().changes]}
     version = champion(settings.mlflow_url).number
-    release = Release(version=version, image=clouds.image.format(version=version))
+    release = configuration.release(given.target, clouds, version)
     if given.step in ("build", "push"):
         bundles = settings.var_dir.resolve() / "serving" / "bundles"
         return image.make(given.step, target, release, bundles, given.dry_run)

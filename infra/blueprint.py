@@ -114,7 +114,7 @@ class BlueprintTarget:
         return [str(HOME / "serving" / "image.sh"), "build", release.image, str(model)]
 
     def push(self, release: Release) -> list[str]:
-        return ["buildah", "push", release.image, f"docker://{self._blueprint.registry}/{release.image}"]
+        return ["buildah", "push", release.image, f"docker://{release.image}"]
 
     def shares(self) -> dict[str, int]:
         return dict(self._state().shares)

@@ -9,6 +9,7 @@ No secret stands in it: credentials are the SDK's matter, from the cloud's own s
 import json
 import time
 from collections.abc import Callable
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -17,9 +18,9 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from infra.autoscaling import ScalingPolicy
-from infra.blueprint import BlueprintTarget
+from infra.blueprint import BlueprintTarget, ServingPlane
 from infra.reconcile import Ledger, Reconciler
-from infra.targets import Frozen, Target
+from infra.targets import Frozen, Release, Target
 from recsys.errors import MissingArtifact, UnusableInput
 from recsys.settings import Settings
 
@@ -29,7 +30,10 @@ FOLDER = Path(__file__).parent
 class Clouds(Frozen):
     """The file's content; a target that is left out is not used."""
 
-    image: str = Field("recsys:{version}", pattern=r"\{version\}", description="the release's image, by its version")
+    image: str = Field(
+        "recsys:{version}", pattern=r"^[a-z0-9._/-]+:[\w.-]*\{version\}$",
+        description="the release's image in each target's registry, by its version",
+    )  # fmt: skip
     scaling: ScalingPolicy = ScalingPolicy()
     idle_hours: int = Field(
         24, ge=1, le=24 * 14, description="without a request, after which an endpoint's machines go"
@@ -64,15 +68,48 @@ def read(settings: Settings) -> Clouds:
         raise UnusableInput("RECSYS_CLOUDS", f"{settings.clouds}: {error}", "See docs/clouds.md") from error
 
 
-def target(name: str, settings: Settings, clouds: Clouds, sleep: Callable[[float], None] = time.sleep) -> Target:
-    """Return a target; its SDK is loaded here.
+def release(name: str, clouds: Clouds, version: str) -> Release:
+    """Return the release of this version for a target: its image is the one in that target's registry.
 
     Raises:
         MissingArtifact: the file has no such part.
     """
+    registry = part(name, clouds).registry
+    return Release(version=version, image=f"{registry}/{clouds.image.format(version=version)}")
+
+
+def part(name: str, clouds: Clouds) -> Any:
+    """Return a target's part of the file.
+
+    Raises:
+        MissingArtifact: it has none.
+    """
     if name not in clouds.targets:
-        raise MissingArtifact(f"target {name}", f"not in {settings.clouds}", "Add it there; see docs/clouds.md")
-    config = clouds.targets[name]
-    plane = module(name).plane(config, sleep)
+        raise MissingArtifact(f"target {name}", "not in the file of RECSYS_CLOUDS", "Add it there; see docs/clouds.md")
+    return clouds.targets[name]
+
+
+class Later:
+    """A plane that is made when it is first asked: who only builds an image needs neither its SDK nor a sign-in."""
+
+    def __init__(self, make: Callable[[], ServingPlane]):
+        self._make = make
+
+    @cached_property
+    def _plane(self) -> ServingPlane:
+        return self._make()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._plane, name)
+
+
+def target(name: str, settings: Settings, clouds: Clouds, sleep: Callable[[float], None] = time.sleep) -> Target:
+    """Return a target; its SDK is loaded when its cloud is first asked.
+
+    Raises:
+        MissingArtifact: the file has no such part.
+    """
+    config = part(name, clouds)
+    plane = Later(lambda: module(name).plane(config, sleep))
     ledger = Ledger(settings.var_dir / "clouds" / f"{name}.jsonl")
     return BlueprintTarget(module(name).Blueprint(config), plane, Reconciler(name, plane, ledger, sleep))

@@ -70,6 +70,9 @@ def complaints(document: dict[str, Any]) -> list[str]:
             found += _of_statement(name, statement)
     for name, role in document.get("resource", {}).get("google_project_iam_custom_role", {}).items():
         found += [f"{name}: a wildcard in {permission}" for permission in role["permissions"] if "*" in permission]
+    for name, role in document.get("resource", {}).get("azurerm_role_definition", {}).items():
+        actions = [action for permission in role["permissions"] for action in permission["actions"]]
+        found += [f"{name}: a wildcard in {action}" for action in actions if "*" in action]
     return found
 
 

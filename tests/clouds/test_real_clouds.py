@@ -14,7 +14,6 @@ import sys
 import pytest
 
 from infra import configuration
-from infra.targets import Release
 from recsys.settings import HOME, load_settings
 from tests.clouds.conformance import check_the_whole_way
 
@@ -30,7 +29,7 @@ def test_a_real_cloud_conforms(name, tmp_path):
         pytest.skip(f"{settings.clouds} has no part {name}")
     target = configuration.target(name, settings.model_copy(update={"var_dir": tmp_path}), clouds)
     assert target.shares() == {}, "something serves there: give the test an endpoint of its own"
-    first, second = (Release(version=each, image=clouds.image.format(version=each)) for each in ("1", "2"))
+    first, second = (configuration.release(name, clouds, each) for each in ("1", "2"))
     try:
         check_the_whole_way(target, first, second)
     finally:

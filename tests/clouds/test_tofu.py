@@ -63,6 +63,11 @@ def training(document: dict, kind: str) -> dict:
     return document["resource"][kind]["training"]
 
 
+def instances(document: dict) -> dict:
+    """Return what may be done with container instances."""
+    return document["resource"]["azurerm_role_definition"]["instances"]["permissions"][0]
+
+
 EGRESS = {"cidr_blocks": ["0.0.0.0/0"]}
 FAULTS = [
     ("aws", lambda d: statements(d).append(OPEN), "s3:GetObject on everything"),
@@ -77,6 +82,7 @@ FAULTS = [
     ("gcp", member("google_project_iam_member", "rollout", role="roles/editor"), "more than anybody needs"),
     ("gcp", member("google_storage_bucket_iam_member", "serving", member="allUsers"), "more than anybody needs"),
     ("gcp", lambda d: d["resource"]["google_project_iam_custom_role"]["rollout"]["permissions"].append("a.*"), "a.*"),
+    ("azure", lambda d: instances(d)["actions"].append("Microsoft.Network/*"), "a wildcard in Microsoft.Network/*"),
     ("azure", member("azurerm_role_assignment", "pull", role_definition_name="Owner"), "more than anybody needs"),
     ("azure", member("azurerm_storage_container", "batches", container_access_type="blob"), "open to everybody"),
     (
