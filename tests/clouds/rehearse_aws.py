@@ -38,12 +38,17 @@ def emulator(serving):
     emulator.close()
 
 
-@pytest.fixture
-def cloud(emulator, tmp_path):
+@pytest.fixture(scope="session")
+def plane(emulator):
+    """One for all: boto3 reads SageMaker's model, seconds of work, for each session anew."""
     from infra.aws.plane import AwsPlane
 
+    return AwsPlane(CONFIG, lambda seconds: None)
+
+
+@pytest.fixture
+def cloud(emulator, plane, tmp_path):
     waits: list[float] = []
-    plane = AwsPlane(CONFIG, waits.append)
     rehearsal = Rehearsal(AwsBlueprint(CONFIG), plane, emulator, tmp_path / "l.jsonl", waits)
     assert plane.owned() == []
     yield rehearsal
