@@ -57,7 +57,8 @@ emulator of [the rehearsal](rehearsal.md) over the loopback device. Behind each 
 
 *Beside each other*: seconds of all tasks over seconds of the run. *Unchanged*: each step of each target says that it
 found what it wanted; the emulators count what is paid for before and after. *Nobody asked*: no clock was
-changed; in the emulated clouds' metrics what was asked grew older."""
+changed; in the emulated clouds' metrics what was asked grew older. `--only-rest` measures the rows of the rest and of
+the deploy after it; those of the other deploys stay as the last whole run left them."""
 
 
 class Run(NamedTuple):
