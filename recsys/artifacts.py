@@ -80,6 +80,9 @@ CLOUD_SHAPES = "monitoring.cloud_shapes"
 
 # batch answers: written by serving, read by dashboards and bulk consumers
 PRECOMPUTED_LISTS = "serving.precomputed_lists"
+PRECOMPUTED_LISTS_BEGUN = "serving.precomputed_lists_begun"
+BATCH_BEGUN = "serving.batch_begun"
+"""A batch under way: what it has, and how far it has come."""
 
 # topics
 TOPIC_INTERACTIONS = "interactions.v1"

@@ -4,6 +4,7 @@ Shapes: B users, I items, D embedding size, L history length, F user features.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -141,7 +142,7 @@ class Retriever:
             candidates = np.flatnonzero(scores >= reached)
             if len(candidates) <= MANY * self.n_items:
                 exact = self._eight_bit.exact(user, candidates)
-                order = np.lexsort((candidates, -exact))[: lengths[row]]
+                order = np.argsort(-exact, kind="stable")[: lengths[row]]  # candidates ascend: ties stay by item
                 found[row] = candidates[order], exact[order]
             else:
                 full = user @ self.item_vectors.T
@@ -224,8 +225,7 @@ class Retriever:
 
     def _weights(self, length: int) -> np.ndarray:
         """Weight of each place of a history, the latest (last) place 1. float32 (length,)"""
-        age = np.arange(length, dtype=np.float32)[::-1]  # 0 is the latest
-        return (1 + age) ** np.float32(-self.manifest.recency_exponent)
+        return _recency(length, self.manifest.recency_exponent)
 
     def _solve(self, history: np.ndarray) -> np.ndarray:
         """Closed-form user of iALS (Hu et al. 2008; regularisation of Rendle et al. 2021), events weighted. (D,)"""
@@ -268,6 +268,14 @@ def _item_weights(folder: Path, arrays: dict[str, np.ndarray], n_items: int) -> 
         raise UnusableInput("model bundle", folder, f"Its weights cannot be read ({error}); train it again") from error
 
 
+@lru_cache(1024)
+def _recency(length: int, exponent: float) -> np.ndarray:
+    age = np.arange(length, dtype=np.float32)[::-1]  # 0 is the latest
+    weights = (1 + age) ** np.float32(-exponent)
+    weights.flags.writeable = False
+    return weights
+
+
 _LOWEST, _NONE = np.finfo(np.float32).min, np.empty(0, np.int64)
 
 
@@ -303,7 +311,7 @@ def top_k(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     for row, line in enumerate(scores):
         threshold = _at_most_the_kth(line, k)
         candidates = np.flatnonzero(line >= threshold if threshold > -np.inf else line > -np.inf)
-        chosen = candidates[np.lexsort((candidates, -line[candidates]))][:k]
+        chosen = candidates[np.argsort(-line[candidates], kind="stable")][:k]  # they ascend: ties stay by column
         best[row, : len(chosen)] = chosen
         values[row, : len(chosen)] = line[chosen]
     return best, values

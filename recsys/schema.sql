@@ -293,6 +293,18 @@ create table if not exists serving.precomputed_lists (
     primary key (user_id, domain, rank)
 );
 
+-- Lists of a batch under way, as above; put in place together when all are there.
+create table if not exists serving.precomputed_lists_begun (like serving.precomputed_lists);
+
+-- Grain: one row at most: how far the batch under way has come, users in ascending order of their ids.
+create table if not exists serving.batch_begun (
+    fingerprint  text primary key,
+    after_user   text not null,
+    users        bigint not null,
+    rows         bigint not null,
+    cached_users bigint not null
+);
+
 -- What people look at and no SQL can say: marts that fitted models write (training/analytics). A job replaces the rows of
 -- its domains; `as_of` is the day whose midnight ended the data.
 

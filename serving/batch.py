@@ -18,6 +18,8 @@ MAX_LENGTH = 1000
 def run(settings: Settings, interval: Interval, length: int) -> dict[str, Any]:
     """Replace the precomputed lists; return counts. Unchanged inputs and model are recognised by the receipt.
 
+    A run that died is gone on with, if nothing has changed since; a second one at the same time waits for the first.
+
     Raises:
         MissingArtifact: no model is deployed, or the marts were not built for this interval.
         RecsysError: the length is none.
@@ -26,6 +28,7 @@ def run(settings: Settings, interval: Interval, length: int) -> dict[str, Any]:
     if not 1 <= length <= MAX_LENGTH:
         raise RecsysError("--length", length, f"Choose 1 to {MAX_LENGTH}")
     with connect(settings) as connection:
+        connection.execute("select pg_advisory_lock(hashtext('serving batch'))")  # ends with the connection
         upstream, _ = receipts.latest(connection, UPSTREAM, interval.key)
         wanted = receipts.fingerprint(
             receipts.code_fingerprint("serving", "recsys"), length, upstream, _deployed(settings)
@@ -36,7 +39,7 @@ def run(settings: Settings, interval: Interval, length: int) -> dict[str, Any]:
         from serving.precompute import replace_lists  # numpy and Redis, needed from here on
 
         with connect(settings) as reading:
-            counts = replace_lists(connection, reading, settings, interval, length)
+            counts = replace_lists(connection, reading, settings, interval, length, wanted)
         # the table holds one interval's lists: what was recorded of another is no longer there
         connection.execute("delete from monitoring.receipts where task = %s", (TASK,))
         receipts.record(connection, TASK, interval.key, wanted, counts)

@@ -14,7 +14,13 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from recsys import user_state
-from recsys.artifacts import FCT_INTERACTIONS, FEAT_USER_ACTIVITY, PRECOMPUTED_LISTS
+from recsys.artifacts import (
+    BATCH_BEGUN,
+    FCT_INTERACTIONS,
+    FEAT_USER_ACTIVITY,
+    PRECOMPUTED_LISTS,
+    PRECOMPUTED_LISTS_BEGUN,
+)
 from recsys.errors import ServiceUnavailable
 from recsys.interval import Interval
 from recsys.settings import Settings
@@ -29,12 +35,16 @@ SCORES_IN_MEMORY = 4_000_000
 HISTORIES = """
 select user_id, array_agg(item_id order by millis, item_id collate "C"), max(millis)
 from (
-    select user_id, item_id, floor(extract(epoch from max(occurred_at)) * 1000)::bigint as millis
+    select
+        user_id collate "C" as user_id,
+        item_id,
+        floor(extract(epoch from max(occurred_at)) * 1000)::bigint as millis
     from {interactions}
-    where occurred_at < %(end)s
-    group by user_id, item_id
+    where occurred_at < %(end)s and user_id collate "C" > %(after)s
+    group by 1, 2
 ) latest
 group by user_id
+order by user_id
 """
 
 FEATURES = """
@@ -53,14 +63,32 @@ class User(NamedTuple):
     features: dict[str, float]
 
 
+class Begun(NamedTuple):
+    """How far a batch has come."""
+
+    after_user: str = ""
+    """The latest of the users, in ascending order of their ids, whose lists are there."""
+    users: int = 0
+    rows: int = 0
+    cached_users: int = 0
+
+
 def replace_lists(
     writing: psycopg.Connection,
     reading: psycopg.Connection,
     settings: Settings,
     interval: Interval,
     length: int,
+    wanted: str,
 ) -> dict[str, int]:
-    """Replace the lists in the warehouse, within the caller's transaction, and those in the online store.
+    """Replace the lists in the warehouse, and those in the online store.
+
+    Each block of users is committed beside the lists that are in force. So a run that dies leaves those as they are,
+    and the next one of the same fingerprint goes on behind its last block. Putting the new ones in place is left to the
+    caller's transaction.
+
+    Args:
+        wanted: fingerprint of all that the lists are made from.
 
     Returns:
         users with a list, rows written, and users whose list may also answer from the online store.
@@ -73,20 +101,63 @@ def replace_lists(
     # with one domain in the catalogue its list is the list of all
     domains: list[str | None] = [None, *model.domains] if len(model.domains) > 1 else [None]
     block_size = max(1, SCORES_IN_MEMORY // model.retriever.n_items)
-    counts = {"users": 0, "rows": 0, "cached_users": 0}
-    table = sql.Identifier(*PRECOMPUTED_LISTS.split("."))
+    begun = _begun(writing, wanted)
+    into = sql.SQL("copy {} from stdin").format(_table(PRECOMPUTED_LISTS_BEGUN))
     with Redis.from_url(settings.redis_url, decode_responses=True, socket_timeout=10) as store:
-        writing.execute(sql.SQL("delete from {}").format(table))
-        with writing.cursor() as cursor, cursor.copy(sql.SQL("copy {} from stdin").format(table)) as copy:
-            for block in _blocks(_users(reading, interval, _features_read(model)), block_size):
-                lists = [_lists(model, block, domain, length) for domain in domains]
-                for domain, rankings in zip(domains, lists, strict=True):
-                    for row in _rows(model, block, rankings, domain):
-                        copy.write_row(row)
-                        counts["rows"] += 1
-                counts["users"] += len(block)
-                counts["cached_users"] += _cache(store, model, block, dict(zip(domains, lists, strict=True)))
-    return counts
+        users = _users(reading, interval, _features_read(model), begun.after_user)
+        for block in _blocks(users, block_size):
+            lists = {domain: _lists(model, block, domain, length) for domain in domains}
+            rows = [row for domain, rankings in lists.items() for row in _rows(model, block, rankings, domain)]
+            with writing.cursor() as cursor, cursor.copy(into) as copy:
+                for row in rows:
+                    copy.write_row(row)
+            cached = _cache(store, model, block, lists)
+            begun = Begun(
+                block[-1].user_id, begun.users + len(block), begun.rows + len(rows), begun.cached_users + cached
+            )
+            _keep(writing, wanted, begun)
+            writing.commit()
+    _put_in_place(writing)
+    return {"users": begun.users, "rows": begun.rows, "cached_users": begun.cached_users}
+
+
+def _table(name: str) -> sql.Identifier:
+    return sql.Identifier(*name.split("."))
+
+
+def _begun(connection: psycopg.Connection, wanted: str) -> Begun:
+    """Return how far a batch of this fingerprint has come; what another one began is given up."""
+    query = sql.SQL("select after_user, users, rows, cached_users from {} where fingerprint = %s")
+    row = connection.execute(query.format(_table(BATCH_BEGUN)), (wanted,)).fetchone()
+    if row is not None:
+        return Begun(*row)
+    _give_up(connection)
+    return Begun()
+
+
+def _keep(connection: psycopg.Connection, wanted: str, begun: Begun) -> None:
+    connection.execute(
+        sql.SQL(
+            """
+            insert into {} values (%s, %s, %s, %s, %s) on conflict (fingerprint) do update set
+                after_user = excluded.after_user, users = excluded.users, rows = excluded.rows,
+                cached_users = excluded.cached_users
+            """
+        ).format(_table(BATCH_BEGUN)),
+        (wanted, *begun),
+    )
+
+
+def _put_in_place(connection: psycopg.Connection) -> None:
+    lists, begun = _table(PRECOMPUTED_LISTS), _table(PRECOMPUTED_LISTS_BEGUN)
+    connection.execute(sql.SQL("delete from {}").format(lists))
+    connection.execute(sql.SQL("insert into {} select * from {}").format(lists, begun))
+    _give_up(connection)
+
+
+def _give_up(connection: psycopg.Connection) -> None:
+    tables = sql.SQL(", ").join(map(_table, (PRECOMPUTED_LISTS_BEGUN, BATCH_BEGUN)))
+    connection.execute(sql.SQL("truncate {}").format(tables))
 
 
 def _features_read(model: ServedModel) -> tuple[str, ...]:
@@ -95,13 +166,15 @@ def _features_read(model: ServedModel) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*model.manifest.user_features, *(ranker.signature.user_features if ranker else ()))))
 
 
-def _users(connection: psycopg.Connection, interval: Interval, feature_names: Sequence[str]) -> Iterator[User]:
-    """Yield every user with an interaction before the end, in no order, streamed."""
+def _users(
+    connection: psycopg.Connection, interval: Interval, feature_names: Sequence[str], after: str
+) -> Iterator[User]:
+    """Yield every user behind this one with an interaction before the end, by ascending id, streamed."""
     features = _features(connection, interval, feature_names)
     query = sql.SQL(HISTORIES).format(interactions=sql.Identifier(*FCT_INTERACTIONS.split(".")))
     with connection.cursor(name="histories", binary=True) as cursor:
         cursor.itersize = 1000
-        cursor.execute(query, {"end": interval.end})
+        cursor.execute(query, {"end": interval.end, "after": after})
         for user_id, history, latest_millis in cursor:
             yield User(user_id, history[-user_state.MAX_HISTORY :], latest_millis, features.get(user_id, {}))
 

@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from recsys.artifacts import ITEM_FACTS_FILE, RANKER_FILES
 
-LARGEST_LOGIT = 15.0
+LEAST_LIKELY = float(1 / (1 + np.exp(15.0)))
+"""Probabilities nearer to none or one are taken as this near: no logit is beyond 15."""
 
 
 class ItemFacts:
@@ -93,8 +94,9 @@ class ServedRanker:
 
     def _logits(self, user: np.ndarray, items: np.ndarray) -> np.ndarray:
         (said,) = self._session.run(["scores"], {"user_features": user, "item_features": items})
-        likely = np.clip(said.astype(np.float64), 1e-7, 1 - 1e-7)
-        return np.clip(np.log(likely) - np.log1p(-likely), -LARGEST_LOGIT, LARGEST_LOGIT)
+        likely = said.astype(np.float64)
+        np.minimum(np.maximum(likely, LEAST_LIKELY, out=likely), 1 - LEAST_LIKELY, out=likely)
+        return np.log(likely) - np.log1p(-likely)
 
     def contributions(self, user: Mapping[str, float | None], items: Sequence[Mapping[str, float | None]]) -> Any:
         """Return for each item by how much the logit falls when one feature is unknown: name → difference.

@@ -10,7 +10,6 @@ the other has landed.
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,8 +26,7 @@ RECENT_DAYS = 30
 ONE_DAY = timedelta(days=1)
 
 
-@dataclass(frozen=True)
-class UserFeatures:
+class UserFeatures(NamedTuple):
     """One user's online features; see user_activity.sql."""
 
     event_timestamp: datetime
@@ -46,8 +44,7 @@ class Event(NamedTuple):
     """Whether the user had met the item before this batch."""
 
 
-@dataclass(frozen=True)
-class Activity:
+class Activity(NamedTuple):
     """One user's sums."""
 
     interactions: int

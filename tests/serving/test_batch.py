@@ -16,6 +16,7 @@ from recsys.errors import MissingArtifact, RecsysError, ServiceUnavailable
 from recsys.interval import Interval
 from recsys.settings import HOME, Settings
 from recsys.warehouse import connect
+from serving import precompute
 from serving.batch import run
 from serving.cache import list_key
 from serving.model import load
@@ -37,7 +38,10 @@ def settings(world, tmp_path) -> Iterator[Settings]:
     write_world(tmp_path / "model", version="3")
     with connect(settings) as connection:
         connection.execute("drop table if exists marts.fct_interactions")
-        connection.execute("truncate serving.precomputed_lists, monitoring.receipts")
+        connection.execute(
+            "truncate serving.precomputed_lists, serving.precomputed_lists_begun, serving.batch_begun, "
+            "monitoring.receipts"
+        )
         connection.execute(
             "create table marts.fct_interactions (user_id text not null, item_id text not null, "
             "domain text not null, occurred_at timestamptz not null)"
@@ -147,6 +151,54 @@ def test_a_dead_store_fails_the_task_and_leaves_the_earlier_lists(settings):
         run(dead, INTERVAL, LENGTH)
     assert stored(settings) == before
     assert run(settings, INTERVAL, LENGTH)["unchanged"] is False
+
+
+def test_a_batch_that_died_goes_on_behind_its_last_users(settings, monkeypatch):
+    whole = run(settings, INTERVAL, LENGTH)
+    rows = stored(settings)
+    with connect(settings) as connection:
+        connection.execute("delete from monitoring.receipts where task = 'serving.batch'")
+    asked, lists = [], precompute._lists
+
+    def dying(model, block, domain, length):
+        asked.extend(user.user_id for user in block if domain is None)
+        if len(asked) == 3:
+            raise MemoryError("killed")
+        return lists(model, block, domain, length)
+
+    monkeypatch.setattr(precompute, "SCORES_IN_MEMORY", 1)  # a user a block
+    monkeypatch.setattr(precompute, "_lists", dying)
+    with pytest.raises(MemoryError):
+        run(settings, INTERVAL, LENGTH)
+    assert stored(settings) == rows
+    assert run(settings, INTERVAL, LENGTH) == whole
+    users = sorted(HISTORIES)
+    assert asked == [*users[:3], *users[2:]]
+    assert stored(settings) == rows
+    with connect(settings) as connection:
+        left = connection.execute(
+            "select (select count(*) from serving.precomputed_lists_begun) + (select count(*) from serving.batch_begun)"
+        ).fetchone()
+    assert left == (0,)
+
+
+def test_what_a_batch_of_another_model_began_is_given_up(settings, monkeypatch):
+    lists = precompute._lists
+    monkeypatch.setattr(precompute, "SCORES_IN_MEMORY", 1)
+
+    def dying(model, block, domain, length):
+        if block[0].user_id == "even":
+            raise MemoryError("killed")
+        return lists(model, block, domain, length)
+
+    monkeypatch.setattr(precompute, "_lists", dying)
+    with pytest.raises(MemoryError):
+        run(settings, INTERVAL, LENGTH)
+    monkeypatch.setattr(precompute, "_lists", lists)
+    (settings.served_model / "deployment.json").write_text(json.dumps({"model_version": "4"}))
+
+    assert run(settings, INTERVAL, LENGTH)["users"] == len(HISTORIES)
+    assert {row[5] for row in stored(settings)} == {"4"}
 
 
 @pytest.mark.parametrize("length", [0, 1001])
