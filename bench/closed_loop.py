@@ -65,6 +65,13 @@ DECISION = """
     select detail ->> 'at', observed from monitoring.outcomes where check_name = 'retraining' and subject != 'no'
     order by 1
 """
+SEEN = """
+    select check_name, subject, observed from monitoring.outcomes
+    where check_name in ('live_quality', 'retraining', 'promotion_gate', 'promotion')
+        or check_name like 'candidate_%%'
+    order by 1, 2
+"""
+"""What is printed at the end, however it ended."""
 LIMIT_SECONDS = 480
 PATIENCE_SECONDS = 600
 SETTINGS = {
@@ -283,10 +290,12 @@ def measure(settings: Settings) -> None:
     try:
         version = close(settings, people, first, story)
         send_worse(settings, today, version or first, story)
-    except TimeoutError as error:
-        story.missing = str(error)
+    except (TimeoutError, KeyboardInterrupt) as error:
+        story.missing = str(error) or "it was stopped before"
     finally:
         people.stop()
+        for row in rows(settings, SEEN):
+            print(*row, file=sys.stderr, sep=" | ", flush=True)
         story.told["tasks of the retraining, seconds"] = durations(airflow)
         report(people, story)
 
