@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from infra import configuration, image, rollout
+from infra.deployments import log_deployment
 from infra.registry import champion
 from infra.targets import CloudFault
 from recsys import interval, station
@@ -23,6 +24,7 @@ from recsys.errors import CheckFailed
 from recsys.settings import Settings, load_settings
 
 STEPS = ("build", "push", "plan", "canary", "shift", "verify", "promote", "roll-back", "rest", "cost", "teardown")
+LOGGED = ("canary", "shift", "promote")
 EVERY = "every"
 """Instead of a target, for `rest`: all that RECSYS_CLOUDS names."""
 REQUESTS = [{"user_id": "smoke:1", "k": 10}, {"user_id": "smoke:2", "k": 3, "domain": "movies"}]
@@ -36,7 +38,20 @@ def main() -> Mapping[str, Any]:
     if given.target == "local" and (not settings.clouds or "local" not in configuration.read(settings).targets):
         return _local(settings, given)
     with one_at_a_time(settings, given.target):
-        return _cloud(settings, given)
+        return released(settings, given)
+
+
+def released(settings: Settings, given: Namespace) -> Mapping[str, Any]:
+    """Take a step on a cloud, and log it as a run where it changed what serves.
+
+    Raises:
+        ServiceUnavailable: the registry does not answer; the step is taken all the same.
+    """
+    began, said = datetime.now(UTC), _cloud(settings, given)
+    if given.step in LOGGED and not given.dry_run and not said["unchanged"]:
+        span = began, datetime.now(UTC)
+        log_deployment(settings, said["version"], given.step, span, said, given.target)
+    return said
 
 
 def _rest(settings: Settings, given: Namespace) -> Mapping[str, Any]:

@@ -128,6 +128,7 @@ def _said(target: Target, release: Release, *plans: Plan | None) -> dict[str, An
     return {
         "target": target.name,
         "release": release.name,
+        "version": release.version,
         "shares": target.shares(),
         "changes": [f"{change.verb} {change.kind} {change.name}" for change in changes],
         "unchanged": not changes,

@@ -45,7 +45,7 @@ def _use(settings: Settings, arguments: Namespace) -> Mapping[str, Any]:
 
 def _deploy(settings: Settings, arguments: Namespace) -> Mapping[str, Any]:
     """Change what serves, and log it as a run where something has changed."""
-    from infra.local.deployments import log_deployment
+    from infra.deployments import log_deployment
 
     began, way = datetime.now(UTC), "pipeline"
     if arguments.command == "deploy":

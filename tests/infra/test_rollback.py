@@ -1,6 +1,7 @@
 """Back to the former version: a real registry, a real serving process, and what must not be promoted by accident."""
 
 import threading
+from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
@@ -10,9 +11,10 @@ import httpx
 import pytest
 from mlflow import MlflowClient
 
+from infra import __main__ as shell
+from infra.deployments import log_deployment
 from infra.local.applications import serving
 from infra.local.deploy import deploy, deployed
-from infra.local.deployments import log_deployment
 from infra.local.rollback import LOCK, rollback
 from infra.registry import champion
 from recsys.artifacts import ALIAS_CHAMPION, EXPERIMENT_DEPLOYMENTS, REGISTERED_MODEL
@@ -148,3 +150,18 @@ def test_a_deployment_is_a_run_with_where_it_came_from_and_is_logged_once(settin
     assert run.data.metrics["cost_usd"] > 0
     with read_only(settings) as closed, pytest.raises(ServiceUnavailable, match="403"):
         log_deployment(closed, version, "rollback", (AT, AT), {})
+
+
+def test_a_deployment_to_a_cloud_is_a_run_too_and_one_that_changed_nothing_is_none(settings, two_served, monkeypatch):
+    client, version = MlflowClient(settings.mlflow_url), two_served[0]
+    said = {"target": "aws", "version": version, "shares": {"v1": 10}, "changes": ["+ model v1"], "monthly_usd": 93.5}
+    for unchanged in (False, True):
+        monkeypatch.setattr(shell, "_cloud", lambda *_, again=unchanged: {**said, "unchanged": again})
+        done = shell.released(settings, Namespace(step="canary", target="aws", dry_run=False))
+        assert done["unchanged"] is unchanged
+    experiment = client.get_experiment_by_name(EXPERIMENT_DEPLOYMENTS)
+    (run,) = client.search_runs([experiment.experiment_id], f"attributes.run_name = 'version {version} on aws'")
+    assert {name: run.data.params[name] for name in ("version", "way", "target")} == {
+        "version": version, "way": "canary", "target": "aws"
+    }  # fmt: skip
+    assert run.data.metrics["monthly_usd"] == 93.5

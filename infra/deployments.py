@@ -1,4 +1,4 @@
-"""Every deployment on this machine as a run in MLflow: what serves since when, by which way, and what it came from."""
+"""Every deployment as a run in MLflow: what serves where since when, by which way, and what it came from."""
 
 import platform
 import time
@@ -10,17 +10,19 @@ from recsys.artifacts import EXPERIMENT_DEPLOYMENTS
 from recsys.registry import record_run, tags_of_version
 from recsys.settings import Settings
 
+LOCAL = "local"
 FROM_THE_VERSION = ("model", "cut_id", "as_of", "domains", "feature_service", "environment", "git_commit")
 """Tags of the version that its deployment repeats."""
 
 
 def log_deployment(
-    settings: Settings, version: str, way: str, span: tuple[datetime, datetime], told: Mapping[str, Any]
-) -> None:
+    settings: Settings, version: str, way: str, span: tuple[datetime, datetime], told: Mapping[str, Any],
+    target: str = LOCAL,
+) -> None:  # fmt: skip
     """Log that a version serves.
 
     Args:
-        way: `pipeline`, `promotion` or `rollback`.
+        way: `pipeline`, `promotion` or `rollback`; of a cloud the step: `canary`, `shift` or `promote`.
         span: from the command's begin to the first answer of the version.
         told: what the command says; its numbers become metrics, the rest parameters.
 
@@ -39,6 +41,7 @@ def log_deployment(
     }
     params = {
         **origin, **{name: value for name, value in known.items() if name not in numbers},
-        "version": version, "way": way, "target": "local", "python": platform.python_version(),
+        "version": version, "way": way, "target": target, "python": platform.python_version(),
     }  # fmt: skip
-    record_run(settings.mlflow_url, EXPERIMENT_DEPLOYMENTS, f"version {version}", span, params, numbers | cost, origin)
+    name = f"version {version}" if target == LOCAL else f"version {version} on {target}"
+    record_run(settings.mlflow_url, EXPERIMENT_DEPLOYMENTS, name, span, params, numbers | cost, origin)
