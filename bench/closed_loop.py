@@ -14,14 +14,9 @@ What did not come in time is told as what it is: the page says how far the loop 
 
 import argparse
 import json
-import os
-import secrets
-import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter, sleep
@@ -31,8 +26,8 @@ import httpx
 import numpy as np
 from kafka import KafkaProducer
 
+from bench.own_platform import platform
 from bench.results import publish
-from infra.local import platform as installation
 from infra.local.airflow_client import Airflow
 from recsys.artifacts import (
     BASELINE_MODEL,
@@ -42,15 +37,17 @@ from recsys.artifacts import (
     DAG_RETRAINING,
     TOPIC_INTERACTIONS,
 )
+from recsys.errors import RecsysError
 from recsys.promotion import WAY, Stage
 from recsys.receipts import latest
 from recsys.registry import candidacies, champion_of
 from recsys.schemas import Interaction, event_id
-from recsys.settings import Settings, load_settings
+from recsys.settings import Settings
 from recsys.warehouse import connect
 from training.move import enter
 
-MODELS = ("ials", BASELINE_MODEL)
+MODELS = ("slist", BASELINE_MODEL)
+"""The champion on MovieLens 1M among all (docs/results/pipeline.md), and popularity."""
 COHORTS, WANTED = 8, 250
 CLICKS_WANTED, CLICKS_OTHER = 0.5, 0.02
 CHANGED_SHARE, ELSEWHERE, CHANGE_SECONDS = 0.5, 18, 60.0
@@ -79,32 +76,6 @@ SETTINGS = {
     "RECSYS_RETRAINING_LOOK_SECONDS": "10", "RECSYS_RETRAINING_COOLDOWN_HOURS": "24", "RECSYS_LABEL_DELAY_SECONDS": "5",
     "RECSYS_RETRAINING_NEW_SHARE": "10", "RECSYS_RETRAINING_RETRY_HOURS": "0.02",
 }  # fmt: skip
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-@contextmanager
-def platform(var_dir: Path, data_dir: Path, more: Mapping[str, str]) -> Iterator[Settings]:
-    """Run the whole platform below this folder, as `make up` does, with these further settings."""
-    urls = ("MLFLOW", "AIRFLOW", "SERVING", "STREAMING", "DASHBOARD")
-    os.environ.update(
-        {f"RECSYS_{name}_URL": f"http://127.0.0.1:{free_port()}" for name in urls},
-        RECSYS_VAR_DIR=str(var_dir), RECSYS_DATA_DIR=str(data_dir.resolve()),
-        RECSYS_KAFKA_BOOTSTRAP=f"127.0.0.1:{free_port()}",
-        RECSYS_POSTGRES_URL=f"postgresql://recsys:{secrets.token_hex(8)}@127.0.0.1:{free_port()}/recsys",
-        RECSYS_REDIS_URL=f"redis://:{secrets.token_hex(8)}@127.0.0.1:{free_port()}/0", **more,
-    )  # fmt: skip
-    load_settings.cache_clear()
-    try:
-        installation.up(load_settings(), datetime.now(UTC).date())
-        load_settings.cache_clear()
-        yield load_settings()
-    finally:
-        installation.down(load_settings())
 
 
 class People:
@@ -282,8 +253,7 @@ def measure(settings: Settings) -> None:
     )  # what people look at is no part of the loop
     today = datetime.now(UTC).date().isoformat()
     run = airflow.trigger(DAG_PIPELINE, {"as_of": today, "models": list(MODELS)})
-    state = airflow.watch(DAG_PIPELINE, run, lambda tasks: None, every=2.0)
-    assert state == "success", [(task.label, task.state) for task in airflow.tasks(DAG_PIPELINE, run)]
+    until(lambda: serves_first(airflow, run), "the first champion serves")
     first = champion_of(settings.mlflow_url)
     people = People(settings)
     people.start()
@@ -298,6 +268,18 @@ def measure(settings: Settings) -> None:
             print(*row, file=sys.stderr, sep=" | ", flush=True)
         story.told["tasks of the retraining, seconds"] = durations(airflow)
         report(people, story)
+
+
+def serves_first(airflow: Airflow, run: str) -> bool:
+    """Whether the first run of the pipeline has come to a served model.
+
+    Raises:
+        RecsysError: it ended without one.
+    """
+    tasks = {task.label: task.state for task in airflow.tasks(DAG_PIPELINE, run)}
+    if airflow.run_state(DAG_PIPELINE, run) == "failed":
+        raise RecsysError(DAG_PIPELINE, run, f"The bench needs a first champion: {tasks}")
+    return tasks.get("smoke_test") == "success"
 
 
 def close(settings: Settings, people: People, first: str, story: Story) -> str | None:
@@ -373,10 +355,16 @@ def report(people: People, story: Story) -> None:
         "closed_loop",
         "The loop closes by itself",
         [dict(zip(("measure", "target", "measured"), one, strict=True), command=command) for one in told],
-        __doc__.split("\n\n")[2].replace("\n", " ") + f" Settings: {json.dumps(SETTINGS)}.",
+        __doc__.split("\n\n")[2].replace("\n", " ") + f" Settings: {json.dumps(SETTINGS)}.\n\n{TRIED}",
     )
 
 
+TRIED = """With iALS in place of SLIST (2026-11-29, the same change) the loop ran to its end too, and refused:
+alarm after 19 s, candidate after 224 s, 1 % after 259 s, 10 % after 292 s. There the retrained version, +.0189 on
+past data, was not clicked more, and was taken back after 627 s (575 and 5 297 users, difference below -.0004).
+iALS does not learn a taste of 14 events beside a history of 170; SLIST does (ndcg@10 .92 for those who changed,
+iALS .08, on the same cut). The worse challenger of that run was taken back from 10 %, too: clicks by impressions
+below -.0187 after 1 758 users."""
 TARGETS = {
     "stages of the retrained version": " → ".join(WAY[1:]),
     "the decision": "by itself",

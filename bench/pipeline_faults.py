@@ -39,7 +39,7 @@ import psutil
 import requests
 from kafka import KafkaProducer
 
-from bench.closed_loop import platform
+from bench.own_platform import platform
 from bench.results import FOLDER, publish
 from infra.local.airflow_client import FINISHED, Airflow, TaskState
 from recsys.artifacts import BASELINE_MODEL, DAG_INSIGHT, DAG_PIPELINE, TOPIC_INTERACTIONS
