@@ -117,11 +117,8 @@ def champion_of(mlflow_url: str) -> str | None:
     Raises:
         ServiceUnavailable: the registry does not answer.
     """
-    try:
-        found = _get(mlflow_url, "registered-models/alias", {"name": REGISTERED_MODEL, "alias": ALIAS_CHAMPION})
-    except _NotThere:
-        return None
-    return str(found["model_version"]["version"])
+    found = _champion(mlflow_url)
+    return str(found["version"]) if found else None
 
 
 def champion_knows_until(mlflow_url: str) -> datetime | None:
@@ -131,16 +128,21 @@ def champion_knows_until(mlflow_url: str) -> datetime | None:
     Raises:
         ServiceUnavailable: the registry does not answer.
     """
-    try:
-        found = _get(mlflow_url, "registered-models/alias", {"name": REGISTERED_MODEL, "alias": ALIAS_CHAMPION})
-    except _NotThere:
-        return None
-    version = found["model_version"]
-    tags = {tag["key"]: tag["value"] for tag in version.get("tags", [])}
+    found = _champion(mlflow_url) or {}
+    tags = {tag["key"]: tag["value"] for tag in found.get("tags", [])}
     if TAG_AS_OF not in tags:
         return None
-    registered = datetime.fromtimestamp(int(version["creation_timestamp"]) / 1000, UTC)
+    registered = datetime.fromtimestamp(int(found["creation_timestamp"]) / 1000, UTC)
     return min(datetime.fromisoformat(tags[TAG_AS_OF]), registered)
+
+
+def _champion(mlflow_url: str) -> dict[str, Any] | None:
+    """Return the champion's version as MLflow tells it: version, tags, creation_timestamp (ms)."""
+    query = {"name": REGISTERED_MODEL, "alias": ALIAS_CHAMPION}
+    try:
+        return _get(mlflow_url, "registered-models/alias", query)["model_version"]
+    except _NotThere:
+        return None
 
 
 def point_champion(mlflow_url: str, version: str) -> None:

@@ -2,6 +2,8 @@
 
 import json
 import subprocess
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -134,15 +136,20 @@ print(json.dumps({
 """
 
 
-def test_a_retraining_hands_the_whole_decision_to_the_pipeline_so_that_it_stays_staged(tmp_path):
-    """A run without its parameters would make its winner champion at once."""
-    environment = {"PATH": "/usr/bin:/bin", "AIRFLOW_HOME": str(tmp_path), "PYTHONPATH": f"{HOME}:{HOME / 'dags'}"}
+def told_by(home: Path, script: str, dag: str) -> Any:
+    """Run a script over a DAG's file in Airflow's own environment and return the JSON of its last line."""
+    environment = {"PATH": "/usr/bin:/bin", "AIRFLOW_HOME": str(home), "PYTHONPATH": f"{HOME}:{HOME / 'dags'}"}
     done = subprocess.run(
-        [str(AIRFLOW_PYTHON), "-c", RETRAINING, str(HOME / "dags" / "recsys_retraining.py")],
-        capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=120,
+        [str(AIRFLOW_PYTHON), "-c", script, str(HOME / "dags" / f"{dag}.py")],
+        capture_output=True, text=True, env=environment, cwd=home, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_a_retraining_hands_the_whole_decision_to_the_pipeline_so_that_it_stays_staged(tmp_path):
+    """A run without its parameters would make its winner champion at once."""
+    found = told_by(tmp_path, RETRAINING, "recsys_retraining")
     assert found["from"] == ["is_due", "return_value"]
     assert found["yes"] == {"as_of": "2026-11-26", "staged": True}
     assert found["no"] == {}
@@ -159,13 +166,7 @@ print(json.dumps({"cold": fits[False], "warm": fits[True], "cut": dag.get_task("
 
 
 def test_a_retraining_begins_where_the_served_model_is_and_is_judged_on_what_came_since(tmp_path):
-    environment = {"PATH": "/usr/bin:/bin", "AIRFLOW_HOME": str(tmp_path), "PYTHONPATH": f"{HOME}:{HOME / 'dags'}"}
-    done = subprocess.run(
-        [str(AIRFLOW_PYTHON), "-c", FITS, str(HOME / "dags" / "recsys_pipeline.py")],
-        capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = told_by(tmp_path, FITS, "recsys_pipeline")
     assert [fit[3] for fit in found["cold"]] == ["--model=ials", "--model=popularity"]
     assert found["warm"] == [[*fit, "--warm"] for fit in found["cold"]]
     assert "params.known_until" in found["cut"][-1]
