@@ -20,11 +20,12 @@ from infra.deployments import log_deployment
 from infra.registry import champion
 from infra.targets import CloudFault
 from recsys import interval, station
-from recsys.errors import CheckFailed
+from recsys.errors import CheckFailed, ServiceUnavailable
 from recsys.settings import Settings, load_settings
 
 STEPS = ("build", "push", "plan", "canary", "shift", "verify", "promote", "roll-back", "rest", "cost", "teardown")
-LOGGED = ("canary", "shift", "promote")
+BACK = "roll-back"
+LOGGED = ("canary", "shift", "promote", BACK)
 EVERY = "every"
 """Instead of a target, for `rest`: all that RECSYS_CLOUDS names."""
 REQUESTS = [{"user_id": "smoke:1", "k": 10}, {"user_id": "smoke:2", "k": 3, "domain": "movies"}]
@@ -45,12 +46,21 @@ def released(settings: Settings, given: Namespace) -> Mapping[str, Any]:
     """Take a step on a cloud, and log it as a run where it changed what serves.
 
     Raises:
+        CheckFailed: the way back was taken; whoever asked for it shall see that something was wrong.
         ServiceUnavailable: the registry does not answer; the step is taken all the same.
     """
     began, said = datetime.now(UTC), _cloud(settings, given)
+    went_back = None
+    if given.step == BACK and not given.dry_run:
+        serving = f"rolled back; {said['shares']} serve"
+        went_back = CheckFailed(given.target, serving, "See which step was red, and why")
     if given.step in LOGGED and not given.dry_run and not said["unchanged"]:
-        span = began, datetime.now(UTC)
-        log_deployment(settings, said["version"], given.step, span, said, given.target)
+        try:
+            log_deployment(settings, said["version"], given.step, (began, datetime.now(UTC)), said, given.target)
+        except ServiceUnavailable as unlogged:
+            raise went_back or unlogged from unlogged
+    if went_back:
+        raise went_back
     return said
 
 
@@ -84,7 +94,7 @@ def one_at_a_time(settings: Settings, target: str) -> Iterator[None]:
 
 
 def _local(settings: Settings, given: Namespace) -> Mapping[str, Any]:
-    if given.dry_run or given.step not in ("canary", "verify", "roll-back"):
+    if given.dry_run or given.step not in ("canary", "verify", BACK):
         return {"target": "local", "step": given.step, "unchanged": True, "monthly_usd": 0.0}
     if given.step == "canary":
         from infra.local.deploy import deploy
@@ -121,8 +131,7 @@ def _cloud(settings: Settings, given: Namespace) -> Mapping[str, Any]:
         return rollout.verify(target, release, REQUESTS, _local_answers(settings, version))
     if given.step == "promote":
         return rollout.promote(target, release, clouds.scaling)
-    said = rollout.roll_back(target, release, clouds.scaling)
-    raise CheckFailed(given.target, f"rolled back; {said['shares']} serve", "See which step was red, and why")
+    return rollout.roll_back(target, release, clouds.scaling)
 
 
 def _local_answers(settings: Settings, version: str) -> list[Mapping[str, Any]] | None:

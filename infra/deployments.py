@@ -19,10 +19,11 @@ def log_deployment(
     settings: Settings, version: str, way: str, span: tuple[datetime, datetime], told: Mapping[str, Any],
     target: str = LOCAL,
 ) -> None:  # fmt: skip
-    """Log that a version serves.
+    """Log that a version serves, or no longer does.
 
     Args:
-        way: `pipeline`, `promotion` or `rollback`; of a cloud the step: `canary`, `shift` or `promote`.
+        way: `pipeline`, `promotion` or `rollback`; of a cloud the step: `canary`, `shift`, `promote`, or
+            `roll-back`, whose version is the one taken back.
         span: from the command's begin to the first answer of the version.
         told: what the command says; its numbers become metrics, the rest parameters.
 

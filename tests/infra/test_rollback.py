@@ -18,7 +18,7 @@ from infra.local.deploy import deploy, deployed
 from infra.local.rollback import LOCK, rollback
 from infra.registry import champion
 from recsys.artifacts import ALIAS_CHAMPION, EXPERIMENT_DEPLOYMENTS, REGISTERED_MODEL
-from recsys.errors import MissingArtifact, RecsysError, ServiceUnavailable
+from recsys.errors import CheckFailed, MissingArtifact, RecsysError, ServiceUnavailable
 from recsys.interval import Interval
 from recsys.settings import Settings
 from recsys.warehouse import connect
@@ -165,3 +165,17 @@ def test_a_deployment_to_a_cloud_is_a_run_too_and_one_that_changed_nothing_is_no
         "version": version, "way": "canary", "target": "aws"
     }  # fmt: skip
     assert run.data.metrics["monthly_usd"] == 93.5
+
+
+def test_a_way_back_in_a_cloud_is_a_run_and_stays_red(settings, two_served, monkeypatch):
+    client, version = MlflowClient(settings.mlflow_url), two_served[1]
+    said = {"target": "gcp", "version": version, "shares": {"v1": 100}, "changes": ["- model v2"], "monthly_usd": 50.0}
+    monkeypatch.setattr(shell, "_cloud", lambda *_: {**said, "unchanged": False})
+    given = Namespace(step="roll-back", target="gcp", dry_run=False)
+    with pytest.raises(CheckFailed, match="rolled back"):
+        shell.released(settings, given)
+    experiment = client.get_experiment_by_name(EXPERIMENT_DEPLOYMENTS)
+    (run,) = client.search_runs([experiment.experiment_id], f"attributes.run_name = 'version {version} on gcp'")
+    assert (run.data.params["way"], run.data.params["shares"]) == ("roll-back", "{'v1': 100}")
+    with read_only(settings) as closed, pytest.raises(CheckFailed, match="rolled back"):
+        shell.released(closed, given)  # the sentence of the way back, though the run cannot be written
