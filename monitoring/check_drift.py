@@ -49,7 +49,7 @@ def check_drift(settings: Settings, interval: Interval) -> dict[str, Any]:
 
 
 def _judge(connection: psycopg.Connection, interval: Interval, settings: Settings, report: Path) -> dict[str, Any]:
-    from monitoring.concept import judge_concept, outcome
+    from monitoring.concept import CONCEPT, judge_answers
     from monitoring.drift import measure, write_page
     from monitoring.tastes import judge_tastes
     from monitoring.windows import WATCHED, find_cut, read
@@ -60,10 +60,10 @@ def _judge(connection: psycopg.Connection, interval: Interval, settings: Setting
     drifts = measure(columns, settings.seed)
     write_page(columns, drifts, report)
     embeddings = _embeddings(connection, interval, settings, cut)
-    concepts = judge_concept(connection, interval, settings.seed)
+    answers = judge_answers(connection, STATION, interval, settings.seed)
     seen: set[str] = set()
     tastes = judge_tastes(connection, STATION, interval, settings.seed)
-    rows = [*tastes, *(outcome(STATION, interval, *concept) for concept in concepts)]
+    rows = [*tastes, *answers]
     for drift in [*drifts, *embeddings]:
         # the first judgement on a column is the one that people know; a second one says how it was measured
         check = f"{CHECK}_{drift.method}" if drift.column in seen else CHECK
@@ -105,7 +105,10 @@ def _judge(connection: psycopg.Connection, interval: Interval, settings: Setting
         "judged": len({drift.column for drift in drifts if drift.score is not None}),
         "drifted": drifted,
         "drifted_since_training": [drift.column for drift in since if drift.is_drifted],
-        "concept_drifted": [domain for domain, found in concepts if found is not None and found.is_drifted],
+        "concept_drifted": [row.subject for row in answers if row.check_name == CONCEPT and row.verdict == "warn"],
+        "predictions_drifted": sorted(
+            {row.check_name for row in answers if row.check_name != CONCEPT and row.verdict == "warn"}
+        ),
         "mix_changed": {row.subject: row.detail["since"] for row in tastes if row.verdict == "warn"},
         "cut": cut.isoformat(),
         "report": str(report),
