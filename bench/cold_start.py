@@ -1,11 +1,14 @@
-"""What is new: items that nobody has used, and users of whom little is known. Beauty, leave-one-out, full ranking.
+"""What is new: items that nobody has used, and users of whom little is known. Beauty and Toys, leave-one-out, full
+ranking; writes docs/results/cold_start.md.
 
-    python -m bench.cold_start SEQUENCES ITEMS [--seed 1] [--cache FOLDER] [--only items|users|text]
+    python -m bench.cold_start SEQUENCES ITEMS [--data beauty|toys] [--only items|users|text] [--seed 1]
+        [--cache FOLDER]
 
 The files and the protocol are those of bench/generative.py: trained on all but each user's last two items, asked with
 the validation item behind the training part, all items ranked but those of the history, the test read once. For `items`
 a tenth of the catalogue, drawn at random, is taken out of the training part; those users whose test item is one of them
-make the cold figure, the others the warm one. For `users` the history is cut to the latest n before a model is asked.
+make the cold figure, the others the warm one. For `users` everybody is asked for by the history alone, as somebody whom
+training has not seen, and told apart by how long that is; of some the history is hidden altogether.
 """
 
 import argparse
@@ -25,14 +28,16 @@ from training.benchmark.formats import read
 from training.benchmark.protocol import Asked, Split, hold_out, judge
 from training.benchmark.trial import cpu_seconds
 from training.dataset import TrainingData
+from training.evaluate import BUCKETS
 from training.model import Workplace, module_of
 from training.models import text_encoder
 
-NAME, TITLE = "cold_start", "New items and new users on Beauty, leave-one-out, full ranking"
+NAME, TITLE = "cold_start", "New items and new users on Beauty and Toys, leave-one-out, full ranking"
 COMMAND = "python -m bench.cold_start SEQUENCES ITEMS"
 COLD_SHARE = 0.1
 FACTORS = {"unobserved_ratio": 20.0, "reg": 0.01, "half_life_days": 1e6}
-LENGTHS = (1, 3, 8)
+MOST_ASKED = 2500
+"""Users of a bucket."""
 TEXT = text_encoder.__name__.rsplit(".", 1)[-1]
 METRICS = ("recall@10", "ndcg@10")
 NOTES = """\
@@ -116,14 +121,29 @@ def items(split: Split, rest: TrainingData, seed: int, place: Workplace) -> list
 
 def users(split: Split, rest: TrainingData, seed: int, place: Workplace) -> list[dict[str, Any]]:
     """Opinions apart and blended, by how much is known of a user."""
-    rows = []
+    rows, rng, lengths = [], np.random.default_rng([seed, 53]), np.bincount(split.train.users)[split.asked.users]
+    asked = {"0": rng.permutation(len(lengths))[:MOST_ASKED]}
+    for name, (least, most) in BUCKETS.items():
+        inside = rng.permutation(np.flatnonzero((lengths >= max(least, 1)) & (lengths <= most)))
+        asked.setdefault(name, inside[:MOST_ASKED])
+    values: dict[str, dict[str, np.ndarray]] = {}
     for name, settings in (("mf", {}), (TEXT, {"popularity_weight": 0.02}), ("hybrid", {})):
         model, spent = fitted(name, settings, rest, seed, place)
-        said = []
-        for length in (*LENGTHS, None):
-            known = latest(split.train, length)
-            said.append(f"{length or 'all'}: {shown(judge(Folded(model), known, split.asked).overall)}")
+        said, values[name] = [], {}
+        for bucket, places in asked.items():
+            wanted = part(split.asked, np.isin(np.arange(len(lengths)), places))
+            known = split.train
+            if bucket == "0":  # judged as somebody without a history: what is popular, whatever the model
+                known = without(known, np.isin(known.users, wanted.users))
+            judged = judge(Folded(model), known, wanted)
+            values[name][bucket] = judged.per_user["recall@10"]
+            said.append(f"{bucket} ({len(places)}): {shown(judged.overall)}")
         rows.append(row(f"users by what is known of them: {name}", "none", f"{'; '.join(said)}; {spent:.0f} CPU-s"))
+    for bucket in list(asked)[1:]:
+        best = max(("mf", TEXT), key=lambda name: values[name][bucket].mean())
+        difference, low, high = paired_bootstrap(values["hybrid"][bucket], values[best][bucket], seed)
+        measured = f"recall@10 {difference:+.4f} [{low:+.4f}, {high:+.4f}] beside {best}"
+        rows.append(row(f"blend over the better of its opinions, {bucket} known", "not below", measured))
     return rows
 
 
@@ -132,15 +152,6 @@ class Folded:
 
     def __init__(self, model: Any):
         self.score = model.score
-
-
-def latest(data: TrainingData, length: int | None) -> TrainingData:
-    """Return the data with each user's latest events only."""
-    if length is None:
-        return data
-    counts = np.bincount(data.users)
-    behind = np.cumsum(counts)[data.users] - 1 - np.arange(len(data.users))  # events of the user that come later
-    return without(data, behind >= length)
 
 
 def text(split: Split, rest: TrainingData, seed: int, place: Workplace) -> list[dict[str, Any]]:
@@ -153,6 +164,13 @@ def text(split: Split, rest: TrainingData, seed: int, place: Workplace) -> list[
     return rows
 
 
+def of_data(one: dict[str, Any], data: str, name: str) -> dict[str, Any]:
+    """Return a row that says of which data and part it is."""
+    more = "" if data == "beauty" else f" --data {data}"
+    measure = one["measure"] if data == "beauty" else f"{data.capitalize()}, {one['measure']}"
+    return {**one, "measure": measure, "command": f"{COMMAND}{more} --only {name}", "data": data, "part": name}
+
+
 PARTS = {"items": items, "users": users, "text": text}
 
 
@@ -160,6 +178,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.cold_start", description=__doc__.splitlines()[0])
     parser.add_argument("sequences", type=Path)
     parser.add_argument("items", type=Path)
+    parser.add_argument("--data", choices=("beauty", "toys"), default="beauty")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--cache", type=Path, help="folder of encoded texts and checkpoints")
     parser.add_argument("--only", choices=sorted(PARTS))
@@ -172,10 +191,12 @@ def main() -> None:
     with TemporaryDirectory() as scratch:
         place = Workplace(1, arguments.cache or Path(scratch))
         for name in [arguments.only] if arguments.only else PARTS:
-            rows = [{**one, "part": name} for one in PARTS[name](split, rest, arguments.seed, place)]
+            rows = [of_data(one, arguments.data, name) for one in PARTS[name](split, rest, arguments.seed, place)]
             kept = json.loads(written.read_text())["rows"] if written.exists() else []
-            rows = [*(old for old in kept if old["part"] != name), *rows]
-            results.publish(NAME, TITLE, sorted(rows, key=lambda one: list(PARTS).index(one["part"])), NOTES)
+            key = arguments.data, name
+            rows += [old for old in kept if (old.get("data", "beauty"), old["part"]) != key]
+            rows.sort(key=lambda one: (list(PARTS).index(one["part"]), one.get("data", "beauty")))
+            results.publish(NAME, TITLE, rows, NOTES)
             print(json.dumps(rows), flush=True)
 
 

@@ -26,6 +26,8 @@ NOTES = """Each row is one run of `make benchmark` in a process of its own with 
 whole command: reading, tuning on a part of the training file, the last fit, and the judgement on the test file. Where
 CONFIG is given nothing was tuned. Metrics of `ncf` are sampled (the test item among 99 others); iALS and SLIST, and
 MF and NeuMF unless recency_exponent is 0, read the order of events, which that split carries; the published do not.
+An answer is one user's first 20 items by the history, one user at a time, in the model's own framework (200 users); the
+size is that of the framework's own file of weights. Rows measured before 2026-11-30 do not have them.
 Part `linear` asks that EASE and the spectral filter stand above iALS and LightGCN of the same split.
 """
 
@@ -145,7 +147,9 @@ def measured(part: str, figure: Figure, folder: Path) -> dict[str, Any]:
         "target": (", ".join(bounds) or "none") + (": met" if met and bounds else ": MISSED" if bounds else ""),
         "measured": ", ".join(f"{name} {values[name]:.4f}" for name in shown)
         + f"; {result['cpu_seconds']:.1f} CPU s (fit {result['fit_cpu_seconds']:.1f}),"
-        + f" {result['peak_rss_bytes'] / 2**30:.2f} GiB; seed {result['seed']}, {settings};"
+        + f" {result['peak_rss_bytes'] / 2**30:.2f} GiB;"
+        + f" an answer p50 {result['answer_ms']['p50']:.2f} ms, p99 {result['answer_ms']['p99']:.2f} ms,"
+        + f" {result['model_bytes'] / 2**20:.1f} MiB, {result['framework']}; seed {result['seed']}, {settings};"
         + f" {datetime.now(UTC).date().isoformat()}",
         "command": f"python {shlex.join(command(figure, Path('FOLDER'), Path('result.json')))}",
     }

@@ -36,10 +36,8 @@ what the rankers add is the distance to the baseline.
 stretched and moved by the validation part, which changes no AUC, and the test was read a second time."""
 
 
-def examples(folder: Path) -> Examples:
-    """Return the task's examples in the order of the ratings file."""
-    ratings = pd.read_csv(folder / "ratings.csv.gz", usecols=["UserID", "MovieID", "Rating"])
-    ratings = ratings[ratings["Rating"] != 3]
+def inputs(folder: Path, user_ids: np.ndarray, film_ids: np.ndarray) -> dict[str, np.ndarray]:
+    """Return what is known of pairs of a user and a film, as codes from 1. int32 (n,), genres (n, M)"""
     options = {"sep": "::", "engine": "python", "header": None, "encoding": "latin-1"}
     users = pd.read_csv(folder / "users.dat.gz", names=["id", "gender", "age", "occupation", "zip"], **options)
     films = pd.read_csv(folder / "movies.dat.gz", names=["id", "title", "genres"], **options)
@@ -50,17 +48,25 @@ def examples(folder: Path) -> Examples:
     for place, row in enumerate(genre_sets):
         genres[place, : len(row)] = [code[one] for one in row]
     years = film["title"].str.extract(r"\((\d{4})\)\s*$")[0]
-    at = film.index.get_indexer(ratings["MovieID"])
-    described = user.loc[ratings["UserID"]]
+    at = film.index.get_indexer(film_ids)
+    described = user.loc[user_ids]
     columns = {
-        "user": ratings["UserID"],
-        "item": ratings["MovieID"],
-        **{name: described[name] for name in ("gender", "age", "occupation", "zip")},
-        "year": years.iloc[at],
+        "user": user_ids,
+        "item": film_ids,
+        **{name: described[name].to_numpy() for name in ("gender", "age", "occupation", "zip")},
+        "year": years.iloc[at].to_numpy(),
     }
-    codes = {name: (pd.factorize(column.to_numpy())[0] + 1).astype(np.int32) for name, column in columns.items()}
+    codes = {name: (pd.factorize(column)[0] + 1).astype(np.int32) for name, column in columns.items()}
+    return {**codes, "genres": genres[at]}
+
+
+def examples(folder: Path) -> Examples:
+    """Return the task's examples in the order of the ratings file."""
+    ratings = pd.read_csv(folder / "ratings.csv.gz", usecols=["UserID", "MovieID", "Rating"])
+    ratings = ratings[ratings["Rating"] != 3]
     labels = (ratings["Rating"] >= 4).to_numpy(np.float32)
-    return Examples(np.zeros((len(labels), 0), np.float32), labels, {**codes, "genres": genres[at]})
+    codes = inputs(folder, ratings["UserID"].to_numpy(), ratings["MovieID"].to_numpy())
+    return Examples(np.zeros((len(labels), 0), np.float32), labels, codes)
 
 
 def by_shares(train: Examples, asked: Examples, smoothing: float = 5.0) -> np.ndarray:

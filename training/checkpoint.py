@@ -53,10 +53,12 @@ class Checkpoint:
         """Tell whether the state after this epoch (from 0) is one of the at most `SAVES` to keep; never the last."""
         return epoch + 1 < epochs and (epoch + 1) * SAVES // epochs > epoch * SAVES // epochs
 
-    def epochs(self, network: nn.Module, optimiser: torch.optim.Optimizer, epochs: int) -> Iterator[int]:
+    def epochs(
+        self, network: nn.Module, optimiser: torch.optim.Optimizer, epochs: int, is_kept: bool = False
+    ) -> Iterator[int]:
         """Yield the numbers of the epochs that are still to be trained, from 0, after both were brought to where an
-        earlier process left them. The state is kept when it is due, and forgotten after the last epoch; a trainer that
-        ends earlier on purpose calls `remove`."""
+        earlier process left them. The state is kept when it is due, and forgotten after the last epoch, unless this is
+        one of several trainings (`is_kept`); a trainer that ends earlier on purpose calls `remove`."""
         first = 0
         if state := self.load():
             network.load_state_dict(state["network"])
@@ -64,10 +66,11 @@ class Checkpoint:
             first = state["epoch"]
         for epoch in range(first, epochs):
             yield epoch
-            if self.is_due(epoch, epochs):
+            if self.is_due(epoch, epochs) or (is_kept and epoch + 1 == epochs):
                 weights = {"network": network.state_dict(), "optimiser": optimiser.state_dict()}
                 self.save({**weights, "epoch": epoch + 1})
-        self.remove()
+        if not is_kept:
+            self.remove()
 
     def load(self) -> dict[str, Any] | None:
         """Return what was saved last, None where nothing was or where it cannot be read. Runs no code from the file."""

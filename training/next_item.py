@@ -282,21 +282,24 @@ def fit(
         CheckFailed: the loss is no longer finite, or no user has two events.
     """
     torch.set_num_threads(workplace.threads)
-    started, networks = time.perf_counter(), []
+    started, networks, checkpoints = time.perf_counter(), [], []
     for member in range(config.members):
         left = workplace.seconds - (time.perf_counter() - started)
         own = replace(workplace, seconds=left / (config.members - member))
         with torch.random.fork_rng():
             torch.manual_seed(seed + member * SEED_STRIDE)
             networks.append(Network(data.n_items, trunk(), config))
-            train(name, networks[-1], data, config, seed + member * SEED_STRIDE, own)
+            checkpoints.append(train(name, networks[-1], data, config, seed + member * SEED_STRIDE, own))
+    for checkpoint in checkpoints:  # a kill costs no member that was done
+        checkpoint.remove()
     return NextItemModel(Members(networks), data, config)
 
 
 def train(
     name: str, network: Network, data: TrainingData, config: NextItemConfig, seed: int, workplace: Workplace
-) -> None:
-    """Train for the configured epochs, or for as long as the workplace allows, whichever ends first."""
+) -> Checkpoint:
+    """Train for the configured epochs, or for as long as the workplace allows, whichever ends first. What is returned
+    still holds the end where the network has fellows, and is for the caller to remove."""
     started = time.perf_counter()
     stream = Stream(data)
     share = np.bincount(stream.items, minlength=data.n_items) / len(stream.items)  # (I,)
@@ -306,7 +309,7 @@ def train(
         network.parameters(), lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=config.reg, fused=True
     )
     checkpoint = Checkpoint.of(name, data, config, seed, workplace)
-    for epoch in checkpoint.epochs(network, optimiser, epochs):
+    for epoch in checkpoint.epochs(network, optimiser, epochs, is_kept=config.members > 1):
         rng = np.random.default_rng([seed, epoch])
         torch.manual_seed(int(rng.integers(2**63)))
         rows = stream.rows(config.max_history, rng)
@@ -316,7 +319,7 @@ def train(
             if done >= 1:
                 log.warning("%s stops in epoch %d of %d: its time is over", name, epoch + 1, epochs)
                 checkpoint.remove()
-                return
+                return checkpoint
             optimiser.param_groups[0]["lr"] = config.learning_rate * rate(done, config.warmup)
             optimiser.zero_grad()
             loss = batch_loss(network, *(values[batch] for values in rows), share, config.negatives, rng)
@@ -325,6 +328,7 @@ def train(
             loss.backward()
             optimiser.step()
         log.info("%s epoch %d of %d: loss %.3f", name, epoch + 1, epochs, np.mean(losses))
+    return checkpoint
 
 
 def rate(done: float, warmup: float) -> float:

@@ -194,14 +194,17 @@ def compare(
     config: content_ials.Config,
     seed: int,
     workplace: Workplace,
+    sources: tuple[str, ...] | None = None,
 ) -> pd.DataFrame:
-    """Return a row for each ordered pair of domains, share of the target's users and bucket, as the table has them."""
+    """Return a row for each ordered pair of domains, share of the target's users and bucket, as the table has them.
+    `sources`: which of the domains teach; all of them where it is not given."""
     of_item = np.array(data.catalogue.domain)
     texts = content_ials.text_vectors(data, config, workplace)  # (I, E + 1)
     parts = {domain: of_domains(data, of_item == domain) for domain in domains}
     fitted = {domain: content_ials.fit(part, config, seed, workplace) for domain, part in parts.items()}
     rows = []
-    for target, source in ((target, source) for target in domains for source in domains if source != target):
+    pairs = [(target, source) for target in domains for source in sources or domains if source != target]
+    for target, source in pairs:
         ranked = of_item == target
         wanted = [own[ranked[own]] for own in asked.targets]
         near, far = ([own[(of_item == domain)[own]] for own in asked.histories] for domain in (target, source))

@@ -37,6 +37,10 @@ def gather(told: list[results.Result], marts: dict[str, list[dict[str, Any]]], d
         drawn |= {
             "front": figures.front(rows), "published": figures.beside_published(rows), "costs": figures.costs(rows),
         }  # fmt: skip
+        if any(row.answer_p50_ms is not None for row in rows):
+            drawn["answers"] = figures.answers(rows)
+    if "diversity" in by_name:
+        drawn["diversity"] = figures.trade_off(results.curves(by_name["diversity"]))
     if "serving" in by_name and (rows := results.latencies(by_name["serving"])):
         drawn["latency"] = figures.latency(rows)
     return {

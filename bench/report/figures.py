@@ -103,6 +103,25 @@ def costs(rows: list[Trained]) -> str:
     return svg(alt.hconcat(*panels))
 
 
+def answers(rows: list[Trained]) -> str:
+    """How long one user's list takes, from the median to the 99th percentile, and how large the model is, by framework;
+    of the rows that say so."""
+    table = pd.DataFrame(
+        [{"what": f"{row.split}: {row.model}", **vars(row)} for row in rows if row.answer_p50_ms is not None]
+    )
+    colour = alt.Color("framework:N", legend=alt.Legend(orient="top", title=None))
+    base = alt.Chart(table, width=WIDTH // 2 - 120, height=alt.Step(20)).encode(
+        y=alt.Y("what:N", title=None, sort=None, axis=alt.Axis(labelLimit=240)), color=colour
+    )
+    scale = alt.Scale(type="log")
+    span = base.mark_rule(strokeWidth=3).encode(
+        x=alt.X("answer_p50_ms:Q", scale=scale, title="milliseconds, p50 ● to p99 (log)"), x2="answer_p99_ms:Q"
+    )
+    middle = base.mark_point(filled=True, size=80).encode(x=alt.X("answer_p50_ms:Q", scale=scale))
+    size = base.mark_bar().encode(x=alt.X("size_mib:Q", title="size of the model, MiB"))
+    return svg(alt.hconcat(span + middle, size))
+
+
 def latency(rows: list[tuple[str, float, float]]) -> str:
     """From the median to the 99th percentile of each measured load."""
     table = pd.DataFrame(rows, columns=["what", "p50", "p99"])
@@ -116,3 +135,15 @@ def latency(rows: list[tuple[str, float, float]]) -> str:
     )
     end = base.mark_point(filled=True, size=90, color=ORANGE, shape="diamond").encode(x=alt.X("p99:Q", scale=scale))
     return svg(span + middle + end)
+
+
+def trade_off(rows: list[tuple[str, float, float, float]]) -> str:
+    """What a list's quality pays for its variety, a line a method."""
+    table = pd.DataFrame(rows, columns=["method", "trade_off", "ndcg", "diversity"])
+    base = alt.Chart(table, width=WIDTH - 120, height=280).encode(
+        x=alt.X("diversity:Q", scale=alt.Scale(zero=False, padding=16), title="diversity within a list"),
+        y=alt.Y("ndcg:Q", scale=alt.Scale(zero=False, padding=16), title="ndcg@10"),
+        color=alt.Color("method:N", scale=alt.Scale(range=[BLUE, ORANGE]), legend=alt.Legend(orient="top", title=None)),
+    )
+    line = base.mark_line(point=True).encode(order="trade_off:Q")
+    return svg(line + base.mark_text(dy=-10).encode(text="trade_off:Q"))

@@ -48,6 +48,10 @@ class Trained:
     fit_seconds: float
     memory_gib: float
     verdict: Verdict
+    framework: str = ""
+    answer_p50_ms: float | None = None
+    answer_p99_ms: float | None = None
+    size_mib: float | None = None
 
 
 def read(folder: Path) -> list[Result]:
@@ -89,11 +93,17 @@ def verdict(row: dict) -> Verdict:
 
 ROW_OF_MODELS = re.compile(r"(?P<cpu>[\d.]+) CPU s \(fit (?P<fit>[\d.]+)\), (?P<memory>[\d.]+) GiB")
 
+ANSWER = re.compile(
+    r"an answer p50 (?P<p50>[\d.]+) ms, p99 (?P<p99>[\d.]+) ms, (?P<size>[\d.]+) MiB, (?P<framework>\w+)"
+)
+
 
 def trained(models: Result) -> list[Trained]:
     """Return the rows of `models` as numbers, each by the first metric that its target names."""
     found = []
     for row in models.rows:
+        answer = ANSWER.search(row.measured)
+        more = (answer["framework"], *(float(answer[name]) for name in ("p50", "p99", "size"))) if answer else ()
         cost, metric = ROW_OF_MODELS.search(row.measured), re.match(r"([\w@]+) ([\d.]+)", row.target)
         if not cost or not metric:
             continue
@@ -102,7 +112,7 @@ def trained(models: Result) -> list[Trained]:
         if value:
             found.append(
                 Trained(split, model, metric[1], float(value[1]), float(metric[2]), float(cost["cpu"]),
-                        float(cost["fit"]), float(cost["memory"]), row.verdict)
+                        float(cost["fit"]), float(cost["memory"]), row.verdict, *more)
             )  # fmt: skip
     return found
 
@@ -117,3 +127,16 @@ def latencies(serving: Result) -> list[tuple[str, float, float]]:
         for row in serving.rows
         if (found := LATENCY.search(row.measured))
     ]
+
+
+CURVE = re.compile(r"ndcg@10 ([\d.]+) .*?diversity ([\d.]+)")
+
+
+def curves(diversity: Result) -> list[tuple[str, float, float, float]]:
+    """Return method, trade-off, ndcg@10 and diversity of the re-ranked lists."""
+    found = []
+    for row in diversity.rows:
+        method, separator, trade_off = row.measure.partition(", trade-off ")
+        if separator and (values := CURVE.search(row.measured)):
+            found.append((method, float(trade_off), float(values[1]), float(values[2])))
+    return found

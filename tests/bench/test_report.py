@@ -85,6 +85,39 @@ def test_the_charts_compare_within_a_split_only(folder):
     assert drawn.count(">good<") == drawn.count(">slow<") == 1
 
 
+ANSWERED = "an answer p50 1.25 ms, p99 3.50 ms, 12.5 MiB, pytorch"
+
+
+def test_how_fast_and_how_large_a_model_is_comes_from_its_row(folder):
+    path = folder / "models.json"
+    path.write_text(path.read_text().replace("0.75 GiB", f"0.75 GiB; {ANSWERED}"))
+    told = results.read(folder)
+    good, slow = results.trained(told[0])
+
+    assert (good.framework, good.answer_p50_ms, good.answer_p99_ms, good.size_mib) == ("pytorch", 1.25, 3.5, 12.5)
+    assert (slow.framework, slow.answer_p50_ms) == ("", None)
+    page = render("models.html.j2", gather(told, {}, "2026-11-30"))
+    assert ">pytorch<" in page
+    assert "How fast an answer is" in page
+
+
+def test_the_trade_off_of_variety_is_a_line_a_method(folder):
+    rows = [
+        dict(measure=f"{method}, trade-off {at}", target="none", command="python -m bench.diversity FOLDER",
+             measured=f"ndcg@10 0.{at} (+0.0000 [+0.0000, +0.0000]), diversity 0.{10 - at}, 0.10 CPU-ms a list")
+        for method in ("mmr", "dpp") for at in (1, 5)
+    ]  # fmt: skip
+    other = dict(measure="quality by gender", target="none", measured="ndcg@10 F: 0.2", command="c")
+    document = {"date": "2026-11-30", "machine": {}, "rows": [*rows, other]}
+    (folder / "diversity.json").write_text(json.dumps(document))
+    (folder / "diversity.md").write_text("# Variety\n\n| measure |\n| --- |\n| mmr |\n")
+    told = results.read(folder)
+
+    assert results.curves(told[0])[:2] == [("mmr", 1, 0.1, 0.9), ("mmr", 5, 0.5, 0.5)]
+    assert len(results.curves(told[0])) == 4
+    assert "What variety costs" in render("models.html.j2", gather(told, {}, "2026-11-30"))
+
+
 def test_a_page_that_lacks_a_fact_is_not_made():
     with pytest.raises(jinja2.UndefinedError):
         render("report.html.j2", {})

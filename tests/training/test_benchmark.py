@@ -249,7 +249,8 @@ def staged(monkeypatch, tmp_path):
 
         def module(name: str):
             said = models[name].get("said")
-            known = {"estimate_seconds": lambda data, config: said} if said else {}
+            estimate = said if callable(said) else lambda config: said
+            known = {"estimate_seconds": lambda data, config: estimate(config)} if said else {}
             return SimpleNamespace(Config=Config, FEATURES=(), TRIALS=models[name].get("trials", ({},)), **known)
 
         monkeypatch.setattr(choice, "run", run)
@@ -312,6 +313,18 @@ def test_what_is_kept_back_for_the_test_grows_with_its_users():
     assert longest.wall_seconds + pace.last(longest) == pytest.approx(100)
 
 
+@pytest.mark.parametrize(
+    ("seconds", "order"),
+    [(400, [0.2, 0.3, 0.1, 0.3]), (100, [0.1, 0.1])],
+    ids=["60 s of 400 are too many, 40 are not", "where all are too dear, the cheapest"],
+)
+def test_a_model_begins_with_the_first_of_its_trials_that_is_cheap_enough(staged, seconds, order):
+    trials = ({"setting": 0.3}, {"setting": 0.2}, {"setting": 0.1})
+    costly = {"seconds": 20, "quality": 0.1, "said": lambda config: 200 * config.setting, "trials": trials}
+    _, played = staged({"costly": costly}, seconds)
+    assert [setting for _, setting, _ in played] == order
+
+
 def test_what_never_ends_is_said(staged):
     with pytest.raises(RecsysError, match="give more time"):
         staged({"endless": {"seconds": 500, "quality": 0.9, "trials": ({}, {})}}, 10)
@@ -328,38 +341,6 @@ def test_a_trial_runs_apart_and_brings_its_result(tmp_path):
     assert outcome.metrics["recall@10"] > 0.9
     assert outcome.fit_cpu_seconds > 0
     assert outcome.peak_rss_bytes > 2**20
-
-
-@pytest.mark.parametrize(
-    ("seconds", "memory_bytes", "reason"), [(0.0, 4 * GIB, "abandoned after"), (60, 1, "abandoned above")]
-)
-def test_a_trial_beyond_its_bounds_is_ended(tmp_path, monkeypatch, seconds, memory_bytes, reason):
-    monkeypatch.setattr(module_of("popularity"), "fit", lambda *_: iter(lambda: 0, 1) and _forever())
-    outcome = trial.run(job(tmp_path), seconds, memory_bytes)
-    assert reason in outcome.failed
-
-
-def _forever():
-    while True:
-        pass
-
-
-@pytest.mark.parametrize(
-    ("raised", "reason"),
-    [
-        (RecsysError("loss", "nan", "Lower it"), "loss: nan"),
-        (ValueError("odd"), "ended with code 1"),
-        (SystemExit(7), ""),
-    ],
-)
-def test_a_model_that_fails_fails_alone(tmp_path, monkeypatch, raised, reason):
-    def fit(*_):
-        raise raised
-
-    monkeypatch.setattr(module_of("popularity"), "fit", fit)
-    outcome = trial.run(job(tmp_path), 60, 4 * GIB)
-    assert outcome.failed
-    assert reason in outcome.failed
 
 
 # the command ----------------------------------------------------------------------------------------------------------

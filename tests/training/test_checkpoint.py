@@ -103,3 +103,29 @@ def test_a_few_are_due_and_none_at_the_end(epochs):
     assert len(due) == min(SAVES, epochs) - 1
     assert epochs - 1 not in due
     assert (np.diff(due) > 0).all()
+
+
+def test_a_kill_in_a_later_member_trains_no_earlier_one_again(tmp_path, monkeypatch):
+    data, config = world.training_data(), sasrec.Config(**SMALL | {"members": 3})
+    whole = weights(sasrec.fit(data, config, 1, Workplace(1, tmp_path / "undisturbed")))
+    steps, loss, place = [], next_item.batch_loss, Workplace(1, tmp_path)
+
+    def counted(*arguments):
+        steps.append(1)
+        if len(steps) == dies_at:
+            raise Killed
+        return loss(*arguments)
+
+    dies_at = 0
+    monkeypatch.setattr(next_item, "batch_loss", counted)
+    sasrec.fit(data, config, 2, place)
+    needed = len(steps)
+    steps.clear()
+    dies_at = needed * 3 // 4  # in the third
+    with pytest.raises(Killed):
+        sasrec.fit(data, config, 1, place)
+    steps.clear()
+    dies_at = 0
+    torch.testing.assert_close(weights(sasrec.fit(data, config, 1, place)), whole, rtol=0, atol=0)
+    assert len(steps) <= needed / 3, "two were done, and the third had been begun"
+    assert not list(tmp_path.glob("**/*.pt"))

@@ -27,10 +27,13 @@ def dense() -> np.ndarray:
     return interaction_matrix(random_data()).toarray().astype(float)
 
 
-def closed_form(reg: float, user_exponent: float) -> np.ndarray:
+def closed_form(reg: float, user_exponent: float, item_exponent: float = 0.0) -> np.ndarray:
     x = dense()
     per_user = x.sum(1, keepdims=True) ** -user_exponent
-    p = np.linalg.inv(x.T @ (per_user * x) + reg * np.eye(x.shape[1]))
+    gram = x.T @ (per_user * x)
+    squares = np.diag(gram)
+    ridge = reg * (squares / squares[squares > 0].mean()) ** item_exponent
+    p = np.linalg.inv(gram + np.diag(np.where(squares > 0, ridge, 1)))
     b = np.eye(len(p)) - p / np.diag(p)
     used = x.sum(0) > 0
     return b * used[:, None] * used[None]
@@ -47,6 +50,13 @@ def test_ease_is_the_closed_form(tmp_path, user_exponent):
 def test_ease_by_neighbours_is_the_closed_form_where_all_are_neighbours(tmp_path, user_exponent):
     weights = fitted(ease, tmp_path, reg=3.0, user_exponent=user_exponent, max_exact_items=1)
     np.testing.assert_allclose(weights, closed_form(3.0, user_exponent), atol=2e-4)
+
+
+@pytest.mark.parametrize("max_exact_items", [100, 1], ids=["exact", "by neighbours"])
+def test_a_ridge_that_grows_with_the_use_of_an_item_is_that_of_the_closed_form(tmp_path, max_exact_items):
+    weights = fitted(ease, tmp_path, reg=3.0, item_exponent=0.5, max_exact_items=max_exact_items)
+    np.testing.assert_allclose(weights, closed_form(3.0, 0.0, 0.5), atol=2e-4)
+    assert np.abs(weights - closed_form(3.0, 0.0)).max() > 0.01
 
 
 def test_few_neighbours_solve_the_regression_on_them(tmp_path):

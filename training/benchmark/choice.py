@@ -1,10 +1,11 @@
 """The choice of hyper-parameters, and with `best` of the model, within a budget that is a hard promise.
 
 Every model's first trial comes first, the cheapest by estimate at the head, so that a short budget is not spent on one
-that does not end; then the trials of the leader of the moment. A trial is not begun when, by estimate or by what was
-measured, it and the fit on all of the training part would not end in time; one that overruns is ended. A model that
-stops in time by itself is begun with less than it asks for, down to `LEAST_SHARE`. What is kept back for the last fit
-is the leader's, and beside it that of the cheapest, who answers if the leader overruns: there is always an answer.
+that does not end; it is the first of the model's own that takes a small share of the budget. Then come the trials of
+the leader of the moment. A trial is not begun when, by estimate or by what was measured, it and the fit on all of the
+training part would not end in time; one that overruns is ended. A model that stops in time by itself is begun with less
+than it asks for, down to `LEAST_SHARE`. What is kept back for the last fit is the leader's, and beside it that of the
+cheapest, who answers if the leader overruns: there is always an answer.
 """
 
 import logging
@@ -34,6 +35,8 @@ MORE_DATA = 1.5
 busier by then."""
 MORE_ASKED = 1.2
 """So many times its trial's judgement of as many users is kept back for that of the test, which has more of them."""
+FIRST_SHARE = 0.12
+"""Of the budget: what a model's first trial may be expected to take, where the model has a trial that takes no more."""
 LEAST_SHARE = 0.3
 """Of the expected seconds, with which a model that stops in time by itself still learns something."""
 FIT_SHARE = 0.75
@@ -74,6 +77,14 @@ class Contender:
             return max(outcome.wall_seconds for _, outcome in done)
         rate = max(outcome.wall_seconds / max(estimate(data, self.module.Config(**c)), 1e-3) for c, outcome in done)
         return said * rate
+
+    def begin_with_what_fits(self, data: TrainingData, pace: "Pace", seconds: float) -> None:
+        """Put the first trial that is expected to take no more than these seconds to the front; where there is none,
+        the cheapest. The others keep their order."""
+        expected = [self.estimate(config, data, pace) for config in self.waiting]
+        fitting = [place for place, taken in enumerate(expected) if not taken > seconds]
+        place = fitting[0] if fitting else int(np.argmin(expected))
+        self.waiting.insert(0, self.waiting.pop(place))
 
     @property
     def least_share(self) -> float:
@@ -174,7 +185,8 @@ def choose(
             notes.append(f"{contender.name} {config}: its last fit may take {expected:.1f} of {allowed:.1f} s")
             continue
         workplace = Workplace(budget.threads, cache, FIT_SHARE * allowed)
-        final = run(Job(contender.name, config, split.train, split.asked, seed, workplace), allowed, memory_bytes)
+        job = Job(contender.name, config, split.train, split.asked, seed, workplace, is_last=True)
+        final = run(job, allowed, memory_bytes)
         if not final.failed:
             return Verdict(contender.name, final, rows, notes)
         notes.append(f"{contender.name} {config}: last fit: {final.failed}")
@@ -218,6 +230,8 @@ def _tune(
         if not open_ones:
             return rows, pace
         untried = [contender for contender in open_ones if not contender.tried]
+        for one in untried:
+            one.begin_with_what_fits(data, pace, FIRST_SHARE * budget.seconds)
         if untried:
             contender = min(untried, key=lambda one: np.nan_to_num(one.estimate(one.waiting[0], data, pace)))
         else:

@@ -5,6 +5,7 @@ Shapes: B users, I items, K ranks, n relevant items of all users together.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ VALIDATION_SHARE = 0.2
 VALIDATION_USERS = {"lightgcn": 10_000, "ncf": 10_000, "sequence": 30_000}
 DECIDING = {"lightgcn": "ndcg@20", "ncf": "ndcg@10", "sequence": "ndcg@10"}
 SAMPLED_NEGATIVES = 99
+TIMED_ANSWERS, TIMED_SECONDS = 200, 3.0
+"""Answers that are timed, or as many as this time is enough for."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +145,25 @@ def places(model: Any, data: TrainingData, asked: Asked) -> np.ndarray:
         own, others = given[:, :1], np.where(candidates[:, 1:] < 0, -np.inf, given[:, 1:])
         found.append((others > own).sum(1) + (others == own).sum(1) / 2)
     return np.concatenate(found)
+
+
+def answer_times(model: Any, data: TrainingData, asked: Asked) -> dict[str, float]:
+    """Return `p50` and `p99` of the milliseconds that a list takes: one user's scores by the history, and the first K
+    of them without it, one at a time after one that warms up. Empty where nobody has a history."""
+    rows, starts = _by_user(data, int(max(data.users.max(), asked.users.max(initial=0))) + 1)
+    known = asked.users[np.diff(starts)[asked.users] > 0]
+    taken, started = [], perf_counter()
+    places = np.linspace(0, max(len(known) - 1, 0), TIMED_ANSWERS + 1).astype(int)
+    for user in known[places] if len(known) else known:
+        history = data.items[rows[starts[user] : starts[user + 1]]]
+        began = perf_counter()
+        scores = model.score([history])
+        scores[0, history] = -np.inf
+        top_k(scores, min(RANKS, data.n_items))
+        taken.append(1000 * (perf_counter() - began))
+        if perf_counter() - started > TIMED_SECONDS:
+            break
+    return {f"p{share}": float(np.percentile(taken[1:], share)) for share in (50, 99)} if taken[1:] else {}
 
 
 def scored(model: Any, data: TrainingData, asked: Asked) -> Iterator[tuple[slice, np.ndarray, np.ndarray, np.ndarray]]:

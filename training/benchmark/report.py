@@ -47,6 +47,8 @@ def benchmark(arguments: argparse.Namespace, started: float, cache: Path, memory
         "peak_rss_bytes": peak_rss_bytes(),
         "fit_cpu_seconds": round(verdict.final.fit_cpu_seconds, 3),
         "judge_cpu_seconds": round(verdict.final.judge_cpu_seconds, 3),
+        "answer_ms": {name: round(taken, 3) for name, taken in verdict.final.answer_ms.items()},
+        "model_bytes": verdict.final.model_bytes,
         "validation": {"metric": DECIDING[split.form], "trials": verdict.validation, "notes": verdict.notes},
     }
 

@@ -9,13 +9,15 @@ import resource
 import sys
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
 
 import psutil
 
 from recsys.errors import RecsysError
-from training.benchmark.protocol import Asked, judge
+from training.benchmark.protocol import Asked, answer_times, judge
 from training.dataset import TrainingData
 from training.model import Workplace, module_of
 
@@ -35,6 +37,8 @@ class Job:
     asked: Asked
     seed: int
     workplace: Workplace
+    is_last: bool = False
+    """Whether the model itself is looked at, too: how fast it answers and how large it is."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,10 @@ class Outcome:
     wall_seconds: float = 0.0
     judge_wall_seconds: float = 0.0
     peak_rss_bytes: int = 0
+    answer_ms: dict[str, float] = field(default_factory=dict)
+    """`p50` and `p99` of the milliseconds that one user's list takes, in the model's own framework, one at a time."""
+    model_bytes: int = 0
+    """Of the framework's own file of weights."""
     failed: str = ""
     """Why there is no result, in a sentence."""
 
@@ -121,12 +129,22 @@ def do(job: Job) -> Outcome:
     model = module.fit(job.data, config, job.seed, job.workplace)
     fitted, began_judging = cpu_seconds(), perf_counter()
     judged = judge(model, job.data, job.asked)
+    judged_at, judging = cpu_seconds(), perf_counter() - began_judging
     return Outcome(
         metrics=judged.overall,
         per_user=judged.per_user,
         hyper_parameters=config.model_dump(),
         fit_cpu_seconds=fitted - begun,
-        judge_cpu_seconds=cpu_seconds() - fitted,
-        judge_wall_seconds=perf_counter() - began_judging,
+        judge_cpu_seconds=judged_at - fitted,
+        judge_wall_seconds=judging,
+        answer_ms=answer_times(model, job.data, job.asked) if job.is_last else {},
+        model_bytes=size_of(model) if job.is_last else 0,
         peak_rss_bytes=UNIT * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
     )
+
+
+def size_of(model: Any) -> int:
+    """Return the bytes of the framework's own files of a model."""
+    with TemporaryDirectory() as folder:
+        model.save_native(Path(folder))
+        return sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())

@@ -52,7 +52,12 @@ class Config(FactorConfig):
     start_scale: float = 0.7
 
 
-TRIALS = ({}, {"embedding_size": 128, "reg": 0.06, "user_exponent": 0.5}, {"layers": 2, "reg": 0.03})
+TRIALS = (
+    {},
+    {"embedding_size": 128, "reg": 0.06, "user_exponent": 0.5},
+    {"layers": 2, "reg": 0.03},
+    {"embedding_size": 64, "reg": 0.06, "user_exponent": 0.5},  # what is begun with where the others take long
+)
 
 
 def estimate_seconds(data: TrainingData, config: Config) -> float:
