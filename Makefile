@@ -20,8 +20,8 @@ setup: ## install the environments from hash-checked locks, and Kafka
 demo: setup ## run the whole loop, from raw ratings to a list that a click changes
 	@$(RUN) -m infra.local demo --data-dir "$(abspath $(DATA_DIR))"
 
-up: setup ## start the platform and wait until it is healthy
-	@$(RUN) -m infra.local up
+up: setup ## start the platform and wait until it is healthy; WITH='dashboard monitoring' starts these too
+	@$(RUN) -m infra.local up $(addprefix --with ,$(WITH))
 
 down: ## stop the platform
 	@[ ! -x $(RUN) ] || $(RUN) -m infra.local down

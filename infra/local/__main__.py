@@ -76,7 +76,7 @@ def _run(settings: Settings, arguments: Namespace) -> Mapping[str, Any]:
     if arguments.command == "demo":
         from infra.local.demo import interval_of, run_demo
 
-        platform.up(settings, today)
+        platform.up(settings, today, ("dashboard",))
         settings = load_settings()
         if arguments.data_dir is not None:
             settings = platform.configure(settings, Path(arguments.data_dir) if arguments.data_dir else None)

@@ -134,6 +134,7 @@ def show_addresses(console: Console, settings: Settings) -> None:
     table.add_row("Airflow", settings.airflow_url, f"{settings.airflow_user} / {settings.airflow_password}")
     table.add_row("MLflow", settings.mlflow_url, "")
     table.add_row("Storefront", f"{settings.serving_url}/demo", "")
+    table.add_row("Dashboard", settings.dashboard_url, "")
     table.add_row("API", f"{settings.serving_url}/docs", "")
     console.print(table)
 

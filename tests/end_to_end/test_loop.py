@@ -48,6 +48,13 @@ def test_a_served_model_is_the_registered_champion(installation, first_demo):
     assert ready.json()["model_version"] == str(verdict["version"])
 
 
+def test_the_demo_ends_with_a_dashboard_that_is_up(installation, first_demo):
+    url = installation.settings.dashboard_url
+
+    assert url in first_demo.stdout
+    assert requests.get(f"{url}/_stcore/health", timeout=10).text == "ok"
+
+
 def test_the_click_reached_the_raw_tables_once(installation, first_demo):
     clicks = installation.query("select user_id, item_id, event_type from raw.interactions_stream")
     assert len(clicks) == 1

@@ -107,3 +107,16 @@ def test_too_little_to_go_on(behaviour, expected):
     assert profiles["silhouette"].isna().all()
     assert all("no category more than another" in text for text in profiles["description"])
     assert profiles["revenue_per_user"].isna().all()  # nobody states a price
+
+
+def test_a_user_who_alone_does_a_thing_is_no_segment():
+    likes = {"films": "drama", "books": "poems"}
+    crowd = [user(f"{kind}{number}") for kind in likes for number in range(100)]
+    categories = pd.DataFrame(
+        {"user_id": name["user_id"], "category": likes[name["user_id"][:5]], "events": 6.0} for name in crowd
+    )
+    alone = pd.DataFrame([user("films0", clicks=6, events=12), *crowd[1:]])
+
+    users, _ = segments.segment(alone, categories, NOTHING, date(2020, 1, 2), seed=1)
+
+    assert sorted(users["segment"].value_counts()) == [100, 100]

@@ -40,6 +40,7 @@ STABLE = 0.8
 HALVES = 5
 SAMPLE = 2_000  # users whose silhouette is measured
 FITTED = 50_000  # users that centroids are fitted on
+FARTHEST = 3.0  # standard deviations of a block; a segment of a hundredth of the users still stands out
 SAME_WITHIN = 0.75  # half of the total standard deviation: two blocks of variance 1 and one of 1/4
 
 
@@ -95,19 +96,29 @@ def _standardised(values: np.ndarray) -> np.ndarray:
 
 
 def _of_variance_one(block: np.ndarray) -> np.ndarray:
+    """Return a block (N, C) about its mean with variance one; whoever is farther out than FARTHEST is drawn in to it.
+
+    A user who alone does a thing would otherwise be the block's whole variance, and a segment of one.
+    """
     total = block.var(0).sum() if block.size else 0.0
-    return (block - block.mean(0)) / np.sqrt(total) if total > 1e-12 else np.zeros_like(block)
+    if total <= 1e-12:
+        return np.zeros_like(block)
+    scaled = (block - block.mean(0)) / np.sqrt(total)
+    return scaled / np.maximum(np.linalg.norm(scaled, axis=1, keepdims=True) / FARTHEST, 1)
 
 
 def group(matrix: np.ndarray, seed: int) -> Grouping:
     """Choose k and group the users; too few users, or users who are all alike, are one group."""
+    one_group = Grouping(np.zeros(len(matrix), int), matrix.mean(0, keepdims=True), None, None)
     distinct = len(np.unique(matrix.round(9), axis=0))
     choices = [k for k in CHOICES if len(matrix) >= k * FEWEST_A_SEGMENT and k <= distinct - 1]
     if not choices:
-        return Grouping(np.zeros(len(matrix), int), matrix.mean(0, keepdims=True), None, None)
+        return one_group
     rng = np.random.default_rng(seed)
     fitted = matrix[np.sort(rng.permutation(len(matrix))[:FITTED])]
-    judged = [_judge(fitted, k, rng, seed) for k in choices]  # (k, silhouette, stability)
+    judged = [one for k in choices if (one := _judge(fitted, k, rng, seed))]  # (k, silhouette, stability)
+    if not judged:
+        return one_group
     stable = [one for one in judged if one[2] >= STABLE] or [max(judged, key=lambda one: one[2])]
     k, silhouette, stability = max(stable, key=lambda one: one[1])
     means = _means(fitted, k, seed, starts=10)
@@ -118,8 +129,11 @@ def _means(matrix: np.ndarray, k: int, seed: int, starts: int = 4) -> KMeans:
     return KMeans(k, n_init=starts, random_state=seed).fit(matrix)
 
 
-def _judge(matrix: np.ndarray, k: int, rng: np.random.Generator, seed: int) -> tuple[int, float, float]:
+def _judge(matrix: np.ndarray, k: int, rng: np.random.Generator, seed: int) -> tuple[int, float, float] | None:
+    """Return k, its silhouette and its stability; None where a group would be too small to be a segment."""
     label = _means(matrix, k, seed).labels_
+    if np.bincount(label, minlength=k).min() < FEWEST_A_SEGMENT:
+        return None
     sample = np.sort(rng.permutation(len(matrix))[:SAMPLE])
     has_two = len(np.unique(label[sample])) > 1
     silhouette = float(silhouette_score(matrix[sample], label[sample])) if has_two else -1.0
