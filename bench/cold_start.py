@@ -44,11 +44,12 @@ NOTES = """\
 **Protocol.** As docs/results/sequence.md. The share of new items in the lists (`cold_scale`) was chosen between 1
 and 1.5, which were measured on validation items with another tenth held out (training/models/content_ials.py); the test
 was read at the choice and at 1.6. Models that know ids only give a new item no
-score of its own, so their cold figure is 0 by construction.
+score of its own, so their cold figure is 0 by construction. All settings are those chosen on Beauty; Toys' test was
+read once a row.
 
 **Warm** in the rows with new items is the same model on the other users. These are the factors of iALS, which on Beauty
 stand far behind `sasrec` (.0843 alone, .0940 as three networks): held against that, the cold figure is a little more
-than half. LIGER's cold figure is not reached on the test; the nearer of the two costs the known items a tenth."""
+than half. LIGER's cold figure (of Beauty) is not reached there; the nearer of the two costs the known items a tenth."""
 
 
 def part(asked: Asked, chosen: np.ndarray) -> Asked:

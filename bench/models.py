@@ -74,6 +74,15 @@ PARTS: dict[str, tuple[Figure, ...]] = {
             },
             cpu_seconds=20,
         ),
+        Figure(  # with the order of events
+            "ncf-ml-1m", "ials", PUBLISHED_NCF,
+            {"embedding_size": 64, "epochs": 6, "unobserved_ratio": 10.0, "reg": 0.01, "fold_in_share": 0.35},
+            cpu_seconds=20,
+        ),
+    ),
+    "towers": (
+        Figure("ultragcn-ml-1m", "two_tower", {}, {"epochs": 2}, cpu_seconds=600),
+        Figure("ultragcn-ml-1m", "keras_two_tower", {}, {"epochs": 2}, cpu_seconds=600),
     ),
     "linear": (
         Figure("ultragcn-ml-1m", "ease", {}, cpu_seconds=60),

@@ -71,6 +71,8 @@ class Config(ModelConfig):
     batch_size: int = 30
     """In full windows (training.model.batches)."""
     learning_rate: float = 0.004
+    correct_log_q: bool = True
+    """As in training/models/two_tower.py."""
 
 
 class Forgetting(keras.layers.Layer):
@@ -195,7 +197,7 @@ def set_threads(threads: int) -> None:
 def train(tower, items, bias, data: TrainingData, features: np.ndarray, config: Config, rng, workplace) -> None:
     """Train for the configured epochs, or for as long as the workplace allows, whichever ends first."""
     frequency = np.bincount(data.items, minlength=data.n_items) / len(data.items)
-    log_q = np.log(np.maximum(frequency, 1e-12))  # (I,)
+    log_q = np.log(np.maximum(frequency, 1e-12)) * config.correct_log_q  # (I,)
     # The logQ correction takes popularity off, so that it is the bias that training starts from.
     bias.assign(np.maximum(log_q - log_q[frequency > 0].min(), 0))
     sequences = data.sequences()

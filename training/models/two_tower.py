@@ -71,6 +71,8 @@ class Config(ModelConfig):
     """In full windows (training.model.batches)."""
     learning_rate: float = 0.012
     reg: float = 0.0
+    correct_log_q: bool = True
+    """Without it what is popular is a negative as often as it is popular, and is learned to be nobody's."""
 
 
 class ItemTower(nn.Module):
@@ -217,7 +219,7 @@ def train(
     """Train for the configured epochs, or for as long as the workplace allows, whichever ends first."""
     started = time.perf_counter()
     frequency = np.bincount(data.items, minlength=data.n_items) / len(data.items)
-    log_q = torch.from_numpy(np.log(np.maximum(frequency, 1e-12))).float()  # (I,)
+    log_q = torch.from_numpy(np.log(np.maximum(frequency, 1e-12)) * config.correct_log_q).float()  # (I,)
     with torch.no_grad():  # the logQ correction takes popularity off, so that it is the bias that training starts from
         items.bias.weight[:, 0] = (log_q - log_q[torch.from_numpy(frequency > 0)].min()).clamp(min=0)
     codes = torch.from_numpy(data.items.astype(np.int64))

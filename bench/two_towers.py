@@ -1,0 +1,115 @@
+"""The two-towers of PyTorch and of TensorFlow side by side, with and without the logQ correction; writes
+docs/results/two_towers.md.
+
+    python -m bench.two_towers FOLDER [--only ultragcn-ml-1m|s3rec-beauty] [--seed 1]
+
+FOLDER holds the public splits. UltraGCN's MovieLens 1M by full ranking, recall@20 / ndcg@20; S3-Rec's Beauty,
+leave-one-out, recall@10 / ndcg@10, by the protocol of bench/sequence.py (trained on all but each user's last two
+items). Every model with its own settings, none tuned here; the test is read once each.
+"""
+
+import argparse
+import json
+import logging
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from bench import results
+from recsys.metrics import paired_bootstrap
+from training.benchmark.formats import read
+from training.benchmark.protocol import Judged, Split, hold_out, judge
+from training.benchmark.trial import cpu_seconds
+from training.dataset import TrainingData
+from training.model import Workplace, module_of
+
+NAME, TITLE = "two_towers", "Two-towers of PyTorch and TensorFlow, with and without the logQ correction"
+COMMAND = "python -m bench.two_towers FOLDER"
+SPLITS = {
+    "ultragcn-ml-1m": ("lightgcn", "train.txt.gz", "test.txt.gz", ("recall@20", "ndcg@20")),
+    "s3rec-beauty": ("sequence", "Beauty.txt.gz", None, ("recall@10", "ndcg@10")),
+}
+MODELS = ("two_tower", "keras_two_tower")
+NOTES = """\
+**Protocol.** UltraGCN's split tells no order, so a history is in the order of its file; Beauty's is that of time. A
+pair is a place of a history that is read in an epoch, half of which are learned from; seconds are those of the whole
+fit on one thread of a machine that others used as well. Differences: paired bootstrap over users, to the same model
+without the correction, and of TensorFlow's to PyTorch's."""
+
+
+def of(split: Split, form: str, seed: int) -> TrainingData:
+    """Return what is learnt from: in `sequence` without the validation items."""
+    return hold_out(split, seed)[0] if form == "sequence" else split.train
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.two_towers", description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--only", choices=SPLITS)
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    written = results.FOLDER / f"{NAME}.json"
+    for name in [arguments.only] if arguments.only else SPLITS:
+        rows = [{**row, "part": name} for row in measured(arguments.folder / name, name, arguments.seed)]
+        kept = json.loads(written.read_text())["rows"] if written.exists() else []
+        rows = [*(old for old in kept if old["part"] != name), *rows]
+        results.publish(NAME, TITLE, sorted(rows, key=lambda row: list(SPLITS).index(row["part"])), NOTES)
+        print(json.dumps(rows), flush=True)
+
+
+def measured(folder: Path, name: str, seed: int) -> list[dict[str, Any]]:
+    """Fit and judge both models, with the correction and without."""
+    form, train, test, told = SPLITS[name]
+    split = read(folder / train, folder / test if test else None, form)
+    data, rows, judged = of(split, form, seed), [], {}
+    with TemporaryDirectory() as scratch:
+        for model in MODELS:
+            for correct in (True, False):
+                module, begun = module_of(model), cpu_seconds()
+                config = module.Config(correct_log_q=correct)
+                fitted = module.fit(data, config, seed, Workplace(1, Path(scratch)))
+                spent = cpu_seconds() - begun
+                judged[model, correct] = judge(fitted, split.train, split.asked)
+                pairs = len(data.items) - len(np.unique(data.users))
+                rows.append(
+                    {
+                        "measure": f"{name}: {model}, {'with' if correct else 'without'} logQ",
+                        "target": target(model) if correct else "ablation",
+                        "measured": " / ".join(f"{judged[model, correct].overall[metric]:.4f}" for metric in told)
+                        + f"; {spent:.0f} CPU-s, {pairs * config.epochs / spent:,.0f} pairs a CPU-second at least",
+                        "command": COMMAND,
+                    }
+                )
+                logging.info("%s", rows[-1])
+    for what, one, other in (
+        ("TensorFlow's to PyTorch's", (MODELS[1], True), (MODELS[0], True)),
+        ("logQ in PyTorch's", (MODELS[0], True), (MODELS[0], False)),
+        ("logQ in TensorFlow's", (MODELS[1], True), (MODELS[1], False)),
+    ):
+        rows.append(
+            {
+                "measure": f"{name}: {what}",
+                "target": "≥ -2 %" if "to" in what.split() else "none",
+                "measured": difference(judged[one], judged[other], told[0], seed),
+                "command": COMMAND,
+            }
+        )
+    return rows
+
+
+def target(model: str) -> str:
+    return "none" if model == MODELS[0] else "PyTorch's -2 %; ≤ 600 CPU-s; 100 000 pairs a second"
+
+
+def difference(one: Judged, other: Judged, metric: str, seed: int) -> str:
+    """Put the difference of two models into words."""
+    gap, low, high = paired_bootstrap(one.per_user[metric], other.per_user[metric], seed)
+    ratio = one.overall[metric] / other.overall[metric] - 1
+    return f"{metric} {ratio:+.1%}: {gap:+.4f} [{low:+.4f}, {high:+.4f}]"
+
+
+if __name__ == "__main__":
+    main()
