@@ -2,8 +2,9 @@
 
     python -m bench.ials_peer FOLDER [--rounds 3]
 
-FOLDER holds `ncf-ml-1m`. Settings of both are chosen among as many on the validation part of the training file
-(ndcg@10, each user's last training item among 99 others); then both are fitted on the whole, in turn, with the
+FOLDER holds `ncf-ml-1m`. Both have as many settings, judged on the validation part of the training file (ndcg@10, each
+user's last training item among 99 others). What both reach is the lower of their two bests, and each is taken with the
+setting that reaches it in the fewest processor seconds; then both are fitted on the whole, in turn, with the
 processor seconds of the fit alone, and judged on the test file once. Neither reads the order of events. `implicit`
 answers by the users' vectors of its training, ours solves them again at the judgement, which is in nobody's seconds.
 """
@@ -32,8 +33,8 @@ from training.models import ials
 FACTORS = 64
 METRIC = "ndcg@10"
 OURS = [
-    {"unobserved_weight": weight, "reg": reg, "epochs": 8, "fold_in_share": share}
-    for weight, reg, share in itertools.product((0.1, 0.15, 0.3), (0.005, 0.01), (0.5, 1.0))
+    {"unobserved_weight": weight, "reg": reg, "epochs": epochs}
+    for weight, reg, epochs in itertools.product((0.15, 0.3), (0.005, 0.01), (4, 6, 8))
 ]
 THEIRS = [
     {"alpha": alpha, "regularization": reg, "iterations": iterations}
@@ -88,14 +89,19 @@ def timed(who: str, data: TrainingData, settings: dict[str, Any], seed: int) -> 
     return model, time.process_time() - started
 
 
-def tuned(who: str, data: TrainingData, asked: Asked) -> tuple[dict[str, Any], float]:
-    """Return the settings with the best validation, and that."""
+def tried(who: str, data: TrainingData, asked: Asked) -> list[tuple[float, float, dict[str, Any]]]:
+    """Return validation, processor seconds and settings of each trial."""
     found = []
     for settings in FITS[who][1]:
         model, seconds = timed(who, data, settings, 1)
-        found.append((judge(model, data, asked).overall[METRIC], settings))
+        found.append((judge(model, data, asked).overall[METRIC], seconds, settings))
         print(who, settings, f"{found[-1][0]:.4f}", f"{seconds:.1f} CPU s", flush=True)
-    value, settings = max(found, key=lambda one: one[0])
+    return found
+
+
+def cheapest(trials: list[tuple[float, float, dict[str, Any]]], least: float) -> tuple[dict[str, Any], float]:
+    """Return the settings that reach this validation in the fewest seconds, and what they reach."""
+    value, _, settings = min((trial for trial in trials if trial[0] >= least), key=lambda trial: trial[1])
     return settings, value
 
 
@@ -111,7 +117,9 @@ def main() -> None:
 def compare(folder: Path, rounds: int) -> None:
     split = read(folder / "ml-1m.train.rating.gz", folder / "ml-1m.test.rating.gz", "ncf")
     held, asked = hold_out(split, 1)
-    chosen = {who: tuned(who, held, asked) for who in FITS}
+    trials = {who: tried(who, held, asked) for who in FITS}
+    both = min(max(value for value, _, _ in own) for own in trials.values())
+    chosen = {who: cheapest(own, both) for who, own in trials.items()}
     seconds: dict[str, list[float]] = {who: [] for who in FITS}
     models = {}
     for seed in range(1, rounds + 1):
@@ -139,8 +147,10 @@ def compare(folder: Path, rounds: int) -> None:
     publish("ials", "iALS beside implicit", rows, NOTES)
 
 
-NOTES = """Twelve settings each, 64 factors, one thread. Rounds alternate. `implicit` takes three steps of conjugate
-gradients a row (its default), ours solves each row by Cholesky; an epoch or iteration is one pass over both sides.
+NOTES = """Twelve settings each, 64 factors, one thread; each with its cheapest that reaches what both reach on
+validation. Rounds alternate. `implicit` takes three steps of conjugate gradients a row (its default), ours solves each
+row by Cholesky; an epoch or iteration is one pass over both sides. A first run, each at its own best setting (ours of 8
+epochs, validation .4561; implicit's .4528): 0.99 ×, test .7202 / .4453 beside .7184 / .4438.
 """
 
 
