@@ -1,6 +1,6 @@
 """Two tasks at once on MovieLens 1M, what is watched and what is liked; writes docs/results/multitask.md.
 
-    python -m bench.multitask FOLDER [--ratings 200000] [--seed 1]
+    python -m bench.multitask FOLDER [--ratings 60000] [--seed 1]
 
 FOLDER holds ratings.csv.gz, users.dat.gz and movies.dat.gz. A rating stands for a click, and for each one a film that
 the user never rated is drawn as what was shown and not clicked. A click of 4 stars or more is a conversion, one of 1 to
@@ -85,7 +85,7 @@ def measured(said: list[np.ndarray], alone: list[np.ndarray], tested: Examples, 
 def main() -> None:
     parser = argparse.ArgumentParser(prog=COMMAND.rsplit(" ", 1)[0], description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--ratings", type=int, default=200_000)
+    parser.add_argument("--ratings", type=int, default=60_000)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
