@@ -97,9 +97,10 @@ FAULT_SECONDS, LONGEST_SECONDS = 12.0, 300.0
 CALM = {
     "RECSYS_PROMOTION_LOOK_SECONDS": "3600", "RECSYS_RETRAINING_LOOK_SECONDS": "3600",
     "RECSYS_SCHEDULE_FROM": "2099-01-01",
-    # Only the pace: what was lost is looked for every 10 s, not every 60.
-    "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.25",
-    "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "10",
+    # Only the pace: what was lost is looked for every 15 s, not every 60; files do not change, and are not read again.
+    "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "15",
+    "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "600",
+    "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "600",
 }  # fmt: skip
 
 

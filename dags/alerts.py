@@ -9,8 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 from airflow.configuration import conf
-from airflow.providers.http.notifications.http import HttpNotifier
-from airflow.providers.smtp.notifications.smtp import SmtpNotifier
 from airflow.sdk import BaseNotifier, Context
 
 WEBHOOK_CONNECTION = "recsys_alerts"
@@ -26,10 +24,13 @@ RED = f"{FACT} failed: {{{{ exception }}}}\n{PLACES}"
 def receivers(subject: str, text: str) -> list[BaseNotifier]:
     """Return the notifiers that are set up, each with this message; both texts are Jinja templates of a task.
 
-    The webhook gets one JSON object. Its `text` is what chat services show; the other fields are for programs.
+    The webhook gets one JSON object. Its `text` is what chat services show; the other fields are for programs. A
+    notifier is imported only if it is set up: every task parses its DAG file anew, and the webhook's costs .4 s.
     """
     found: list[BaseNotifier] = []
     if conf.get("recsys", "alert_webhook", fallback=""):
+        from airflow.providers.http.notifications.http import HttpNotifier
+
         body = {
             "text": f"{subject}\n{text}",
             "dag_id": "{{ dag.dag_id }}",
@@ -40,6 +41,8 @@ def receivers(subject: str, text: str) -> list[BaseNotifier]:
         }
         found.append(HttpNotifier(http_conn_id=WEBHOOK_CONNECTION, json=body, extra_options={"timeout": 10}))
     if emails := conf.get("recsys", "alert_emails", fallback=""):
+        from airflow.providers.smtp.notifications.smtp import SmtpNotifier
+
         html = "<pre>" + text.replace("{{ exception }}", "{{ exception | e }}") + "</pre>"
         found.append(
             SmtpNotifier(smtp_conn_id=MAIL_CONNECTION, to=emails.split(","), subject=subject, html_content=html)

@@ -25,6 +25,7 @@ print(json.dumps({
     "seconds": seconds,
     "errors": {str(k): str(v) for k, v in bag.import_errors.items()},
     "modules": sorted({name.split(".")[0] for name in sys.modules}),
+    "notifiers": sorted(name for name in sys.modules if name.endswith((".notifications.http", ".notifications.smtp"))),
     "dags": {
         dag.dag_id: {
             "catchup": dag.catchup,
@@ -72,6 +73,7 @@ def test_dag_files_load_no_station_and_no_heavy_library(described):
     for name, facts in described.items():
         assert "airflow" in facts["modules"], name
         assert not heavy.intersection(facts["modules"]), name
+        assert facts["notifiers"] == [], name  # nobody is to hear, and every task of every run parses its file anew
 
 
 def test_dag_files_parse_in_under_two_seconds_of_cpu(described):
