@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import alerts
 from airflow.sdk import DAG
-from station_operator import DBT_BUILD, EVALUATIONS, INSIGHT, MARTS, VARS, foreign, station
+from station_operator import DBT_BUILD, EVALUATIONS, INSIGHT, MARTS, foreign, station
 
 from recsys import artifacts
 
@@ -38,8 +38,7 @@ with DAG(
 ):
     refresh_analytics = foreign(
         "refresh_analytics", "dbt.analytics", INTERVAL, ["--code=dbt", "--after=dbt.build,training.evaluate"],
-        [*DBT_BUILD, "--select", "marts.analytics", INSIGHT, "--exclude-resource-type", "unit_test",
-         "--vars", VARS.format(as_of=AS_OF, domains=DOMAINS)],
+        [*DBT_BUILD, "--select", "marts.analytics", INSIGHT, "--exclude-resource-type", "unit_test"],
     )  # fmt: skip
     analyse_experiments = station("analyse_experiments", "experiments", "analyse", *INTERVAL)
     check_freshness = station("check_freshness", "monitoring", "freshness", *INTERVAL)
@@ -49,9 +48,10 @@ with DAG(
     value = foreign("analyse_value", "analytics.value", INTERVAL, *analysis("value", "analytics.segments"))
     network = foreign("analyse_network", "analytics.network", INTERVAL, *analysis("network"))
     overlap = foreign("analyse_overlap", "analytics.overlap", INTERVAL, *analysis("overlap"))
+    texts = foreign("analyse_texts", "analytics.texts", INTERVAL, *analysis("texts"))
     effectiveness = foreign(
         "analyse_effectiveness", "analytics.effectiveness", INTERVAL, *analysis("effectiveness", "analytics.segments")
     )
 
-    refresh_analytics >> [analyse_experiments, check_freshness, check_skew, segments, network, overlap]
+    refresh_analytics >> [analyse_experiments, check_freshness, check_skew, segments, network, overlap, texts]
     segments >> [value, effectiveness]

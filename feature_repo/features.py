@@ -9,23 +9,27 @@ from datetime import timedelta
 
 from feast import Entity, FeatureService, FeatureView, Field, PushSource
 from feast.infra.offline_stores.contrib.postgres_offline_store.postgres_source import PostgreSQLSource
-from feast.types import Float64, Int64
+from feast.types import Array, Float64, Int64
 from feast.value_type import ValueType
 
 from recsys import artifacts
 from recsys.columns import EVENT_TIMESTAMP, ITEM_ID, USER_ID
 
 NEVER_EXPIRES = timedelta(0)
-FLOATS = ("_mean_rating", "_decayed")
+FLOATS = ("_mean_rating", "_decayed", "_price", "_to_mean", "_price_90d", "_sold_total")
+VECTORS = ("_vector",)
+CATEGORY = "category"
 
 
 def features(names: tuple[str, ...]) -> list[Field]:
-    """Return the fields of these features: means and decayed sums are floats, the rest are counts."""
-    return [Field(name=name, dtype=Float64 if name.endswith(FLOATS) else Int64) for name in names]
+    """Return the fields of these features: means, sums and prices are floats, texts vectors, the rest counts."""
+    kinds = ((VECTORS, Array(Float64)), (FLOATS, Float64), ("", Int64))
+    return [Field(name=name, dtype=next(kind for ends, kind in kinds if name.endswith(ends))) for name in names]
 
 
 user = Entity(name="user", join_keys=[USER_ID], value_type=ValueType.STRING)
 item = Entity(name="item", join_keys=[ITEM_ID], value_type=ValueType.STRING)
+category = Entity(name=CATEGORY, join_keys=[CATEGORY], value_type=ValueType.STRING)
 
 # Streaming pushes fresh rows of the same shape between two builds of the mart; in the online store the later
 # event_timestamp wins.
@@ -73,9 +77,53 @@ item_windows = FeatureView(
     ),
 )
 
+# Offline only: built by recsys_insight, for training sets and analyses.
+user_category_windows = FeatureView(
+    name=artifacts.FEATURE_VIEW_USER_CATEGORY_WINDOWS,
+    entities=[user, category],
+    ttl=NEVER_EXPIRES,
+    schema=features(artifacts.USER_CATEGORY_FEATURES),
+    online=False,
+    source=PostgreSQLSource(
+        name=artifacts.FEAT_USER_CATEGORY_WINDOWS,
+        table=artifacts.FEAT_USER_CATEGORY_WINDOWS,
+        timestamp_field=EVENT_TIMESTAMP,
+    ),
+)
+item_prices = FeatureView(
+    name=artifacts.FEATURE_VIEW_ITEM_PRICES,
+    entities=[item],
+    ttl=NEVER_EXPIRES,
+    schema=features(artifacts.ITEM_PRICE_FEATURES),
+    online=False,
+    source=PostgreSQLSource(
+        name=artifacts.FEAT_ITEM_PRICES, table=artifacts.FEAT_ITEM_PRICES, timestamp_field=EVENT_TIMESTAMP
+    ),
+)
+item_texts = FeatureView(
+    name=artifacts.FEATURE_VIEW_ITEM_TEXTS,
+    entities=[item],
+    ttl=NEVER_EXPIRES,
+    schema=features(artifacts.ITEM_TEXT_FEATURES),
+    online=False,
+    source=PostgreSQLSource(name=artifacts.ITEM_TEXTS, table=artifacts.ITEM_TEXTS, timestamp_field=EVENT_TIMESTAMP),
+)
+
 retrieval_v1 = FeatureService(name=artifacts.FEATURE_SERVICE_RETRIEVAL, features=[user_activity])
 ranking_v1 = FeatureService(name=artifacts.FEATURE_SERVICE_RANKING, features=[user_activity, item_popularity])
 ranking_v2 = FeatureService(
     name=artifacts.FEATURE_SERVICE_RANKING_WINDOWS,
     features=[user_activity, user_windows, item_popularity, item_windows],
+)
+analysis_v1 = FeatureService(
+    name=artifacts.FEATURE_SERVICE_ANALYSIS,
+    features=[
+        user_activity,
+        user_windows,
+        user_category_windows,
+        item_popularity,
+        item_windows,
+        item_prices,
+        item_texts,
+    ],
 )

@@ -37,6 +37,8 @@ FEAT_USER_ACTIVITY = "marts.feat_user_activity"
 FEAT_ITEM_POPULARITY = "marts.feat_item_popularity"
 FEAT_USER_WINDOWS = "marts.feat_user_windows"
 FEAT_ITEM_WINDOWS = "marts.feat_item_windows"
+FEAT_USER_CATEGORY_WINDOWS = "marts.feat_user_category_windows"
+FEAT_ITEM_PRICES = "marts.feat_item_prices"
 AGG_DAILY_ENGAGEMENT = "marts.agg_daily_engagement"
 AGG_RECOMMENDATION_FUNNEL = "marts.agg_recommendation_funnel"
 AGG_MODEL_QUALITY = "marts.agg_model_quality"
@@ -68,6 +70,8 @@ DOMAIN_OVERLAP = "analytics.domain_overlap"
 TRANSFER_VERDICTS = "analytics.transfer_verdicts"
 TRANSFER_MAP = "analytics.transfer_map"
 SEGMENT_EFFECTIVENESS = "analytics.segment_effectiveness"
+ITEM_TEXTS = "analytics.item_texts"
+"""What the titles say, as numbers; a feature view reads it."""
 
 # judgements: written by every station, read by the dashboard and the DAGs
 OUTCOMES = "monitoring.outcomes"
@@ -94,10 +98,15 @@ CONSUMER_GROUP = "recsys-streaming"
 FEATURE_SERVICE_RETRIEVAL = "retrieval_v1"
 FEATURE_SERVICE_RANKING = "ranking_v1"
 FEATURE_SERVICE_RANKING_WINDOWS = "ranking_v2"
+FEATURE_SERVICE_ANALYSIS = "analysis_v1"
+"""For training sets and analyses only: serving reads none of the views that it adds."""
 FEATURE_VIEW_USER_ACTIVITY = "user_activity"
 FEATURE_VIEW_ITEM_POPULARITY = "item_popularity"
 FEATURE_VIEW_USER_WINDOWS = "user_windows"
 FEATURE_VIEW_ITEM_WINDOWS = "item_windows"
+FEATURE_VIEW_USER_CATEGORY_WINDOWS = "user_category_windows"
+FEATURE_VIEW_ITEM_PRICES = "item_prices"
+FEATURE_VIEW_ITEM_TEXTS = "item_texts"
 PUSH_SOURCE_USER_ACTIVITY = "user_activity_push"
 USER_FEATURES = (
     "user_interactions_total",
@@ -126,6 +135,17 @@ ITEM_WINDOW_FEATURES = (
     "item_events_decayed",
     "item_recent_mean_rating",
 )
+USER_CATEGORY_FEATURES = (
+    "user_category_events_1d",
+    "user_category_events_7d",
+    "user_category_events_30d",
+    "user_category_events_90d",
+    "user_category_implicit_90d",
+    "user_category_days_since_event",
+    "user_category_recent_mean_rating",
+)
+ITEM_PRICE_FEATURES = ("item_price", "item_price_to_mean", "item_mean_price_90d", "item_sold_total")
+ITEM_TEXT_FEATURES = ("item_text_vector",)
 
 # registry
 REGISTERED_MODEL = "recommender"

@@ -81,11 +81,24 @@ begin
     ) then
         alter table raw.interactions
             add column landed_tx bigint not null default pg_current_xact_id()::text::bigint;
-        create index interactions_landed_tx on raw.interactions using brin (landed_tx) with (pages_per_range = 32);
         create trigger removed_interactions after delete on raw.interactions
             referencing old table as gone for each statement execute function raw.list_removed_interactions();
         create trigger truncated_interactions after truncate on raw.interactions
             for each statement execute function raw.list_removed_interactions();
+    end if;
+end
+$$;
+
+-- The same index finds the rows of a day's partition, which a load replaces.
+do $$
+begin
+    if not exists (
+        select from pg_indexes
+        where (schemaname, indexname) = ('raw', 'interactions_landed_tx') and indexdef like '%landed_partition%'
+    ) then
+        drop index if exists raw.interactions_landed_tx;
+        create index interactions_landed_tx on raw.interactions using brin (landed_tx, landed_partition)
+            with (pages_per_range = 32);
     end if;
 end
 $$;
@@ -480,6 +493,16 @@ create table if not exists analytics.transfer_map (
     y       double precision not null,
     as_of   date not null,
     primary key (domain, item_id)
+);
+
+-- Grain: one row per item of a domain's most used: its text's direction in 32 dimensions. A catalogue has no history, so a
+-- row is known at every instant (`event_timestamp` is the epoch).
+create table if not exists analytics.item_texts (
+    domain           text not null,
+    item_id          text not null collate "C" primary key,
+    event_timestamp  timestamptz not null,
+    item_text_vector double precision[] not null,
+    as_of            date not null
 );
 
 -- Grain: one row per domain, segment ('everybody' for all), variant and measure of the lists of the latest 28 days.

@@ -147,7 +147,7 @@ class Cut:
         self.users, self.items, self.instants = (table[name].to_numpy() for name in ("user", "item", "instant"))
         self.split = dict(np.load(folder / "split.npz", allow_pickle=False))
         items = pq.read_table(folder / "items.parquet").to_pydict()
-        self.texts = tuple(_texts(items))
+        self.texts = tuple(texts_of(items))
         self.catalogue = Catalogue(**{name: items[name] for name in Catalogue.model_fields})
 
     def user_ids(self) -> np.ndarray:
@@ -292,7 +292,7 @@ def write_json(path: Path, value: object) -> None:
     draft.replace(path)
 
 
-def _texts(items: dict[str, Sequence]) -> Iterable[str]:
+def texts_of(items: dict[str, Sequence]) -> Iterable[str]:
     """What is known of each item in words: title, categories, creators, year."""
     listed = zip(items[columns.TITLE], items["categories"], items["creators"], items["published_year"], strict=True)
     for title, categories, creators, year in listed:

@@ -30,6 +30,8 @@ MARTS = {
     "feat_item_popularity": "item_id, event_timestamp",
     "feat_user_windows": "user_id, event_timestamp",
     "feat_item_windows": "item_id, event_timestamp",
+    "feat_user_category_windows": "user_id, category, event_timestamp",
+    "feat_item_prices": "item_id, event_timestamp",
     "agg_daily_engagement": "activity_date, domain",
     "agg_recommendation_funnel": "shown_date, rung",
     "agg_headlines": "domain, headline",

@@ -22,9 +22,13 @@ from recsys.warehouse import connect
 
 BEGIN, NIGHTS = datetime(2020, 1, 1, tzinfo=UTC), 130
 STAND_IN = "2019-12-31"
-REPLAYED = {"feat_user_activity": "user_id", "feat_user_windows": "user_id", "feat_item_windows": "item_id"}
+REPLAYED = {
+    "feat_user_activity": "user_id", "feat_user_windows": "user_id", "feat_item_windows": "item_id",
+    "feat_user_category_windows": "user_id, category", "feat_item_prices": "item_id",
+}  # fmt: skip
 STALE = {"feat_item_popularity": "item_id"}
 """Stated at month ends: the training row may be a month older than what the online store has."""
+CATEGORIES = {"i": ("Drama", "War"), "j": ("Drama",)}
 
 EVENT = st.tuples(
     st.sampled_from("uvw"),
@@ -62,12 +66,18 @@ class Marts:
             from replay.events
             where occurred_at < current_setting('replay.as_of')::timestamptz
                 and known_from <= current_setting('replay.known_at')::timestamptz;
+            create table marts.dim_items (item_id text collate "C", categories text[]);
+            create view intermediate.int_purchases_priced as
+            select event_id, item_id, occurred_at, occurred_date, 1.0::float8 as quantity, rating as revenue
+            from marts.fct_interactions;
             create table intermediate.int_interactions_changed (
                 event_id text, user_id text, item_id text, occurred_at timestamptz, occurred_date date)
             """
         )
         daily = next(compiled.rglob("int_items_daily.sql")).read_text()
         connection.execute(f"create view intermediate.int_items_daily as {daily}")
+        for item, names in CATEGORIES.items():
+            connection.execute("insert into marts.dim_items values (%s, %s)", (item, list(names)))
 
     def land(self, events: list[tuple]) -> None:
         """Replace all events; one that comes `late` nights too late is known from that night's build on."""
@@ -81,7 +91,7 @@ class Marts:
                 ],
             )
 
-    def known(self, mart: str, key: str, built: datetime, by: datetime, instant: datetime) -> dict[str, tuple]:
+    def known(self, mart: str, key: str, built: datetime, by: datetime, instant: datetime) -> dict[tuple, tuple]:
         """Return the row of each entity known at an instant, from the mart of the build of a night.
 
         Args:
@@ -95,7 +105,15 @@ class Marts:
             f" order by {key}, event_timestamp desc",
             (instant,),
         )
-        return {row[0]: row[1:] for row in rows}
+        parts = len(key.split(","))
+        return {row[:parts]: row[parts:] for row in rows}
+
+
+def touched(event: tuple, key: str) -> set[tuple]:
+    """Return the entities, by their key's values, that an event belongs to."""
+    user, item = event[:2]
+    of_key = {"user_id": {(user,)}, "item_id": {(item,)}}
+    return of_key.get(key) or {(user, category) for category in CATEGORIES[item]}
 
 
 def at(night: int, hour: int = 0) -> datetime:
@@ -138,11 +156,11 @@ def test_a_late_event_moves_only_whom_it_belongs_to_and_both_ways_alike(marts, e
     """Until it comes the store cannot know it: only its user's and item's rows differ. From then on both agree."""
     marts.land(events)
     for mart, key in REPLAYED.items():
-        place = 0 if key == "user_id" else 1
         for night in nights:
             online = marts.known(mart, key, built=at(night), by=at(night), instant=at(night))
             trained = marts.known(mart, key, built=END, by=END, instant=at(night))
-            missed = {e[place] for e in events if e[2] < night * 24 and e[2] // 24 + 1 + e[4] > night}
+            late = [event for event in events if event[2] < night * 24 and event[2] // 24 + 1 + event[4] > night]
+            missed = {entity for event in late for entity in touched(event, key)}
             assert {one: row for one, row in trained.items() if one not in missed} == {
                 one: row for one, row in online.items() if one not in missed
             }, (mart, night)

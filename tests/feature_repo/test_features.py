@@ -13,7 +13,7 @@ from recsys import artifacts, receipts
 from recsys.settings import HOME, Settings
 from recsys.task import Task, run_task
 from recsys.warehouse import connect
-from tests.worlds.warehouse import FEATURE_TABLES, INTERVAL, insert, instant
+from tests.worlds.warehouse import EPOCH, FEATURE_TABLES, INTERVAL, insert, instant
 from training import point_in_time
 
 FEAST = ("env", "PYTHONOPTIMIZE=1", "feast", "-c", "feature_repo")  # as dags/station_operator.py calls it
@@ -37,6 +37,11 @@ ITEM_ROWS = [
     ("m:1", instant(3, 1), 2, 2, 3.5),
 ]
 
+CATEGORY_ROWS = [
+    ("u:ann", "Drama", instant(1, 11), 1, 1, 1, 1, 0, 0, 4.0),
+    ("u:ann", "Drama", instant(1, 12), 0, 1, 1, 1, 0, 1, 4.0),
+]
+
 
 @pytest.fixture(scope="module")
 def offered(world) -> Settings:
@@ -48,6 +53,9 @@ def offered(world) -> Settings:
         insert(connection, artifacts.FEAT_ITEM_POPULARITY, ITEM_ROWS)
         insert(connection, artifacts.FEAT_USER_WINDOWS, [("u:ann", instant(1, 11), 2, 2, 2, 2, 0, 0, 1, 3.0)])
         insert(connection, artifacts.FEAT_ITEM_WINDOWS, [("m:1", instant(3, 1), 1, 1, 1, 2, 0, 0, 1.5, 3.5)])
+        insert(connection, artifacts.FEAT_USER_CATEGORY_WINDOWS, CATEGORY_ROWS)
+        insert(connection, artifacts.FEAT_ITEM_PRICES, [("m:1", instant(2, 1), 9.5, 1.0, 9.5, 2.0)])
+        insert(connection, artifacts.ITEM_TEXTS, [("movies", "m:1", EPOCH, [0.6, -0.8], INTERVAL.as_of)])
         receipts.record(connection, "dbt.build", INTERVAL.key, "built by hand", {})
     assert run_task(settings, APPLY)["unchanged"] is False
     assert run_task(settings, MATERIALIZE)["unchanged"] is False
@@ -86,6 +94,15 @@ def test_the_services_offer_the_features_that_the_artifacts_name(store):
             + artifacts.ITEM_FEATURES
             + artifacts.ITEM_WINDOW_FEATURES
         ),
+        artifacts.FEATURE_SERVICE_ANALYSIS: sorted(
+            artifacts.USER_FEATURES
+            + artifacts.USER_WINDOW_FEATURES
+            + artifacts.USER_CATEGORY_FEATURES
+            + artifacts.ITEM_FEATURES
+            + artifacts.ITEM_WINDOW_FEATURES
+            + artifacts.ITEM_PRICE_FEATURES
+            + artifacts.ITEM_TEXT_FEATURES
+        ),
     }
 
 
@@ -102,6 +119,21 @@ def test_the_second_ranking_service_adds_the_windows(store):
     assert found["user_events_7d"] == 2
     assert found["item_events_decayed"] == 1.5
     assert found["item_mean_rating"] == 3.5
+
+
+def test_an_analysis_knows_categories_prices_and_texts_of_its_instant(store):
+    asked = pd.DataFrame(
+        {"user_id": "u:ann", "item_id": "m:1", "category": ["Drama", "Drama", "War"],
+         "event_timestamp": [instant(1, 11), instant(2, 1), instant(2, 1)]}
+    )  # fmt: skip
+    service = store.get_feature_service(artifacts.FEATURE_SERVICE_ANALYSIS)
+    found = store.get_historical_features(entity_df=asked, features=service).to_df()
+    found = found.sort_values(["category", "event_timestamp"]).to_dict("records")
+    assert [row["user_category_events_1d"] for row in found[:2]] == [1, 0]
+    assert pd.isna(found[2]["user_category_events_1d"])
+    assert pd.isna(found[0]["item_price"])
+    assert [row["item_price"] for row in found[1:]] == [9.5, 9.5]
+    assert [list(row["item_text_vector"]) for row in found] == [[0.6, -0.8]] * 3
 
 
 def test_an_unknown_user_has_no_features(store):

@@ -46,7 +46,15 @@ create table marts.feat_user_windows (
 create table marts.feat_item_windows (
     item_id text collate "C", event_timestamp timestamptz, item_events_1d bigint, item_events_7d bigint,
     item_events_30d bigint, item_events_90d bigint, item_implicit_90d bigint, item_days_since_event bigint,
-    item_events_decayed double precision, item_recent_mean_rating double precision)
+    item_events_decayed double precision, item_recent_mean_rating double precision);
+create table marts.feat_user_category_windows (
+    user_id text collate "C", category text, event_timestamp timestamptz, user_category_events_1d bigint,
+    user_category_events_7d bigint, user_category_events_30d bigint, user_category_events_90d bigint,
+    user_category_implicit_90d bigint, user_category_days_since_event bigint,
+    user_category_recent_mean_rating double precision);
+create table marts.feat_item_prices (
+    item_id text collate "C", event_timestamp timestamptz, item_price double precision,
+    item_price_to_mean double precision, item_mean_price_90d double precision, item_sold_total double precision)
 """
 """The feature marts that Feast's views read, without what dbt adds."""
 
@@ -55,6 +63,7 @@ def instant(month: int, day: int, hour: int = 0, minute: int = 0, second: int = 
     return datetime(2020, month, day, hour, minute, second, micro, UTC)
 
 
+EPOCH = datetime.fromtimestamp(0, UTC)
 LAST_MILLISECOND = instant(2, 29, 23, 59, 59, 999_000)
 
 # event_id, user_id, item_id, rating, occurred_at, domain, event_type, context, source, landed_partition

@@ -1,4 +1,4 @@
-"""`python -m training.analytics segments|value|network|neo4j|overlap|effectiveness --as-of D --domains D1[,D2]`."""
+"""`python -m training.analytics JOB --as-of D --domains D1[,D2]`; the jobs stand below."""
 
 import argparse
 import importlib
@@ -15,6 +15,7 @@ JOBS = {
     "neo4j": "the same graph as files for Neo4j",
     "overlap": "how the domains overlap",
     "effectiveness": "what the lists lead to, by segment",
+    "texts": "what the items' texts say, as numbers",
 }
 
 
