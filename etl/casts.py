@@ -76,7 +76,7 @@ def lines(spark: SparkSession, files: RawFiles, latin_1: bool = False) -> DataFr
         unreadable.append((~is_utf_8, UNDECODABLE_TEXT))
     if files.header_lines:
         unreadable.insert(0, (value.isin(*set(files.header_lines)), HEADER_AGAIN))
-    text = spark.read.text([str(zstd.readable(spark, path)) for path in files.paths])
+    text = spark.read.text([zstd.readable(spark, path) for path in files.paths])
     return text.filter(F.trim(value) != "").select(record.alias(RECORD), first_reason(unreadable).alias(UNREADABLE))
 
 

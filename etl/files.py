@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from etl import zstd
+from etl import remote, zstd
 from recsys.errors import UnusableInput
 from recsys.receipts import file_fingerprint, fingerprint
 
@@ -62,15 +62,25 @@ class RawFiles:
     @property
     def bytes(self) -> int:
         """Size on disk, dictionaries included."""
-        return sum(path.stat().st_size for path in self.paths) + sum(files.bytes for files in self.lookups)
+        return sum(map(_bytes_of, self.paths)) + sum(files.bytes for files in self.lookups)
 
     @property
     def fingerprint(self) -> str:
         """Digest of the content, not of the place."""
-        digests = sorted(file_fingerprint(path) for path in self.paths)
+        digests = sorted(map(_digest_of, self.paths))
         return fingerprint(
             self.source, self.table, self.layout, digests, *(files.fingerprint for files in self.lookups)
         )
+
+
+def _bytes_of(path: Path) -> int:
+    there = remote.remote_of(path)
+    return path.stat().st_size if there is None else there.bytes
+
+
+def _digest_of(path: Path) -> str:
+    there = remote.remote_of(path)
+    return file_fingerprint(path) if there is None else fingerprint(there.bytes, there.changed_ms)
 
 
 class Source(Protocol):

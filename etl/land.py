@@ -29,7 +29,7 @@ from recsys.settings import Settings
 log = logging.getLogger("etl.land")
 
 EVENT_IDS_DIFFER = "parquet.enable.dictionary#event_id"  # no use in looking for equal ones
-UNREADABLE_FILE = re.compile(r"\[FAILED_READ_FILE[^\]]*\].*?reading file file:(?://)?(\S+?)\.?\s")
+UNREADABLE_FILE = re.compile(r"\[FAILED_READ_FILE[^\]]*\].*?reading file (?:file:(?://)?)?(\S+?)\.?\s")
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,14 @@ from recsys.settings import Settings
 
 SHORT_JOB_BYTES = 8 << 20
 SHUFFLE_PARTITION_BYTES = 64 << 20
+SPLIT_BYTES = 128 << 20
+"""At most so much of a file is one task's."""
 
 # A short job ends before the second compiler has paid for itself: at 1 M rows it saves a quarter of the whole.
 SHORT_JOB_FLAGS = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xshare:auto"
 LONG_JOB_FLAGS = "-XX:+UseParallelGC"
+GOOGLE_STORAGE = "org.apache.hadoop.fs.gs.GoogleHadoopFileSystem"
+"""Hadoop's connector of gs://, the only one that does not announce itself."""
 EXIT_SECONDS = 120
 LOOPBACK = {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
 """Not on a cluster, whose executors call the driver: SPARK_LOCAL_IP and spark-defaults.conf are for that."""
@@ -66,6 +70,8 @@ def _end_java() -> None:
 @contextmanager
 def _session(settings: Settings, input_bytes: int, flags: str) -> Iterator[SparkSession]:
     partitions = max(os.cpu_count() or 1, math.ceil(input_bytes / SHUFFLE_PARTITION_BYTES))
+    cores = os.cpu_count() or 1
+    rounds = max(1, math.ceil(input_bytes / (cores * SPLIT_BYTES)))
     scratch = settings.var_dir / "spark"
     builder = SparkSession.builder.master(settings.spark_master).appName("etl land")
     options = {
@@ -81,12 +87,18 @@ def _session(settings: Settings, input_bytes: int, flags: str) -> Iterator[Spark
         "spark.sql.ansi.enabled": "true",
         "spark.sql.adaptive.enabled": "false",
         "spark.sql.shuffle.partitions": partitions,
+        # Pieces of one size in whole rounds over the cores: no core waits for a last, small one.
+        "spark.sql.files.maxPartitionBytes": max(SPLIT_BYTES >> 3, math.ceil(input_bytes / (cores * rounds))),
         "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
         "spark.sql.parquet.compression.codec": "snappy",
+        "spark.hadoop.fs.gs.impl": GOOGLE_STORAGE,
         "spark.hadoop.mapreduce.fileoutputcommitter.marksuccessfuljobs": "false",
     }
+    if settings.spark_packages:
+        options["spark.jars.packages"] = settings.spark_packages
     if settings.spark_master.startswith("local"):
         options |= LOOPBACK
+    options |= settings.spark_options
     for name, value in options.items():
         builder = builder.config(name, str(value))
     try:

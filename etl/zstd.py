@@ -10,6 +10,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from etl.remote import remote_of
 from recsys.errors import UnusableInput
 
 if TYPE_CHECKING:
@@ -47,22 +48,25 @@ def open_binary(path: Path, mode: str = "rb") -> BinaryIO:
     return pa.CompressedInputStream(pa.OSFile(str(path), mode), "zstd")
 
 
-def readable(spark: SparkSession, path: Path) -> Path:
-    """Return a file with the same lines that Spark reads: this one, or its copy with a narrower window.
+def readable(spark: SparkSession, path: Path) -> str:
+    """Return where Spark reads the file's lines: here, in its store, or in a copy with a narrower window.
 
     The copy lies in the session's own scratch folder and goes with it. Unpacking takes as much memory as the window.
 
     Raises:
-        UnusableInput: the file is damaged or cut off.
+        UnusableInput: the file is damaged or cut off, or lies in a store and has a wide window.
     """
-    if path.suffix != ".zst" or not has_wide_window(path):
-        return path
+    there, is_wide = remote_of(path), path.suffix == ".zst" and has_wide_window(path)
+    if not is_wide:
+        return str(path) if there is None else there.url
+    if there is not None:
+        raise UnusableInput("raw file", there.url, "Its window is above 128 MiB; fetch it with `python -m etl mirror`")
     from py4j.protocol import Py4JJavaError
     from pyspark import SparkFiles
 
     copy = Path(SparkFiles.getRootDirectory()) / f"{hashlib.sha256(str(path).encode()).hexdigest()[:16]}-{path.name}"
     if copy.exists():
-        return copy
+        return str(copy)
     draft = copy.with_suffix(".draft")
     java, library = spark._jvm.java.io, spark._jvm.com.github.luben.zstd
     try:
@@ -75,4 +79,4 @@ def readable(spark: SparkSession, path: Path) -> Path:
     except Py4JJavaError as error:
         raise UnusableInput("raw file", path, "It is damaged or cut off; fetch it again") from error
     draft.rename(copy)
-    return copy
+    return str(copy)

@@ -26,6 +26,10 @@ class Settings(BaseSettings):
     var_dir: Path = Field(HOME / "var", description="everything that this installation writes")
     data_dir: Path | None = Field(None, description="the user's own raw files in the official formats")
     mix_synthetic: bool = Field(False, description="let made-up rows stand beside real ones in one domain")
+    data_url: str = Field(
+        "",
+        description="the same in object storage, read there by Spark: `s3a://`, `gs://` or `abfs://`; no data_dir then",
+    )
     lake_url: str = Field("", description="raw tables as Parquet; default <var_dir>/lake")
     postgres_url: str = Field(
         "postgresql://recsys@127.0.0.1:15432/recsys", description="warehouse; also Feast's offline store"
@@ -75,6 +79,10 @@ class Settings(BaseSettings):
     threads: int = Field(1, ge=1, description="numeric threads of a task (BLAS, OpenMP, torch, TensorFlow)")
     spark_master: str = Field("local[2]", description="Spark master of the batch jobs")
     spark_memory: str = Field("2g", description="heap of the Spark driver")
+    spark_packages: str = Field(
+        "", description="Maven coordinates of further jars of Spark, comma-separated: connectors of object stores"
+    )
+    spark_options: dict[str, str] = Field({}, description="further options of the Spark session, as a JSON object")
     promotion_planned_users: int = Field(
         10_000, ge=100, description="users of both versions at the canary of 10 %, after which it is decided"
     )
