@@ -1,16 +1,19 @@
 """Landing and building at full size: the rate of the landing beside a DuckDB pipeline written by hand, its memory, and
 what one more day costs.
 
-    python -m bench.etl REAL_RATINGS.csv.gz MOVIES.csv.gz --rows 20000000 [--sizes 5000000] [--without-peer]
+    python -m bench.etl REAL_RATINGS.csv.gz MOVIES.csv.gz --rows 20000000 [--sizes 5000000] [--landing-only 40000000]
+        [--without-peer]
 
 Needs a few tens of GB of disk below the temporary folder and a PostgreSQL that it starts itself with the platform's
-options. Each step is a process of its own; its seconds are of the wall and, in parentheses, of the processor with all
-that it started. Peak memory is that of the step's processes together (RSS), PostgreSQL's apart.
+options. An installation's first landing, which keeps an archive of Spark's classes, comes before and is not counted.
+Each step is a process of its own; its seconds are of the wall and, in parentheses, of the processor with all that it
+started. Peak memory is that of the step's processes together (RSS), PostgreSQL's apart.
 """
 
 import argparse
 import json
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -31,6 +34,8 @@ from recsys.settings import HOME, Settings
 from recsys.warehouse import apply_schema, connect
 
 PYTHON = sys.executable
+TITLE = "The landing and the warehouse at full size"
+WORDS = ("land", "load", "build")
 DBT = ("dbt.build", "--domains=movies", "--code=dbt", "--after=etl.load",
        "--reads=raw.interactions_stream:occurred_at,raw.impressions:shown_at")  # fmt: skip
 
@@ -91,19 +96,30 @@ def warehouse(folder: Path) -> Iterator[Settings]:
         stop(server)
 
 
-def land(settings: Settings, data: Path, as_of: date, since: date | None = None) -> tuple[Step, Step, Step]:
-    """Land, load and build; return their costs."""
+def land(
+    settings: Settings, data: Path, as_of: date, since: date | None = None, builds: bool = True
+) -> tuple[Step, ...]:
+    """Land, load and, with `builds`, build; return their costs."""
     given = settings.model_copy(update={"data_dir": data})
     interval = [f"--as-of={as_of}", "--domains=movies", *([f"--since={since}"] if since else [])]
     landed = measured(given, ["-m", "etl", "land", *interval])
     loaded = measured(given, ["-m", "etl", "load", *interval])
-    said = json.dumps({"as_of": as_of.isoformat(), "domains": "movies"})
+    if not builds:
+        return landed, loaded
     dbt = ["dbt", "--quiet", "build", "--project-dir", "dbt", "--profiles-dir", "dbt", "--exclude", "tag:insight",
-           "--exclude-resource-type", "unit_test", "--vars", said]  # fmt: skip
+           "--exclude-resource-type", "unit_test"]  # fmt: skip
     built = measured(given, ["-m", "recsys.task", *DBT, f"--as-of={as_of}", "--", *dbt])
     with connect(settings) as connection:
         print(connection.execute("select as_of, is_full, watermark from intermediate.builds").fetchall(), flush=True)
+    print("  slowest:", ", ".join(slowest_nodes(settings)), flush=True)
     return landed, loaded, built
+
+
+def slowest_nodes(settings: Settings, at_least: float = 0.4) -> list[str]:
+    """Return the models and tests of the last build that took so many seconds, the slowest first."""
+    results = json.loads((settings.var_dir / "dbt" / "target" / "run_results.json").read_text())["results"]
+    took = sorted(((node["execution_time"], node["unique_id"].split(".")[2]) for node in results), reverse=True)
+    return [f"{name} {seconds:.1f}" for seconds, name in took if seconds >= at_least]
 
 
 def raw_rows(settings: Settings) -> int:
@@ -125,48 +141,71 @@ def main() -> None:
     parser.add_argument("movies", type=Path)
     parser.add_argument("--rows", type=int, default=20_000_000)
     parser.add_argument("--sizes", type=int, nargs="*", default=[])
+    parser.add_argument("--landing-only", type=int, nargs="*", default=[], help="sizes to land and load only")
     parser.add_argument("--without-peer", action="store_true")
     parser.add_argument("--name", default="etl")
     arguments = parser.parse_args()
     real = etl_world.read(arguments.ratings)
-    as_of, day_after = real.last_day, real.last_day + timedelta(days=1)
-    command = f"python -m bench.etl RATINGS MOVIES --rows {arguments.rows}"
     table = []
     with tempfile.TemporaryDirectory(prefix="recsys-bench-") as name:
         home = Path(name)
         home.chmod(0o711)
-        for rows in (*arguments.sizes, arguments.rows):
-            history, day = home / f"{rows}" / "ml-25m", home / f"{rows}-day" / "ml-25m"
-            _, of_day = etl_world.write(real, arguments.movies, rows, history, day, as_of)
-            size = f"{rows / 1e6:g} M"
-            with warehouse(home / f"var-{rows}") as settings:
-                full = land(settings, history.parent, as_of)
-                one = land(settings, day.parent, day_after, since=as_of)
-                assert raw_rows(settings) == rows + of_day
-                if not arguments.without_peer:
-                    peer = measured(settings, ["-m", "bench.etl_peer", str(history), str(home / f"peer-{rows}"),
-                                               settings.postgres_url])  # fmt: skip
-                    assert peer.said["rows"] == rows
-                    own = full[:2]
-                    table.append(
-                        {"measure": f"{size}: landing and loading, rows a second, beside DuckDB and COPY by hand",
-                         "target": "≥ 0.7 ×",
-                         "measured": f"{rows / total(own):,.0f} / {rows / peer.seconds:,.0f} = "
-                         f"{peer.seconds / total(own):.2f} × (by processor {peer.cpu_seconds / cpu(own):.2f} ×; "
-                         f"peer's memory {peer.peak_bytes / 2**30:.1f} GiB)", "command": command}
-                    )  # fmt: skip
-            peak = max(step.peak_bytes for step in full) / 2**30
-            steps = ", ".join(f"{word} {step}" for word, step in zip(("land", "load", "build"), full, strict=True))
-            table += [
-                {"measure": f"{size}: peak memory of landing, loading and building", "target": "≤ 6 GiB",
-                 "measured": f"{peak:.2f} GiB", "command": command},
-                {"measure": f"{size}: the whole history", "target": "reported", "measured": steps, "command": command},
-                {"measure": f"{size}: one more day of {of_day:,} events", "target": "≤ 5 % of the whole",
-                 "measured": f"{total(one) / total(full):.1%}: "
-                 + ", ".join(f"{w} {step}" for w, step in zip(("land", "load", "build"), one, strict=True)),
-                 "command": command},
-            ]  # fmt: skip
-    publish(arguments.name, "The landing and the warehouse at full size", table)
+        for rows in (*arguments.sizes, arguments.rows, *arguments.landing_only):
+            table += of_size(home, real, arguments, rows, rows in arguments.landing_only)
+            publish(arguments.name, TITLE, table)
+
+
+def of_size(
+    home: Path, real: etl_world.Ratings, arguments: argparse.Namespace, rows: int, is_short: bool
+) -> list[dict]:
+    """Measure one size and return its rows of the published table; nothing of it stays on the disk."""
+    as_of, day_after = real.last_day, real.last_day + timedelta(days=1)
+    history, day = home / f"{rows}" / "ml-25m", home / f"{rows}-day" / "ml-25m"
+    _, of_day = etl_world.write(real, arguments.movies, rows, history, day, as_of)
+    size, found = f"{rows / 1e6:g} M", []
+    with warehouse(home / f"var-{rows}") as settings:
+        first = home / f"first-{rows}" / "ml-25m"
+        etl_world.write(real, arguments.movies, 1000, first, home / f"first-{rows}-day", as_of)
+        given = settings.model_copy(update={"data_dir": first.parent})
+        measured(given, ["-m", "etl", "land", f"--as-of={as_of}", "--domains=movies"])  # keeps Spark's classes
+        full = land(settings, history.parent, as_of, builds=not is_short)
+        found.append(("peak memory of landing, loading and building", "≤ 6 GiB", peaks(full)))
+        found.append(("the whole history", "reported", said(full)))
+        if not is_short:
+            one = land(settings, day.parent, day_after, since=as_of)
+            assert raw_rows(settings) == rows + of_day
+            share = f"{total(one) / total(full):.1%}: {said(one)}"
+            found.append((f"one more day of {of_day:,} events", "≤ 5 % of the whole", share))
+        for words in () if arguments.without_peer or is_short else ((), ("index-last",)):
+            peer = measured(settings, ["-m", "bench.etl_peer", str(history), str(home / f"peer-{rows}{len(words)}"),
+                                       settings.postgres_url, *words])  # fmt: skip
+            assert peer.said["rows"] == rows
+            last = ", its index made last too" if words else ""
+            found.insert(len(words), (f"landing and loading, rows a second, beside DuckDB and COPY by hand{last}",
+                                      "reported" if words else "≥ 0.7 ×", beside(rows, full[:2], peer)))  # fmt: skip
+    for folder in (f"{rows}", f"{rows}-day", f"var-{rows}", *(f"peer-{rows}{number}" for number in (0, 1))):
+        shutil.rmtree(home / folder, ignore_errors=True)
+    command = f"python -m bench.etl RATINGS MOVIES --{'landing-only' if is_short else 'rows'} {rows}"
+    return [
+        {"measure": f"{size}: {measure}", "target": target, "measured": value, "command": command}
+        for measure, target, value in found
+    ]
+
+
+def beside(rows: int, own: Sequence[Step], peer: Step) -> str:
+    return (
+        f"{rows / total(own):,.0f} / {rows / peer.seconds:,.0f} = {peer.seconds / total(own):.2f} × (by processor "
+        f"{peer.cpu_seconds / cpu(own):.2f} ×; peer's memory {peer.peak_bytes / 2**30:.1f} GiB)"
+    )
+
+
+def peaks(steps: Sequence[Step]) -> str:
+    each = ", ".join(f"{word} {step.peak_bytes / 2**30:.2f}" for word, step in zip(WORDS, steps, strict=False))
+    return f"{max(step.peak_bytes for step in steps) / 2**30:.2f} GiB ({each})"
+
+
+def said(steps: Sequence[Step]) -> str:
+    return ", ".join(f"{word} {step}" for word, step in zip(WORDS, steps, strict=False))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """The landing's work by hand, in DuckDB and COPY: what a good engineer would write for this one file on one machine.
 
-    python -m bench.etl_peer FOLDER OUT POSTGRES_URL
+    python -m bench.etl_peer FOLDER OUT POSTGRES_URL [index-last]
 
 Every field is read as text, cast without raising and judged by the same rules; refused rows go to a quarantine with
-their record; ids are digests; copies of an event are looked for; Parquet by partition; COPY into PostgreSQL with the
-index that raw.interactions has.
+their record; ids are digests; copies of an event are looked for; Parquet by partition; COPY into PostgreSQL with an
+index like that of raw.interactions: there from the beginning, or made last, as `etl load` does.
 """
 
 import json
@@ -54,12 +54,12 @@ copy (
 """
 TABLE = """
 drop table if exists peer_interactions;
-create table peer_interactions (like raw.interactions including defaults);
-create index on peer_interactions (user_id, occurred_at)
+create table peer_interactions (like raw.interactions including defaults)
 """
+INDEX = "create index on peer_interactions (user_id, occurred_at)"
 
 
-def main(folder: Path, out: Path, postgres_url: str) -> dict[str, int]:
+def main(folder: Path, out: Path, postgres_url: str, index_last: bool) -> dict[str, int]:
     place = out / "interactions" / "domain=movies" / "source=ml-25m" / "partition=history"
     place.mkdir(parents=True)
     landed, refused = place / "part-0.parquet", out / "quarantine.parquet"
@@ -76,13 +76,18 @@ def main(folder: Path, out: Path, postgres_url: str) -> dict[str, int]:
     with adbc.connect(postgres_url) as connection, connection.cursor() as cursor:
         for statement in TABLE.split(";"):
             cursor.execute(statement)
+        if not index_last:
+            cursor.execute(INDEX)
         reader = rows.scanner(
             batch_size=1 << 16, batch_readahead=2, fragment_readahead=1, use_threads=False
         ).to_reader()
         written = cursor.adbc_ingest("peer_interactions", reader, mode="append")
+        if index_last:
+            cursor.execute("set local maintenance_work_mem = '512MB'")
+            cursor.execute(INDEX)
         connection.commit()
     return {"rows": written, "copies": copies}
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])))
+    print(json.dumps(main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4:] == ["index-last"])))

@@ -19,7 +19,6 @@ from station_operator import (
     INSIGHT,
     MARTS,
     RAW,
-    VARS,
     StationOperator,
     foreign,
     runbook,
@@ -87,8 +86,7 @@ with DAG(
     check_raw = station("check_raw", "expectations", "raw", *LANDED_INTERVAL, outlets=[RAW])
     build_marts = foreign(
         "build_marts", "dbt.build", INTERVAL, ["--code=dbt", "--after=etl.load", READS],
-        [*DBT_BUILD, "--exclude", INSIGHT, "--exclude-resource-type", "unit_test",
-         "--vars", VARS.format(as_of=AS_OF, domains=DOMAINS_GIVEN)],
+        [*DBT_BUILD, "--exclude", INSIGHT, "--exclude-resource-type", "unit_test"],
     )  # fmt: skip
     check_marts = station("check_marts", "expectations", "marts", *INTERVAL, outlets=[MARTS])
 

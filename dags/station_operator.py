@@ -32,7 +32,6 @@ DBT_BUILD = ["dbt", "--quiet", "build", "--project-dir", "dbt", "--profiles-dir"
 INSIGHT = "tag:insight"
 """Models that nobody but people waits for: `recsys_insight` builds them, the pipeline does not."""
 
-VARS = '{{"as_of": "{as_of}", "domains": "{domains}"}}'
 FEAST = ["env", "PYTHONOPTIMIZE=1", "feast", "-c", "feature_repo"]  # else it compiles itself anew, with type checks
 
 RAW = Asset("recsys://warehouse/raw")

@@ -44,6 +44,7 @@ def key_of(interval: Interval) -> str:
 
 
 def land(settings: Settings, interval: Interval, now: datetime) -> Mapping[str, Any]:
+    settings = where_the_files_are(settings)
     found = discover(settings, interval.domains)
     code = receipts.code_fingerprint("etl", "recsys")
     wanted = receipts.fingerprint(code, interval.key, interval.partition, [files.fingerprint for _, files in found])
@@ -91,6 +92,20 @@ def land(settings: Settings, interval: Interval, now: datetime) -> Mapping[str, 
     return {**detail, "unchanged": False}
 
 
+def where_the_files_are(settings: Settings) -> Settings:
+    """Return settings whose data_dir holds the raw files, or the heads that stand for those of an object store."""
+    if not settings.data_url:
+        return settings
+    from etl import remote
+    from etl.spark import session
+
+    remote.check_url(settings.data_url)
+    with session(settings, input_bytes=0, keep_classes=False) as spark:
+        folder = remote.heads_folder(settings.var_dir, settings.data_url)
+        heads = remote.bring_heads(spark, settings.data_url, folder)
+    return settings.model_copy(update={"data_dir": heads})
+
+
 def _of_partition(settings: Settings, task: str, interval: Interval) -> list[dict[str, Any]]:
     """Return the details of a task's receipts for this whole history until earlier days, the latest first; nothing for
     a stretch of days, which holds what its own two ends enclose."""
@@ -133,13 +148,14 @@ def load(settings: Settings, interval: Interval) -> Mapping[str, Any]:
     with loading.transaction(settings) as cursor:
         cursor.execute(WITHDRAW, (LOAD, interval.partition, ",".join(interval.domains)))
         rows = loading.replace_partition(cursor, lake_folder(settings), interval, landed["sources"], published)
+    with loading.transaction(settings) as cursor:
+        loading.settle(cursor, rows.get("interactions", 0))
     verdicts = {verdict: sum(o.verdict == verdict for o in outcomes) for verdict in ("pass", "warn", "fail")}
     detail = {"rows": rows, "verdicts": verdicts, "sources": sorted({count["source"] for count in landed["sources"]}),
               "landing": landed["landing"]}  # fmt: skip
     with connect(settings) as connection:
         write_outcomes(connection, outcomes)
         if failure is None:
-            connection.execute(f"analyze {artifacts.RAW_INTERACTIONS}")
             receipts.record(connection, LOAD, key_of(interval), wanted, detail)
     if failure:
         raise failure

@@ -36,6 +36,8 @@ from recsys.warehouse import connect
 KEPT_LINES = 400
 CODE_VARIABLE = "RECSYS_TASK_CODE"
 """Tells the command the digest of its code: what dbt has built with other code it builds anew."""
+AS_OF_VARIABLE, DOMAINS_VARIABLE = "RECSYS_TASK_AS_OF", "RECSYS_TASK_DOMAINS"
+"""Tell the command the interval: by --vars, which say another day each time, dbt would parse the whole project anew."""
 _DECORATION = re.compile(r"\x1b\[[0-9;]*m|^\d\d:\d\d:\d\d\s+")  # colours, and the clock before dbt's lines
 _NAMES_A_CULPRIT = re.compile(r"(\[ERROR\]:|Failure|Error) in (test|model|unit_test|seed|snapshot|hook) ")
 
@@ -109,7 +111,12 @@ def run_task(settings: Settings, task: Task) -> dict[str, Any]:
         return {"task": task.name, "unchanged": True}
 
     started = perf_counter()
-    environment = {**command_environment(settings), CODE_VARIABLE: receipts.code_fingerprint(*task.code, "recsys")}
+    environment = {
+        **command_environment(settings),
+        CODE_VARIABLE: receipts.code_fingerprint(*task.code, "recsys"),
+        AS_OF_VARIABLE: task.interval.as_of.isoformat(),
+        DOMAINS_VARIABLE: ",".join(task.interval.domains),
+    }
     lines = run_command(task.command, environment)
     seconds = round(perf_counter() - started, 2)
 

@@ -52,16 +52,17 @@
 {# on-run-start: decide what kind of build this is, and write it down. #}
 {% macro begin_build() %}
     {%- if not execute or flags.WHICH not in ('build', 'run') or build_extent() == 'none' -%}{{ return('') }}{%- endif -%}
-    {%- set day = modules.datetime.date.fromisoformat(var('as_of') | string).isoformat() -%}
+    {%- set day = modules.datetime.date.fromisoformat(given('as_of')).isoformat() -%}
     {%- do domains() -%}
     {%- do run_query("create schema if not exists intermediate") -%}
     {%- do run_query(
         "create table if not exists intermediate.builds (
             state text primary key, as_of date not null, domains text not null, code text not null,
-            watermark bigint not null, is_full boolean not null)"
+            watermark bigint not null, is_full boolean not null);
+        alter table intermediate.builds add column if not exists is_retry boolean not null default false"
     ) -%}
     {%- set last = complete_build() -%}
-    {%- set is_same = last is not none and last[1] == var('domains') and last[2] == build_code() -%}
+    {%- set is_same = last is not none and last[1] == given('domains') and last[2] == build_code() -%}
     {%- if build_extent() == 'some' -%}
         {%- if not (is_same and last[0] == day) -%}
             {%- do run_query("delete from intermediate.builds") -%}
@@ -73,13 +74,13 @@
         or is_another_server(last[3]) or too_much_changed(last[3]) -%}
     {%- do run_query(
         ("delete from intermediate.builds where state = 'complete';" if is_full else "")
-        ~ "insert into intermediate.builds values ('at work', '" ~ day ~ "', '" ~ var('domains') ~ "', '" ~ build_code()
-        ~ "', pg_snapshot_xmin(pg_current_snapshot())::text::bigint, " ~ is_full ~ ")
+        ~ "insert into intermediate.builds values ('at work', '" ~ day ~ "', '" ~ given('domains') ~ "', '" ~ build_code()
+        ~ "', pg_snapshot_xmin(pg_current_snapshot())::text::bigint, " ~ is_full ~ ", false)
         on conflict (state) do update set as_of = excluded.as_of, domains = excluded.domains, code = excluded.code,
-            watermark = excluded.watermark, is_full = excluded.is_full;
+            watermark = excluded.watermark, is_full = excluded.is_full, is_retry = true;
         commit"
     ) -%}
-    {%- do log("dbt build of " ~ var('domains') ~ "@" ~ day ~ ": " ~ ("everything" if is_full else "what changed"), info=true) -%}
+    {%- do log("dbt build of " ~ given('domains') ~ "@" ~ day ~ ": " ~ ("everything" if is_full else "what changed"), info=true) -%}
 {% endmacro %}
 
 {# Whether a killed build had got to a later day: its rows do not belong into this one. #}
@@ -139,10 +140,15 @@
     ) -%}
 {% endmacro %}
 
-{# dbt's name for a strategy of our own: what the model's `incremental_predicates` name goes, what it gives comes. #}
+{#
+    dbt's name for a strategy of our own: what the model's `incremental_predicates` name goes, what it gives comes. One
+    statement a predicate: joined by `or`, no index would find the rows.
+#}
 {% macro get_incremental_replace_sql(arg_dict) %}
     {%- set columns = get_quoted_csv(arg_dict['dest_columns'] | map(attribute='name')) -%}
-    delete from {{ arg_dict['target_relation'] }} where ({{ arg_dict['incremental_predicates'] | join(') or (') }});
+    {%- for predicate in arg_dict['incremental_predicates'] -%}
+    delete from {{ arg_dict['target_relation'] }} where {{ predicate }};
+    {% endfor -%}
     insert into {{ arg_dict['target_relation'] }} ({{ columns }}) select {{ columns }} from {{ arg_dict['temp_relation'] }}
 {% endmacro %}
 
@@ -152,6 +158,25 @@
     coalesce(
         (select watermark from intermediate.builds order by state = 'at work' desc limit 1), 9223372036854775807
     )
+{%- endmacro %}
+
+{#
+    Entities that this build changes, each with the day from which on: that of its earliest changed event, or the end of
+    the last complete build. What a mart states of them for later midnights is stated anew; what it states for that one
+    and those before stays. Only in an incremental build.
+#}
+{% macro changed_since(entity) -%}
+    select
+        {{ entity }},
+        least(min(occurred_date), {{ previous_as_of() }}) as since_date
+
+    from {{ ref('int_interactions_changed') }}
+    group by {{ entity }}
+{%- endmacro %}
+
+{# post-hook: new statistics where all rows are new. A day more changes none, and a sample of all rows costs seconds. #}
+{% macro analyze_what_is_new() -%}
+    {%- if model.config.materialized != 'incremental' or should_full_refresh() -%}analyze {{ this }}{%- endif -%}
 {%- endmacro %}
 
 {# A condition for tests: in an incremental build only the rows that it may have changed, else all. #}

@@ -1,3 +1,4 @@
+-- depends_on: {{ ref('fct_interactions') }} {{ ref('int_items_daily') }}
 -- Each feature row of a fixed sample equals what the events of the days before its instant give when counted one by
 -- one: no row covers an event at or after its event_timestamp, and none misses one before it.
 with
@@ -11,15 +12,30 @@ features as (
 
 ),
 
-events as (
+-- An incremental build recounts the days that it has counted already: one event at a time would be a scan of all.
+days as (
 
-    select
-        item_id,
-        occurred_at,
-        rating,
-        {{ utc_midnight('occurred_date + 1') }} as midnight
+    {% if should_full_refresh() %}
+        select
+            item_id,
+            occurred_at,
+            1 as interactions,
+            rating as rating_sum,
+            (rating is not null)::integer as rating_count,
+            {{ utc_midnight('occurred_date + 1') }} as midnight
 
-    from {{ ref('fct_interactions') }}
+        from {{ ref('fct_interactions') }}
+    {% else %}
+        select
+            item_id,
+            {{ utc_midnight('active_date') }} as occurred_at,
+            interactions,
+            rating_sum,
+            rating_count,
+            {{ utc_midnight('active_date + 1') }} as midnight
+
+        from {{ ref('int_items_daily') }}
+    {% endif %}
     where item_id in (select item_id from features)
 
 ),
@@ -29,29 +45,32 @@ counted as (
     select
         features.item_id,
         features.event_timestamp,
-        count(events.occurred_at) filter (
-            where events.occurred_at >= features.event_timestamp - interval '1 day'
-        ) as events_1d,
-        count(events.occurred_at) filter (
-            where events.occurred_at >= features.event_timestamp - interval '7 days'
-        ) as events_7d,
-        count(events.occurred_at) filter (
-            where events.occurred_at >= features.event_timestamp - interval '30 days'
-        ) as events_30d,
-        count(events.occurred_at) as events_90d,
         coalesce(
-            sum(power(0.5, extract(epoch from features.event_timestamp - events.midnight)::double precision / 2592000)),
+            sum(days.interactions) filter (where days.occurred_at >= features.event_timestamp - interval '1 day'), 0
+        ) as events_1d,
+        coalesce(
+            sum(days.interactions) filter (where days.occurred_at >= features.event_timestamp - interval '7 days'), 0
+        ) as events_7d,
+        coalesce(
+            sum(days.interactions) filter (where days.occurred_at >= features.event_timestamp - interval '30 days'), 0
+        ) as events_30d,
+        coalesce(sum(days.interactions), 0) as events_90d,
+        coalesce(
+            sum(
+                days.interactions
+                * power(0.5, extract(epoch from features.event_timestamp - days.midnight)::double precision / 2592000)
+            ),
             0
         ) as decayed,
-        count(events.occurred_at) filter (where events.rating is null) as implicit_90d,
-        avg(events.rating) as mean_rating
+        coalesce(sum(days.interactions - days.rating_count), 0) as implicit_90d,
+        sum(days.rating_sum) / nullif(sum(days.rating_count), 0) as mean_rating
 
     from features
-    left join events
+    left join days
         on
-            features.item_id = events.item_id
-            and events.occurred_at < features.event_timestamp
-            and events.occurred_at >= features.event_timestamp - interval '90 days'
+            features.item_id = days.item_id
+            and days.occurred_at < features.event_timestamp
+            and days.occurred_at >= features.event_timestamp - interval '90 days'
     group by features.item_id, features.event_timestamp
 
 )

@@ -5,7 +5,7 @@
         on_schema_change='fail',
         incremental_predicates=["activity_date in (select occurred_date from intermediate.int_interactions_changed)"],
         indexes=[{'columns': ['activity_date', 'domain'], 'unique': true}],
-        post_hook="analyze {{ this }}"
+        post_hook="{{ analyze_what_is_new() }}"
     )
 }}
 

@@ -7,7 +7,7 @@
             "(item_id, active_date) in (select item_id, occurred_date from intermediate.int_interactions_changed)"
         ],
         indexes=[{'columns': ['item_id', 'active_date'], 'unique': true}, {'columns': ['active_date']}],
-        post_hook="analyze {{ this }}"
+        post_hook="{{ analyze_what_is_new() }}"
     )
 }}
 
@@ -45,3 +45,5 @@ select
 
 from interactions
 group by item_id, occurred_date
+-- The days of an item lie together, which is how they are read.
+order by item_id asc, occurred_date asc

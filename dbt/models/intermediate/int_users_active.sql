@@ -5,7 +5,7 @@
         on_schema_change='fail',
         incremental_predicates=["user_id in (select user_id from intermediate.int_interactions_changed)"],
         indexes=[{'columns': ['user_id', 'domain'], 'unique': true}],
-        post_hook="analyze {{ this }}"
+        post_hook="{{ analyze_what_is_new() }}"
     )
 }}
 

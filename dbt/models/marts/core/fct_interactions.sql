@@ -26,12 +26,12 @@ changed as not materialized (
 
 ),
 
--- The copies of an event agree on all that makes its id, so that user and instant find them by the index.
+-- The copies of an event agree on all that makes its id, so that user and item find them by the index.
 interactions_of_interval as (
 
     select interactions.* from interactions
     {% if is_incremental() %}
-        inner join changed using (user_id, occurred_at, event_id)
+        inner join changed using (user_id, item_id, occurred_at, event_id)
     {% endif %}
     where
         interactions.occurred_at < {{ as_of() }}
@@ -40,11 +40,14 @@ interactions_of_interval as (
 ),
 
 -- An event that landed twice counts once. Where copies differ in the rest, a file wins over the stream, then the latest
--- partition.
+-- partition. Sorted by user and instant, so that the rows of a user lie together: an incremental build, and every test
+-- of its rows, reads users.
 interactions_deduplicated as (
 
-    select distinct on (event_id) * from interactions_of_interval
+    select distinct on (user_id, occurred_at, event_id) * from interactions_of_interval
     order by
+        user_id asc,
+        occurred_at asc,
         event_id asc,
         source = 'stream' asc,
         landed_partition desc,

@@ -4,7 +4,16 @@
         incremental_strategy='replace',
         on_schema_change='fail',
         incremental_predicates=[
-            "item_id in (select item_id from intermediate.int_interactions_changed)",
+            "(item_id, event_timestamp) in (
+                select stated.item_id, stated.event_timestamp
+                from marts.feat_item_popularity as stated
+                inner join (
+                    select item_id, min(occurred_date) as since_date
+                    from intermediate.int_interactions_changed
+                    group by item_id
+                ) as changed using (item_id)
+                where stated.event_timestamp > changed.since_date::timestamp at time zone 'UTC'
+            )",
             "event_timestamp >= (select as_of::timestamp at time zone 'UTC' from intermediate.builds where state = 'complete')"
         ],
         indexes=[{'columns': ['item_id', 'event_timestamp'], 'unique': true}]
@@ -19,20 +28,82 @@ changed as not materialized (
 
 ),
 
-activity_per_day as (
+{% if is_incremental() %}
+    -- An incremental build states of the changed items the midnights after the earliest change, and that of the last
+    -- build's `as_of`, where its stand-in may have to make way for a month's end. What happened before their windows is
+    -- one sum.
+    items_since as (
 
-    select * from {{ ref('int_items_daily') }}
-    {% if is_incremental() %}
-        where item_id in (select item_id from changed)
-    {% endif %}
+        {{ changed_since('item_id') }}
 
-),
+    ),
 
-active_months as (
+    changed_items as (
+
+        select
+            item_id,
+            least(since_date, {{ previous_as_of() }} - 1) as since_date
+
+        from items_since
+
+    ),
+
+    activity_per_day as (
+
+        select
+            days.item_id,
+            greatest(days.active_date, changed_items.since_date - 91) as active_date,
+            changed_items.since_date,
+            sum(days.interactions)::integer as interactions,
+            sum(days.rating_sum) as rating_sum,
+            sum(days.rating_count)::integer as rating_count
+
+        from {{ ref('int_items_daily') }} as days
+        inner join changed_items using (item_id)
+        group by days.item_id, greatest(days.active_date, changed_items.since_date - 91), changed_items.since_date
+
+    ),
+
+    active_months as (
+
+        select distinct
+            item_id,
+            since_date,
+            date_trunc('month', active_date::timestamp)::date as active_month
+
+        from {{ ref('int_items_daily') }}
+        inner join changed_items using (item_id)
+        where active_date >= date_trunc('month', since_date::timestamp)
+
+    ),
+{% else %}
+    activity_per_day as (
+
+        select
+            days.*,
+            date '-infinity' as since_date
+
+        from {{ ref('int_items_daily') }} as days
+
+    ),
+
+    active_months as (
+
+        select distinct
+            item_id,
+            since_date,
+            date_trunc('month', active_date::timestamp)::date as active_month
+
+        from activity_per_day
+
+    ),
+{% endif %}
+
+known_items as (
 
     select distinct
         item_id,
-        date_trunc('month', active_date::timestamp)::date as active_month
+        since_date
 
     from activity_per_day
 
@@ -44,6 +115,7 @@ snapshots as (
 
     select
         item_id,
+        since_date,
         least(
             (active_month + interval '1 month')::date,
             {{ utc_date(as_of()) }}
@@ -55,9 +127,10 @@ snapshots as (
 
     select
         item_id,
+        since_date,
         {{ utc_date(as_of()) }} as snapshot_date
 
-    from active_months
+    from known_items
 
 ),
 
@@ -85,6 +158,7 @@ calendar as (
         true as is_snapshot
 
     from snapshots
+    where snapshot_date > since_date
 
 ),
 
@@ -152,10 +226,13 @@ popularity as (
             item_interactions_total,
             item_mean_rating
 
-        from {{ this }}
+        from {{ this }} as stated
         where
             event_timestamp = {{ utc_midnight(previous_as_of()) }}
-            and item_id not in (select item_id from changed)
+            and not exists (
+                select from changed
+                where changed.item_id = stated.item_id
+            )
 
     ),
 

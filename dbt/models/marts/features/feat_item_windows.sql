@@ -4,23 +4,70 @@
         incremental_strategy='replace',
         on_schema_change='fail',
         incremental_predicates=[
-            "item_id in (select item_id from intermediate.int_interactions_changed)",
-            "event_timestamp > (select as_of::timestamp at time zone 'UTC' from intermediate.builds where state = 'complete')"
+            "(item_id, event_timestamp) in (
+                select stated.item_id, stated.event_timestamp
+                from marts.feat_item_windows as stated
+                inner join (
+                    select item_id, min(occurred_date) as since_date
+                    from intermediate.int_interactions_changed
+                    group by item_id
+                ) as changed using (item_id)
+                where stated.event_timestamp > changed.since_date::timestamp at time zone 'UTC'
+            )",
+            "(select is_retry from intermediate.builds where state = 'at work')
+            and event_timestamp > (select as_of::timestamp at time zone 'UTC' from intermediate.builds where state = 'complete')"
         ],
         indexes=[{'columns': ['item_id', 'event_timestamp'], 'unique': true}]
     )
 }}
+-- depends_on: {{ ref('int_interactions_changed') }}
 
 with
 
-changed as not materialized (
+{% if is_incremental() %}
+    changed as (
 
-    select * from {{ ref('int_interactions_changed') }}
+        {{ changed_since('item_id') }}
+
+    ),
+{% endif %}
+
+days as (
+
+    {% if is_incremental() %}
+        -- An incremental build states of the changed items the midnights after the earliest change, of the others those
+        -- that have come since: for neither it needs a day that has left the longest window by then.
+        select
+            days.*,
+            changed.since_date
+
+        from {{ ref('int_items_daily') }} as days
+        inner join changed using (item_id)
+        where days.active_date >= changed.since_date - {{ longest_window() }}
+
+        union all
+
+        select
+            days.*,
+            {{ previous_as_of() }} as since_date
+
+        from {{ ref('int_items_daily') }} as days
+        where
+            days.active_date >= {{ previous_as_of() }} - {{ longest_window() }}
+            and not exists (
+                select from changed
+                where changed.item_id = days.item_id
+            )
+    {% else %}
+        select
+            days.*,
+            date '-infinity' as since_date
+
+        from {{ ref('int_items_daily') }} as days
+    {% endif %}
 
 ),
 
--- An incremental build states the changed items anew, and of the others the midnights that have come since: for those
--- it needs no day that has left the longest window.
 -- Decayed popularity: an event counts half as much every 30 days, and no more after the longest window. An event's
 -- weight grows with its day, here counted from 2000 so that it stays far from the end of the numbers, and the sum is
 -- scaled back at the midnight that it is stated for.
@@ -28,6 +75,7 @@ activity_per_day as (
 
     select
         item_id,
+        since_date,
         {{ day_number('active_date') }} as active_day,
         interactions,
         interactions - rating_count as implicit,
@@ -35,12 +83,7 @@ activity_per_day as (
         rating_count,
         interactions * power(2, ({{ day_number('active_date') }} - 10957) / 30.0::double precision) as weight
 
-    from {{ ref('int_items_daily') }}
-    {% if is_incremental() %}
-        where
-            active_date >= {{ previous_as_of() }} - {{ longest_window() }}
-            or item_id in (select item_id from changed)
-    {% endif %}
+    from days
 
 ),
 
@@ -49,6 +92,7 @@ moves_per_day as (
     select
         item_id,
         active_day + 1 + after as stated_day,
+        min(since_date) as since_date,
         sum({{ moved('interactions', 1) }}) as moved_1d,
         sum({{ moved('interactions', 7) }}) as moved_7d,
         sum({{ moved('interactions', 30) }}) as moved_30d,
@@ -71,6 +115,7 @@ windows as (
     select
         item_id,
         stated_day,
+        since_date,
         sum(moved_1d) over so_far as events_1d,
         sum(moved_7d) over so_far as events_7d,
         sum(moved_30d) over so_far as events_30d,
@@ -103,7 +148,5 @@ select
 
 from windows
 {% if is_incremental() %}
-    where
-        stated_day > {{ day_number(previous_as_of()) }}
-        or item_id in (select item_id from changed)
+    where stated_day > {{ day_number('since_date') }}
 {% endif %}

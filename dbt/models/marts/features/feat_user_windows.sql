@@ -4,31 +4,67 @@
         incremental_strategy='replace',
         on_schema_change='fail',
         incremental_predicates=[
-            "user_id in (select user_id from intermediate.int_interactions_changed)",
-            "event_timestamp > (select as_of::timestamp at time zone 'UTC' from intermediate.builds where state = 'complete')"
+            "(user_id, event_timestamp) in (
+                select stated.user_id, stated.event_timestamp
+                from marts.feat_user_windows as stated
+                inner join (
+                    select user_id, min(occurred_date) as since_date
+                    from intermediate.int_interactions_changed
+                    group by user_id
+                ) as changed using (user_id)
+                where stated.event_timestamp > changed.since_date::timestamp at time zone 'UTC'
+            )",
+            "(select is_retry from intermediate.builds where state = 'at work')
+            and event_timestamp > (select as_of::timestamp at time zone 'UTC' from intermediate.builds where state = 'complete')"
         ],
         indexes=[{'columns': ['user_id', 'event_timestamp'], 'unique': true}]
     )
 }}
+-- depends_on: {{ ref('int_interactions_changed') }}
 
 with
 
-changed as not materialized (
+{% if is_incremental() %}
+    changed as (
 
-    select * from {{ ref('int_interactions_changed') }}
+        {{ changed_since('user_id') }}
 
-),
+    ),
+{% endif %}
 
--- An incremental build states the changed users anew, and of the others the midnights that have come since: for those
--- it needs no day that has left the longest window.
--- One day more tells which of the first day's events go on with a session of the day before.
 interactions as (
 
-    select * from {{ ref('fct_interactions') }}
     {% if is_incremental() %}
+        -- An incremental build states of the changed users the midnights after the earliest change, of the others those
+        -- that have come since: for neither it needs a day that has left the longest window by then. One day more tells
+        -- which of the first day's events go on with a session of the day before.
+        select
+            interactions.*,
+            changed.since_date
+
+        from {{ ref('fct_interactions') }} as interactions
+        inner join changed using (user_id)
+        where interactions.occurred_at >= {{ utc_midnight('changed.since_date - ' ~ longest_window() ~ ' - 1') }}
+
+        union all
+
+        select
+            interactions.*,
+            {{ previous_as_of() }} as since_date
+
+        from {{ ref('fct_interactions') }} as interactions
         where
-            occurred_date >= {{ previous_as_of() }} - {{ longest_window() }} - 1
-            or user_id in (select user_id from changed)
+            interactions.occurred_date >= {{ previous_as_of() }} - {{ longest_window() }} - 1
+            and not exists (
+                select from changed
+                where changed.user_id = interactions.user_id
+            )
+    {% else %}
+        select
+            interactions.*,
+            date '-infinity' as since_date
+
+        from {{ ref('fct_interactions') }} as interactions
     {% endif %}
 
 ),
@@ -38,6 +74,7 @@ interactions_with_gap as (
 
     select
         user_id,
+        since_date,
         occurred_date,
         rating,
         (occurred_at - lag(occurred_at) over user_line <= interval '30 minutes') is not true as begins_session
@@ -51,6 +88,7 @@ activity_per_day as (
 
     select
         user_id,
+        min(since_date) as since_date,
         {{ day_number('occurred_date') }} as active_day,
         count(*)::integer as interactions,
         (count(*) - count(rating))::integer as implicit,
@@ -68,6 +106,7 @@ moves_per_day as (
     select
         user_id,
         active_day + 1 + after as stated_day,
+        min(since_date) as since_date,
         sum({{ moved('interactions', 1) }}) as moved_1d,
         sum({{ moved('interactions', 7) }}) as moved_7d,
         sum({{ moved('interactions', 30) }}) as moved_30d,
@@ -90,6 +129,7 @@ windows as (
     select
         user_id,
         stated_day,
+        since_date,
         sum(moved_1d) over so_far as events_1d,
         sum(moved_7d) over so_far as events_7d,
         sum(moved_30d) over so_far as events_30d,
@@ -119,7 +159,5 @@ select
 
 from windows
 {% if is_incremental() %}
-    where
-        stated_day > {{ day_number(previous_as_of()) }}
-        or user_id in (select user_id from changed)
+    where stated_day > {{ day_number('since_date') }}
 {% endif %}
