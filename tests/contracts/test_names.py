@@ -79,6 +79,8 @@ def test_the_schema_makes_every_table_that_dbt_does_not():
         (artifacts.FEAT_ITEM_POPULARITY, artifacts.ITEM_FEATURES),
         (artifacts.FEAT_USER_WINDOWS, artifacts.USER_WINDOW_FEATURES),
         (artifacts.FEAT_ITEM_WINDOWS, artifacts.ITEM_WINDOW_FEATURES),
+        (artifacts.FEAT_USER_CATEGORY_WINDOWS, artifacts.USER_CATEGORY_FEATURES),
+        (artifacts.FEAT_ITEM_PRICES, artifacts.ITEM_PRICE_FEATURES),
     ],
 )
 def test_feature_marts_declare_the_features(mart, features):
@@ -128,6 +130,9 @@ print(json.dumps({"views": views, "services": services, "push": push}))
         artifacts.FEATURE_VIEW_ITEM_POPULARITY: sorted(artifacts.ITEM_FEATURES),
         artifacts.FEATURE_VIEW_USER_WINDOWS: sorted(artifacts.USER_WINDOW_FEATURES),
         artifacts.FEATURE_VIEW_ITEM_WINDOWS: sorted(artifacts.ITEM_WINDOW_FEATURES),
+        artifacts.FEATURE_VIEW_USER_CATEGORY_WINDOWS: sorted(artifacts.USER_CATEGORY_FEATURES),
+        artifacts.FEATURE_VIEW_ITEM_PRICES: sorted(artifacts.ITEM_PRICE_FEATURES),
+        artifacts.FEATURE_VIEW_ITEM_TEXTS: sorted(artifacts.ITEM_TEXT_FEATURES),
     }
     assert offered["services"] == {
         artifacts.FEATURE_SERVICE_RETRIEVAL: sorted(artifacts.USER_FEATURES),
@@ -138,6 +143,17 @@ print(json.dumps({"views": views, "services": services, "push": push}))
                 *artifacts.USER_WINDOW_FEATURES,
                 *artifacts.ITEM_FEATURES,
                 *artifacts.ITEM_WINDOW_FEATURES,
+            )
+        ),
+        artifacts.FEATURE_SERVICE_ANALYSIS: sorted(
+            (
+                *artifacts.USER_FEATURES,
+                *artifacts.USER_WINDOW_FEATURES,
+                *artifacts.USER_CATEGORY_FEATURES,
+                *artifacts.ITEM_FEATURES,
+                *artifacts.ITEM_WINDOW_FEATURES,
+                *artifacts.ITEM_PRICE_FEATURES,
+                *artifacts.ITEM_TEXT_FEATURES,
             )
         ),
     }
