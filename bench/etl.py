@@ -2,7 +2,7 @@
 what one more day costs.
 
     python -m bench.etl REAL_RATINGS.csv.gz MOVIES.csv.gz --rows 20000000 [--sizes 5000000] [--landing-only 40000000]
-        [--without-peer]
+        [--peers 2]
 
 Needs a few tens of GB of disk below the temporary folder and a PostgreSQL that it starts itself with the platform's
 options. An installation's first landing, which keeps an archive of Spark's classes, comes before and is not counted.
@@ -142,7 +142,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=20_000_000)
     parser.add_argument("--sizes", type=int, nargs="*", default=[])
     parser.add_argument("--landing-only", type=int, nargs="*", default=[], help="sizes to land and load only")
-    parser.add_argument("--without-peer", action="store_true")
+    parser.add_argument("--peers", type=int, choices=(0, 1, 2), default=1, help="2: also one that indexes last")
     parser.add_argument("--name", default="etl")
     arguments = parser.parse_args()
     real = etl_world.read(arguments.ratings)
@@ -176,7 +176,7 @@ def of_size(
             assert raw_rows(settings) == rows + of_day
             share = f"{total(one) / total(full):.1%}: {said(one)}"
             found.append((f"one more day of {of_day:,} events", "≤ 5 % of the whole", share))
-        for words in () if arguments.without_peer or is_short else ((), ("index-last",)):
+        for words in () if is_short else ((), ("index-last",))[: arguments.peers]:
             peer = measured(settings, ["-m", "bench.etl_peer", str(history), str(home / f"peer-{rows}{len(words)}"),
                                        settings.postgres_url, *words])  # fmt: skip
             assert peer.said["rows"] == rows

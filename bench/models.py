@@ -19,7 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.results import FOLDER, publish
+from recsys.artifacts import MODEL_NAMES
 from recsys.settings import HOME
+
+TWO_TOWER, KERAS_TWO_TOWER = MODEL_NAMES[:2]
 
 NAME = "models"
 NOTES = """Each row is one run of `make benchmark` in a process of its own with one thread. CPU seconds are those of the
@@ -81,8 +84,8 @@ PARTS: dict[str, tuple[Figure, ...]] = {
         ),
     ),
     "towers": (
-        Figure("ultragcn-ml-1m", "two_tower", {}, {"epochs": 2}, cpu_seconds=600),
-        Figure("ultragcn-ml-1m", "keras_two_tower", {}, {"epochs": 2}, cpu_seconds=600),
+        Figure("ultragcn-ml-1m", TWO_TOWER, {}, {"epochs": 2}, cpu_seconds=600),
+        Figure("ultragcn-ml-1m", KERAS_TWO_TOWER, {}, {"epochs": 2}, cpu_seconds=600),
     ),
     "linear": (
         Figure("ultragcn-ml-1m", "ease", {}, cpu_seconds=60),

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from bench import results
+from recsys.artifacts import MODEL_NAMES
 from recsys.metrics import paired_bootstrap
 from training.benchmark.formats import read
 from training.benchmark.protocol import Judged, Split, hold_out, judge
@@ -31,7 +32,7 @@ SPLITS = {
     "ultragcn-ml-1m": ("lightgcn", "train.txt.gz", "test.txt.gz", ("recall@20", "ndcg@20")),
     "s3rec-beauty": ("sequence", "Beauty.txt.gz", None, ("recall@10", "ndcg@10")),
 }
-MODELS = ("two_tower", "keras_two_tower")
+MODELS = MODEL_NAMES[:2]
 NOTES = """\
 **Protocol.** UltraGCN's split tells no order, so a history is in the order of its file; Beauty's is that of time. A
 pair is a place of a history that is read in an epoch, half of which are learned from; seconds are those of the whole

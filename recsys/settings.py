@@ -25,11 +25,11 @@ class Settings(BaseSettings):
 
     var_dir: Path = Field(HOME / "var", description="everything that this installation writes")
     data_dir: Path | None = Field(None, description="the user's own raw files in the official formats")
-    mix_synthetic: bool = Field(False, description="let made-up rows stand beside real ones in one domain")
     data_url: str = Field(
         "",
         description="the same in object storage, read there by Spark: `s3a://`, `gs://` or `abfs://`; no data_dir then",
     )
+    mix_synthetic: bool = Field(False, description="let made-up rows stand beside real ones in one domain")
     lake_url: str = Field("", description="raw tables as Parquet; default <var_dir>/lake")
     postgres_url: str = Field(
         "postgresql://recsys@127.0.0.1:15432/recsys", description="warehouse; also Feast's offline store"

@@ -42,7 +42,7 @@ def fingerprints(folder: Path, var: Path) -> list[str]:
 
 
 def test_what_is_landed_is_the_whole_file_and_not_its_head(land, store, heads):
-    assert {path.stat().st_size for path in heads.rglob("*.dat")} == {40}
+    assert (heads / "ml-1m" / "ratings.dat").stat().st_size == 40 < (store / "ml-1m" / "ratings.dat").stat().st_size
     there, here = land(heads, lake="there"), land(store, lake="here")
     assert there.counts == here.counts
     assert there.count().rows_landed > 1
