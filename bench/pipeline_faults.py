@@ -287,6 +287,7 @@ def one_run(number: int, installation: Installation, clock: Clock, undisturbed: 
     ratings.write_bytes(good)
     wait_until_healthy(installation.settings)
     red, tries, _ = run.told()
+    red = {label: said.replace(str(installation.data_dir.parent), "…") for label, said in red.items()}
     changed = [name for name, digest in installation.table_digests().items() if digest != undisturbed[name]]
     told = bool(red) and all(sentence.startswith("FAILED ") for sentence in red.values())
     outcome = "wrong data" if changed else "green" if state == "success" else "red with a sentence" if told else state
@@ -343,6 +344,15 @@ def main() -> None:
     report(outcomes)
 
 
+NOTES = """Each run has work to do (the receipts of two tasks are withdrawn) and meets one fault at a random moment
+of a chosen task's usual time; a file is corrupt from the run's begin. What each run met is in
+pipeline_faults_runs.jsonl. The world is 120 users of MovieLens; the popularity baseline is trained, and the other
+DAGs are paused. Tables are compared row by row, but for who wrote them when (the model's version, the transaction).
+A file that is cut off between two rows is not among the faults: it cannot be told from a smaller one. Found on the
+way, of the bench: the transaction's number was taken for data; Airflow's patience with its scheduler, cut to 10 s
+to save time, called live tasks orphans on a busy machine."""
+
+
 def counted(outcomes: list[dict]) -> list[dict]:
     return [one for one in outcomes if one["done"] != "came too late"]
 
@@ -368,11 +378,7 @@ def report(outcomes: list[dict]) -> None:
         mine = [one for one in met if one["fault"] == kind]
         told = ", ".join(f"{count} {name}" for name, count in Counter(one["outcome"] for one in mine).most_common())
         row(kind, "green, or red with a sentence", f"{len(mine)} runs: {told or 'none'}")
-    notes = __doc__.split("\n\n")[2].replace("\n", " ") + (
-        " The world is 120 users of MovieLens; only the popularity baseline is trained, and `recsys_insight` is paused."
-        " What each run met is in pipeline_faults_runs.jsonl."
-    )
-    publish("pipeline_faults", "Faults in the pipeline: green, red with a sentence, never wrong data", rows, notes)
+    publish("pipeline_faults", "Faults in the pipeline: green, red with a sentence, never wrong data", rows, NOTES)
 
 
 if __name__ == "__main__":
