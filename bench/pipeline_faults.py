@@ -348,9 +348,9 @@ NOTES = """Each run has work to do (the receipts of two tasks are withdrawn) and
 of a chosen task's usual time; a file is corrupt from the run's begin. What each run met is in
 pipeline_faults_runs.jsonl. The world is 120 users of MovieLens; the popularity baseline is trained, and the other
 DAGs are paused. Tables are compared row by row, but for who wrote them when (the model's version, the transaction).
-A file that is cut off between two rows is not among the faults: it cannot be told from a smaller one. Found on the
-way, of the bench: the transaction's number was taken for data; Airflow's patience with its scheduler, cut to 10 s
-to save time, called live tasks orphans on a busy machine."""
+A file that is cut off between two rows is not among the faults: it cannot be told from a smaller one, and only
+`rows_kept` warns of it. Found on the way, of the bench: the transaction's number was taken for data; Airflow's
+patience with its scheduler, cut to 10 s to save time, called live tasks orphans on a busy machine."""
 
 
 def counted(outcomes: list[dict]) -> list[dict]:

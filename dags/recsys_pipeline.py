@@ -82,7 +82,7 @@ with DAG(
     tags=["recsys"],
 ):  # fmt: skip
     land_raw = station("land_raw", "etl", "land", *LANDED_INTERVAL)
-    load_raw = station("load_raw", "etl", "load", *LANDED_INTERVAL)
+    load_raw = station("load_raw", "etl", "load", *LANDED_INTERVAL, on_success_callback=alerts.on_warnings())
     check_raw = station("check_raw", "expectations", "raw", *LANDED_INTERVAL, outlets=[RAW])
     build_marts = foreign(
         "build_marts", "dbt.build", INTERVAL, ["--code=dbt", "--after=etl.load", READS],

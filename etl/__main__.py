@@ -127,6 +127,7 @@ def load(settings: Settings, interval: Interval) -> Mapping[str, Any]:
         upstream, landed = receipts.latest(connection, LAND, key_of(interval))
         wanted = receipts.fingerprint(code, upstream)
         known = receipts.recall(connection, LOAD, key_of(interval), wanted)
+        held = receipts.known(connection, LOAD, key_of(interval))
     if known:
         return {**known, "unchanged": True}
 
@@ -142,6 +143,8 @@ def load(settings: Settings, interval: Interval) -> Mapping[str, Any]:
             write_outcomes(connection, outcomes)
             receipts.record(connection, LOAD, key_of(interval), wanted, same)
         return {**same, "unchanged": True}
+    kept = loading.judge_kept(interval, held or next(iter(loaded), None), landed["sources"])
+    outcomes += kept
     published = ("quarantine",) if failure else tuple(loading.TARGETS)
     # Rows and the withdrawal of the old receipt in one transaction; the new receipt after it: a load that is killed
     # in between is done again and replaces the same rows.
@@ -159,7 +162,12 @@ def load(settings: Settings, interval: Interval) -> Mapping[str, Any]:
             receipts.record(connection, LOAD, key_of(interval), wanted, detail)
     if failure:
         raise failure
-    return {**detail, "unchanged": False}
+    fewer = [
+        f"{one.subject} holds {one.observed} rows, expected {one.expected}: was a file cut off?"
+        for one in kept
+        if one.verdict == "warn"
+    ]
+    return {**detail, "unchanged": False, **({"warnings": fewer} if fewer else {})}
 
 
 def fetch(arguments: argparse.Namespace) -> Mapping[str, Any]:

@@ -25,6 +25,7 @@ STATION = "etl"
 BATCH_ROWS = 1 << 16
 WARN_REFUSED_SHARE = 0.01
 FAIL_REFUSED_SHARE = 0.20
+WARN_KEPT_SHARE = 0.80
 HARMLESS = {
     "duplicate_event",
     "duplicate_item",
@@ -78,6 +79,26 @@ def judge_landing(interval: Interval, counts: Sequence[Mapping[str, Any]]) -> li
                 _outcome(interval, name, subject, round(share, 6), expected, verdict, dict(count["quarantine"]))
             )
     return outcomes
+
+
+def judge_kept(
+    interval: Interval, held: Mapping[str, Any] | None, counts: Sequence[Mapping[str, Any]]
+) -> list[Outcome]:  # fmt: skip
+    """Return whether a partition keeps about as many interactions as its last load left there: a file that was cut off
+    between two rows shows here, and nowhere else. Nothing is said of a first load, or of other sources.
+
+    Args:
+        held: the detail of the last load's receipt.
+        counts: of this landing.
+    """
+    sources = sorted({count["source"] for count in counts})
+    before = held["rows"].get("interactions", 0) if held is not None and held["sources"] == sources else 0
+    if not before:
+        return []
+    now = sum(count["rows_landed"] for count in counts if count["table"] == "interactions")
+    subject, expected = f"{','.join(sources)}/interactions/{interval.partition}", f">= {WARN_KEPT_SHARE} of {before}"
+    verdict = "pass" if now >= WARN_KEPT_SHARE * before else "warn"
+    return [_outcome(interval, "rows_kept", subject, now, expected, verdict)]
 
 
 def _outcome(

@@ -108,6 +108,25 @@ def test_the_second_time_both_say_unchanged_until_a_file_changes(settings):
     assert load(settings, MOVIES)["rows"]["interactions"] == 6
 
 
+def test_a_file_that_lost_most_of_its_rows_is_a_warning_in_words(settings):
+    def kept() -> list[tuple]:
+        query = "select observed, expected, verdict from monitoring.outcomes where check_name = 'rows_kept'"
+        return rows(settings, query)
+
+    land(settings, MOVIES, NOW)
+    assert "warnings" not in load(settings, MOVIES)
+    assert kept() == []  # of a first load nothing is said
+    world_files.movielens_1m(settings.data_dir / "ml-1m", ratings=world_files.RATINGS[:2])
+    land(settings, MOVIES, NOW)
+    sentence = "ml-1m/interactions/history holds 2 rows, expected >= 0.8 of 5: was a file cut off?"
+    assert load(settings, MOVIES)["warnings"] == [sentence]
+    assert kept() == [("2", ">= 0.8 of 5", "warn")]
+    world_files.movielens_1m(settings.data_dir / "ml-1m", ratings=world_files.RATINGS)
+    land(settings, MOVIES, NOW)
+    assert "warnings" not in load(settings, MOVIES)
+    assert kept() == [("5", ">= 0.8 of 2", "pass")]
+
+
 def test_a_later_landing_of_the_partition_withdraws_the_receipts_of_the_earlier(settings):
     earlier = Interval(("movies",), date(2020, 1, 1))
     land(settings, earlier, NOW)
