@@ -13,6 +13,7 @@ import argparse
 import json
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -26,6 +27,7 @@ from experiments import planning
 from experiments.estimates import ratio
 from experiments.sample_ratio import ALARM, always_valid_p, sample_ratio
 from experiments.sequential import Sequence
+from monitoring.concept import Answers, judge_calibration, judge_scores
 from monitoring.drift import Column, measure, measure_embeddings
 from monitoring.stream import judge_stream
 
@@ -209,6 +211,41 @@ def replayed(frame: pd.DataFrame, number: int) -> dict[str, tuple[bool, bool | N
     return found
 
 
+SHOWN = 10
+
+
+def answers_of(frame: pd.DataFrame) -> Answers:
+    """Return real ratings as answers: ten films of one user each, scored by their popularity, clicked where liked."""
+    frame = frame.sort_values("user", kind="stable")
+    place = frame.groupby("user").cumcount().to_numpy()
+    begins = np.flatnonzero(place % SHOWN == 0)
+    user = frame["user"].to_numpy()[begins].astype(str)
+    scores, liked = (np.split(frame[name].to_numpy(), begins[1:]) for name in ("popularity", "quality"))
+    clicked = [one == 1 for one in liked]
+    quality = np.array([1 / (1 + one.argmax()) if one.any() else 0.0 for one in clicked])
+    count = len(user)
+    return Answers(user, quality, np.zeros(count), np.full(count, "1"), np.zeros(count), scores, clicked)
+
+
+def dealt(answers: Answers, rng: np.random.Generator) -> Answers:
+    """Return them in an order of time in which a fifth of the users, dealt at random, answered last."""
+    users = rng.permutation(np.unique(answers.user_id))
+    is_late = np.isin(answers.user_id, users[: int(len(users) * CURRENT_SHARE)])
+    order = np.argsort(is_late + rng.random(len(is_late)))  # users mixed, as in a stream
+    shuffled = answers.taken(order)
+    return replace(shuffled, at=np.where(is_late[order], 1.0, 0.0))
+
+
+def answers_replayed(answers: Answers, number: int) -> dict[str, bool]:
+    """Return of each check of the answers whether it alarms in this A/A replay."""
+    answers = dealt(answers, np.random.default_rng([9, number]))
+    calibration, scores = judge_calibration(answers, number), judge_scores(answers, number)
+    assert calibration is not None
+    assert scores
+    found = {f"prediction ({drift.method})": drift.is_drifted for drift in scores}
+    return {"calibration (Page-Hinkley, both ways)": calibration.is_drifted, **found}
+
+
 class Kept:
     """What was done of the replays: part and number → what was found."""
 
@@ -233,16 +270,20 @@ class Kept:
         return None if left else [self._found[part, number] for number in range(wanted)]
 
 
-def drift_on(frame: pd.DataFrame, source: str, kept: Kept) -> list[Row] | None:
-    """Return the page's rows, None where replays are left for another call."""
+def drift_on(frame: pd.DataFrame, source: str, kept: Kept, with_answers: bool) -> list[Row] | None:
+    """Return the page's rows, None where replays are left for another call; with the checks of answers on demand."""
     found = kept.all_of("replayed", partial(replayed, frame), REPLAYS)
     shown = kept.all_of("planted", partial(planted, frame), PLANTED)
-    if found is None or shown is None:
+    answered = kept.all_of("answers", partial(answers_replayed, answers_of(frame)), REPLAYS if with_answers else 0)
+    if found is None or shown is None or answered is None:
         return None
     rows = []
     for name in found[0]:
         alarms = sum(one[name][0] for one in found)
         rows.append(row(f"A/A replays of {source}: {name} alarms", "≤ 1 %", interval(alarms, REPLAYS)))
+    for name in answered[0] if answered else ():
+        alarms = sum(one[name] for one in answered)
+        rows.append(row(f"A/A replays of {source} as answers: {name} alarms", "≤ 1 %", interval(alarms, REPLAYS)))
     for name in [name for name, (_, bare) in found[0].items() if bare is not None]:
         what = f"the same replays, {name} against the constant threshold of before"
         rows.append(row(what, "told beside it", interval(sum(bool(one[name][1]) for one in found), REPLAYS)))
@@ -295,7 +336,9 @@ def main() -> None:
     if arguments.part != "experiments":
         frame = traffic(arguments.ratings)
         source = f"{len(frame):,} ratings of {frame['user'].nunique():,} users (MovieLens)"
-        rows = drift_on(frame, source, Kept(arguments.kept, arguments.seconds, arguments.workers))
+        rows = drift_on(
+            frame, source, Kept(arguments.kept, arguments.seconds, arguments.workers), arguments.ratings is None
+        )
         if rows is not None:
             name = "drift" if arguments.ratings is None else "drift_more_users"
             publish(name, "Drift: what is promised and what is kept", rows, DRIFT_NOTES)

@@ -46,11 +46,14 @@ class Answers:
     scores: list[np.ndarray]  # N of (K,)
     clicked: list[np.ndarray]  # N of (K,)
 
-    def where(self, kept: np.ndarray) -> "Answers":
-        at = np.flatnonzero(kept)
+    def taken(self, at: np.ndarray) -> "Answers":
+        """Return the answers at these places, in this order."""
         lists = ([one[place] for place in at] for one in (self.scores, self.clicked))
         columns = (self.user_id, self.quality, self.at, self.version, self.before)
         return Answers(*(column[at] for column in columns), *lists)
+
+    def where(self, kept: np.ndarray) -> "Answers":
+        return self.taken(np.flatnonzero(kept))
 
     def segments(self) -> Iterator[tuple[str, "Answers"]]:
         """Yield all answers under no name, then those to new, light and heavy users."""
