@@ -327,6 +327,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=600, help="no run begins later than this")
     parser.add_argument("--runs", type=int, default=WANTED, help="with a fault, of all slices together")
+    parser.add_argument("--first", type=int, default=0, help="number of the first run, which names its fault and moment")
     parser.add_argument("--world", type=Path, help="folder of the platform, kept for the next slice")
     arguments = parser.parse_args()
     began, kept = perf_counter(), (arguments.world or FOLDER) / RUNS
@@ -335,7 +336,7 @@ def main() -> None:
         undisturbed, usual = first_run(installation, installation.data_dir.parent / "undisturbed.json")
         print(f"undisturbed after {perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
         while len(counted(outcomes)) < arguments.runs and perf_counter() - began < arguments.seconds:
-            number = max((one["number"] for one in outcomes), default=-1) + 1
+            number = max((one["number"] for one in outcomes), default=arguments.first - 1) + 1
             outcomes.append(one_run(number, installation, clock, undisturbed, usual))
             print(json.dumps(outcomes[-1]), file=sys.stderr, flush=True)
             with kept.open("a") as file:
