@@ -327,7 +327,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=600, help="no run begins later than this")
     parser.add_argument("--runs", type=int, default=WANTED, help="with a fault, of all slices together")
-    parser.add_argument("--first", type=int, default=0, help="number of the first run, which names its fault and moment")
+    parser.add_argument("--first", type=int, default=0, help="number of the first run: it draws the fault")
     parser.add_argument("--world", type=Path, help="folder of the platform, kept for the next slice")
     arguments = parser.parse_args()
     began, kept = perf_counter(), (arguments.world or FOLDER) / RUNS
