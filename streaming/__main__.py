@@ -1,4 +1,4 @@
-"""Shell of the station: `python -m streaming` consumes, `rebuild` restores Redis,
+"""Shell of the station: `python -m streaming` consumes, `spark` does the same on Spark, `rebuild` restores Redis,
 `materialize` brings the features online, `replay` returns dead letters,
 `export` and `erase` answer for one user."""
 
@@ -47,14 +47,25 @@ def main() -> dict[str, Any]:
     logging.getLogger("kafka").setLevel(logging.WARNING)  # it tells of every refresh of its metadata
     health = Health()
     server = serve(health, settings.streaming_url)
+    if arguments.command == "spark":
+        logging.getLogger("py4j").setLevel(logging.WARNING)
+        from streaming.structured import run
+
+        done = run(settings, _now, health, stopping, arguments.once)
+        server.shutdown()
+        return done
 
     from streaming.consumer import Batches, consume
 
-    batches = Batches(settings, clock=lambda: datetime.now(UTC))
+    batches = Batches(settings, clock=_now)
     consume(settings, batches, health, stopping)
     batches.close()
     server.shutdown()
     return {"ended_by": "signal", "unchanged": False}
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _parse() -> Namespace:
@@ -64,6 +75,8 @@ def _parse() -> Namespace:
     interval.add_arguments(rebuild)
     materialize = commands.add_parser("materialize", help="the latest features into the online store, as Feast would")
     interval.add_arguments(materialize)
+    spark = commands.add_parser("spark", help="consume by Spark Structured Streaming, with the same effects")
+    spark.add_argument("--once", action="store_true", help="only what is in the topics now, then end")
     replay = commands.add_parser("replay", help="dead letters back to their topic, after a fix")
     for name, what in (("export", "all that is kept of a user, as JSON"), ("erase", "forget a user everywhere")):
         about = commands.add_parser(name, help=what)
