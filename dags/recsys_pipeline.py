@@ -125,7 +125,7 @@ with DAG(
     check_drift = station("check_drift", "monitoring", "drift", *INTERVAL)
     deploy = station("deploy", "infra.local", "deploy", *INTERVAL, outlets=[ENDPOINT])
     smoke_test = station("smoke_test", "infra.local", "smoke")
-    precompute_lists = station("precompute_lists", "serving", "batch", *INTERVAL, environment="serving")
+    precompute_lists = station("precompute_lists", "serving", "batch", *INTERVAL)
 
     land_raw >> load_raw >> check_raw >> build_marts >> check_marts
     check_marts >> check_features >> materialize_features >> deploy

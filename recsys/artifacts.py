@@ -87,6 +87,8 @@ PRECOMPUTED_LISTS = "serving.precomputed_lists"
 PRECOMPUTED_LISTS_BEGUN = "serving.precomputed_lists_begun"
 BATCH_BEGUN = "serving.batch_begun"
 """A batch under way: what it has, and how far it has come."""
+PRECOMPUTED_LISTS_FOLDER = "precomputed_lists"
+"""The same lists as Parquet, in the lake."""
 
 # topics
 TOPIC_INTERACTIONS = "interactions.v1"

@@ -1,12 +1,12 @@
 """Precomputed lists: every user's best items, through the same core that answers live.
 
-The lists go to the warehouse, a function of the data interval and of the deployed model; and to the online store for
-the users whose live history there is exactly the one that was used.
+The lists go to the warehouse and to files, a function of the data interval and of the deployed model; and to the online
+store for the users whose live history there is exactly the one that was used.
 """
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import psycopg
 from psycopg import sql
@@ -63,6 +63,17 @@ class User(NamedTuple):
     features: dict[str, float]
 
 
+class Files(Protocol):
+    """Where the lists go as files (serving/list_files.py)."""
+
+    place: Any
+
+    def begin_anew(self) -> None: ...
+    def add(self, rows: Sequence[tuple[Any, ...]]) -> None: ...
+    def keep(self) -> None: ...
+    def put_in_place(self) -> int: ...
+
+
 class Begun(NamedTuple):
     """How far a batch has come."""
 
@@ -80,8 +91,9 @@ def replace_lists(
     interval: Interval,
     length: int,
     wanted: str,
+    files: Files | None,
 ) -> dict[str, int]:
-    """Replace the lists in the warehouse, and those in the online store.
+    """Replace the lists in the warehouse, those in the online store, and the files.
 
     Each block of users is committed beside the lists that are in force. So a run that dies leaves those as they are,
     and the next one of the same fingerprint goes on behind its last block. Putting the new ones in place is left to the
@@ -89,9 +101,10 @@ def replace_lists(
 
     Args:
         wanted: fingerprint of all that the lists are made from.
+        files: what writes the lists as Parquet, of the same fingerprint; None: nothing does.
 
     Returns:
-        users with a list, rows written, and users whose list may also answer from the online store.
+        users with a list, rows written, users whose list may also answer from the online store, and parts of files.
 
     Raises:
         UnusableInput: the deployed folder is no bundle, or the serving graph cannot be used.
@@ -102,6 +115,8 @@ def replace_lists(
     domains: list[str | None] = [None, *model.domains] if len(model.domains) > 1 else [None]
     block_size = max(1, SCORES_IN_MEMORY // model.retriever.n_items)
     begun = _begun(writing, wanted)
+    if files:
+        _catch_up(writing, files, begun)
     into = sql.SQL("copy {} from stdin").format(_table(PRECOMPUTED_LISTS_BEGUN))
     with Redis.from_url(settings.redis_url, decode_responses=True, socket_timeout=10) as store:
         users = _users(reading, interval, _features_read(model), begun.after_user)
@@ -117,8 +132,23 @@ def replace_lists(
             )
             _keep(writing, wanted, begun)
             writing.commit()
+            if files:
+                files.add(rows)
+                files.keep()
     _put_in_place(writing)
-    return {"users": begun.users, "rows": begun.rows, "cached_users": begun.cached_users}
+    parts = files.put_in_place() if files else 0
+    return {"users": begun.users, "rows": begun.rows, "cached_users": begun.cached_users, "parts": parts}
+
+
+def _catch_up(connection: psycopg.Connection, files: Files, begun: Begun) -> None:
+    """Bring the files to where the table is: it is always ahead of them by less than a part."""
+    if not begun.after_user:
+        files.begin_anew()
+        return
+    query = sql.SQL('select * from {} where user_id collate "C" > %s order by user_id collate "C", domain, rank')
+    rows = connection.execute(query.format(_table(PRECOMPUTED_LISTS_BEGUN)), (files.place.after_user,))
+    files.add(rows.fetchall())
+    files.keep()
 
 
 def _table(name: str) -> sql.Identifier:

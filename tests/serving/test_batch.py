@@ -2,13 +2,16 @@
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import psycopg
 import pytest
 import redis
+from pyarrow.dataset import dataset
 
 from infra.local.applications import python_of
 from recsys import receipts, user_state
@@ -16,7 +19,7 @@ from recsys.errors import MissingArtifact, RecsysError, ServiceUnavailable
 from recsys.interval import Interval
 from recsys.settings import HOME, Settings
 from recsys.warehouse import connect
-from serving import precompute
+from serving import list_files, precompute
 from serving.batch import run
 from serving.cache import list_key
 from serving.model import load
@@ -70,6 +73,13 @@ def stored(settings: Settings) -> list[tuple]:
         return connection.execute("select * from serving.precomputed_lists order by user_id, domain, rank").fetchall()
 
 
+def in_files(settings: Settings) -> list[tuple]:
+    """The rows of the Parquet files, as the table's."""
+    names = ("user_id", "domain", "rank", "item_id", "score", "model_version")
+    table = dataset(Path(settings.lake) / "precomputed_lists", partitioning="hive").to_table()
+    return sorted(tuple(row[name] for name in names) for row in table.to_pylist())
+
+
 def cached(settings: Settings, user_id: str, domain: str | None = None) -> dict | None:
     with redis.Redis.from_url(settings.redis_url, decode_responses=True) as store:
         value = store.get(list_key(user_id, domain))
@@ -80,7 +90,7 @@ def cached(settings: Settings, user_id: str, domain: str | None = None) -> dict 
 def test_the_lists_are_the_live_answers(settings):
     counts = run(settings, INTERVAL, LENGTH)
     model = load(settings.served_model)
-    assert counts | {"rows": 0} == {"users": 5, "rows": 0, "cached_users": 4, "unchanged": False}
+    assert counts | {"rows": 0} == {"users": 5, "rows": 0, "cached_users": 4, "parts": 1, "unchanged": False}
     rows = stored(settings)
     assert len(rows) == counts["rows"]
     compared = 0
@@ -96,6 +106,10 @@ def test_the_lists_are_the_live_answers(settings):
                 assert [item for item, _ in answer["items"]] == [item for _, item in wanted]
     assert compared == counts["rows"]
     assert {row[5] for row in rows} == {"3"}
+    assert in_files(settings) == sorted(rows)
+    assert {path.name for path in Path(settings.lake, "precomputed_lists").iterdir()} == {
+        "domain=all", "domain=books", "domain=movies",
+    }  # fmt: skip
 
 
 def test_a_user_without_a_known_item_gets_the_popular_list_but_no_cached_one(settings):
@@ -175,11 +189,47 @@ def test_a_batch_that_died_goes_on_behind_its_last_users(settings, monkeypatch):
     users = sorted(HISTORIES)
     assert asked == [*users[:3], *users[2:]]
     assert stored(settings) == rows
+    assert in_files(settings) == sorted(rows)
     with connect(settings) as connection:
         left = connection.execute(
             "select (select count(*) from serving.precomputed_lists_begun) + (select count(*) from serving.batch_begun)"
         ).fetchone()
     assert left == (0,)
+
+
+@pytest.mark.parametrize("rows_a_part", [1, 20, 10_000])
+def test_files_go_on_where_they_were_and_are_put_in_place_as_one(settings, monkeypatch, rows_a_part):
+    monkeypatch.setattr(precompute, "SCORES_IN_MEMORY", 1)  # a user a block
+    monkeypatch.setattr(list_files.ListFiles.__init__, "__defaults__", (rows_a_part,))
+    run(settings, INTERVAL, LENGTH)
+    before = in_files(settings)
+    (settings.served_model / "deployment.json").write_text(json.dumps({"model_version": "4"}))
+    lists = precompute._lists
+
+    def dying(model, block, domain, length):
+        if block[0].user_id == "even":
+            raise MemoryError("killed")
+        return lists(model, block, domain, length)
+
+    monkeypatch.setattr(precompute, "_lists", dying)
+    with pytest.raises(MemoryError):
+        run(settings, INTERVAL, LENGTH)
+    assert in_files(settings) == before
+    monkeypatch.setattr(precompute, "_lists", lists)
+    done = run(settings, INTERVAL, LENGTH)
+
+    assert in_files(settings) == sorted(stored(settings))
+    assert {row[5] for row in in_files(settings)} == {"4"}
+    assert done["parts"] in {1: [len(HISTORIES) - 1], 20: [2, 3], 10_000: [1]}[rows_a_part]  # one has seen all: no list
+    assert len(list(Path(settings.lake, ".precomputed_lists").iterdir())) == 1
+
+
+def test_lost_files_are_written_again(settings):
+    first = run(settings, INTERVAL, LENGTH)
+    rows = in_files(settings)
+    shutil.rmtree(settings.lake)
+    assert run(settings, INTERVAL, LENGTH) == first
+    assert in_files(settings) == rows
 
 
 def test_what_a_batch_of_another_model_began_is_given_up(settings, monkeypatch):
@@ -215,9 +265,9 @@ def test_without_marts_or_model_it_says_so(settings):
 
 
 def test_the_command_prints_its_counts_and_fails_in_one_sentence(settings):
-    def command(as_of: str) -> subprocess.CompletedProcess:
+    def command(as_of: str, environment: str = "platform", *more: str) -> subprocess.CompletedProcess:
         return subprocess.run(
-            [python_of("serving"), "-m", "serving", "batch", "--as-of", as_of, "--domains", "movies,books"],
+            [python_of(environment), "-m", "serving", "batch", "--as-of", as_of, "--domains", "movies,books", *more],
             cwd=HOME, capture_output=True, text=True, env=os.environ | {"RECSYS_MODEL_DIR": str(settings.model_dir)},
         )  # fmt: skip
 
@@ -229,3 +279,6 @@ def test_the_command_prints_its_counts_and_fails_in_one_sentence(settings):
     failed = command("2026-01-11")
     assert failed.returncode == 1
     assert failed.stderr.splitlines()[-1].startswith("FAILED MissingArtifact: receipt of `dbt.build`")
+    thin = command("2026-01-10", "serving")
+    assert thin.stderr.splitlines()[-1].startswith("FAILED RecsysError: this environment: has no pyarrow. ")
+    assert json.loads(command("2026-01-10", "serving", "--without-files").stdout.splitlines()[-1])["unchanged"] is True
