@@ -121,7 +121,10 @@ class Answering:
     async def held(self, user_id: str, wanted: Wanted, instant: datetime) -> Given | None:
         """Return this user's answer as text if it is at hand and would be the same, else None."""
         model = self._models.current
-        if self._held is None or model is None or not self._held.has(user_id, wanted) or self.candidate is not None:
+        if self._held is None or model is None or self.candidate is not None:
+            return None
+        model = model.within(wanted.device, wanted.location, instant)
+        if not self._held.has(user_id, wanted, model.context):
             return None
         assignment = self._splits.current.of(user_id, instant.date())
         return await self._held.give(user_id, wanted, model, assignment, uuid4().hex, instant)
@@ -164,18 +167,22 @@ class Answering:
 
     async def _answer(self, asked: Sequence[tuple[str, Wanted, datetime]]) -> list[Answer]:
         champion, candidate = self.model(), self.candidate
+        here = [champion.within(wanted.device, wanted.location, instant) for _, wanted, instant in asked]
         try:
             states = await self._users.read(
-                [(user_id, list_domain(champion, wanted.domain)) for user_id, wanted, _ in asked]
+                [(one[0], list_domain(model, one[1].domain)) for one, model in zip(asked, here, strict=True)]
             )
         except ServiceUnavailable:
             states = [(UNKNOWN_USER, None)] * len(asked)
         split = self._splits.current
         assigned = [split.of(user_id, instant.date()) for user_id, _, instant in asked]
         models, queries, found = [], [], []
-        for (user_id, wanted, instant), (state, cached), assignment in zip(asked, states, assigned, strict=True):
-            is_taken = candidate is not None and candidate.takes(user_id, assignment)
-            models.append(candidate.model if is_taken else champion)
+        for (user_id, wanted, instant), (state, cached), assignment, model in zip(
+            asked, states, assigned, here, strict=True
+        ):
+            if candidate is not None and candidate.takes(user_id, assignment):
+                model = candidate.model.within(wanted.device, wanted.location, instant)
+            models.append(model)
             personal = assignment.policy != POPULAR
             queries.append(Query(wanted.k, state.history, state.features, wanted.items, wanted.domain, personal))
             may_be_stored = personal and state.history and not wanted.items
@@ -219,7 +226,7 @@ class Answering:
             try:
                 rankings = await _recommended(model, longer)
             except answer_faults():
-                if model is champion:
+                if model.version == champion.version:
                     raise
                 log.exception("version %s failed to answer", model.version)
                 self._metrics.candidate_failures.labels(model.version).inc(len(mine))
@@ -258,16 +265,23 @@ class Answering:
         user_id = SESSION_USER.format(session_id or request_id)
         assignment = self._splits.current.of(user_id, instant.date()) if session_id else NO_EXPERIMENT
         query = Query(wanted.k, session=wanted.items, domain=wanted.domain, personal=assignment.policy != POPULAR)
-        model, ranking = self._of_session(model, user_id, assignment, query)
+        model, ranking = self._of_session(model, user_id, assignment, query, wanted, instant)
         return self._shown(model, request_id, user_id, assignment, query, ranking, instant)
 
     def _of_session(
-        self, champion: ServedModel, unit: str, assignment: Assignment, query: Query
+        self,
+        champion: ServedModel,
+        unit: str,
+        assignment: Assignment,
+        query: Query,
+        wanted: Wanted,
+        instant: datetime,
     ) -> tuple[ServedModel, Ranking]:
-        candidate = self.candidate
+        candidate, champion = self.candidate, champion.within(wanted.device, wanted.location, instant)
         if candidate is not None and assignment is not NO_EXPERIMENT and candidate.takes(unit, assignment):
+            model = candidate.model.within(wanted.device, wanted.location, instant)
             try:
-                return candidate.model, *recommend(candidate.model, [query])
+                return model, *recommend(model, [query])
             except answer_faults():
                 log.exception("version %s failed to answer", candidate.model.version)
                 self._metrics.candidate_failures.labels(candidate.model.version).inc()

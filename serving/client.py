@@ -66,15 +66,23 @@ class Client:
     def close(self) -> None:
         self._http.close()
 
-    def recommend(self, user_id: str, k: int = 10, domain: str | None = None, items: Sequence[str] = ()) -> Answer:
-        """Return a list for a user; `items` is the session, oldest first.
+    def recommend(
+        self,
+        user_id: str,
+        k: int = 10,
+        domain: str | None = None,
+        items: Sequence[str] = (),
+        device: str | None = None,
+        location: str | None = None,
+    ) -> Answer:
+        """Return a list for a user; `items` is the session, oldest first, device and location are its context.
 
         Raises:
             ApiError: the API refused. httpx.TransportError: it did not answer.
         """
         wanted: dict[str, str | int | list[str]] = {"k": k}
-        if domain is not None:
-            wanted["domain"] = domain
+        told = {"domain": domain, "device": device, "location": location}
+        wanted |= {name: value for name, value in told.items() if value is not None}
         if items:
             wanted["items"] = list(items)
         return self._get(f"/v1/users/{quote(user_id, safe='')}/recommendations", Answer, wanted)

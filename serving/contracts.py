@@ -26,6 +26,20 @@ def split_commas(values: Any) -> Any:
     return values
 
 
+def no_text(value: Any) -> Any:
+    """A number as JSON writes it: neither a text nor true."""
+    if isinstance(value, bool | str):
+        raise ValueError("must be a number")
+    return value
+
+
+def no_number(value: Any) -> Any:
+    """An instant as a text: a number, or a text that is nothing else, would be taken for seconds."""
+    if isinstance(value, int | float) or (isinstance(value, str) and value.strip("+-. ").replace(".", "").isdigit()):
+        raise ValueError("must be a text such as 2026-11-22T10:15:00Z")
+    return value
+
+
 class _Given(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -46,9 +60,29 @@ class Wanted(WantedList):
         description="the session: items just looked at, oldest first, comma-separated; unknown ones are ignored",
         examples=[["movielens:1193", "movielens:661"]],
     )
+    device: Identifier | None = Field(
+        None, description="what it is shown on, for contexts of the serving graph", examples=["tv"]
+    )
+    location: Identifier | None = Field(
+        None, description="where it is shown, for contexts of the serving graph", examples=["DE"]
+    )
 
 
-class WantedFor(Wanted):
+class _WantedInBody(Wanted):
+    """The same as JSON says it: types are what they are, and a comma is part of an id."""
+
+    k: Annotated[int, BeforeValidator(no_text)] = Field(
+        10, ge=1, le=MAX_K, description="length of the list; beyond the catalogue, all there is"
+    )
+    items: list[Identifier] = Field(
+        [],
+        max_length=MAX_SESSION,
+        description="the session: items just looked at, oldest first; unknown ones are ignored",
+        examples=[["movielens:1193", "movielens:661"]],
+    )
+
+
+class WantedFor(_WantedInBody):
     """What kind of list is wanted, and for whom: one request at a cloud's door."""
 
     model_config = ConfigDict(
@@ -58,7 +92,7 @@ class WantedFor(Wanted):
     user_id: Identifier
 
 
-class WantedForSession(Wanted):
+class WantedForSession(_WantedInBody):
     """What kind of list is wanted for a session of nobody in particular."""
 
     model_config = ConfigDict(
@@ -178,8 +212,10 @@ class NewEvent(_Given):
     item_id: Identifier
     domain: Domain
     event_type: EventType
-    rating: float | None = Field(None, ge=0, le=5)
-    occurred_at: AwareDatetime | None = Field(None, ge=EPOCH, description="default: the instant of arrival")
+    rating: Annotated[float, BeforeValidator(no_text)] | None = Field(None, ge=0, le=5)
+    occurred_at: Annotated[AwareDatetime, BeforeValidator(no_number)] | None = Field(
+        None, ge=EPOCH, description="default: the instant of arrival"
+    )
     event_id: Identifier | None = Field(None, description="default: derived from the content")
     request_id: Identifier | None = Field(None, description="the answer that showed the item")
     context: dict[str, str] = Field(default_factory=dict, max_length=31)

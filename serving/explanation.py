@@ -136,6 +136,7 @@ class RequestRecord(_Kept):
     history: HistoryRead
     filtered: Filtered
     graph: str = Field("", description="version of the serving graph with its ranker and the items' facts")
+    context: str = Field("", description="the context of the serving graph whose rules held; empty: none")
     stages: list[StageTold] = Field(
         [], description="behind retrieval, in their order; of a list that was computed for it"
     )
@@ -194,6 +195,7 @@ def describe(decision: Decision) -> dict[str, Any]:
         },
         "filtered": _filtered(model, query.domain, seen),
         "graph": model.plan.version,
+        "context": model.context,
         **_staged(decision),
     }
 

@@ -84,7 +84,36 @@ class Pin(_Rule):
     rank: int = Field(ge=1, le=1000)
 
 
+Hour = Annotated[int, Field(ge=0, le=24)]
 Rule = Annotated[Hide | Boost | Limit | Pin, Field(discriminator="action")]
+
+
+class Context(_Said):
+    """Where and when a list is asked for, and rules that hold only then, behind the others. All of it must fit."""
+
+    name: Annotated[str, Field(pattern="^[a-z0-9_-]{1,32}$")]
+    """Part of the keys of stored lists."""
+    devices: tuple[Identifier, ...] | None = Field(None, description="any of them, as requests name them")
+    locations: tuple[Identifier, ...] | None = Field(None, description="any of them, as requests name them")
+    hours: tuple[Hour, Hour] | None = Field(None, description="from and to, UTC, without the latter; may pass midnight")
+    rules: tuple[Rule, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _says_when(self) -> "Context":
+        if self.devices is None and self.locations is None and self.hours is None:
+            raise ValueError("a context that always fits is a rule of the graph: say when")
+        return self
+
+    def fits(self, device: str | None, location: str | None, hour: int) -> bool:
+        """Whether a list asked for on this device, from there, at this hour of the day (UTC) is within the context."""
+        if self.devices is not None and device not in self.devices:
+            return False
+        if self.locations is not None and location not in self.locations:
+            return False
+        if self.hours is None:
+            return True
+        first, end = self.hours
+        return first <= hour < end if first < end else hour >= first or hour < end
 
 
 class Retrieve(_Said):
@@ -122,6 +151,8 @@ class Graph(_Said):
     rank: Rank = Rank()
     diversify: Diversify = Diversify()
     rules: tuple[Rule, ...] = ()
+    contexts: tuple[Context, ...] = ()
+    """The first that fits a request counts; none: the rules above alone."""
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "Graph":
@@ -137,7 +168,21 @@ class Graph(_Said):
         missing = {rule.action for rule in self.rules} - {"hide", *self.stages}
         if missing:
             raise ValueError(f"rules of a stage that is not among the stages: {', '.join(sorted(missing))}")
+        if len({context.name for context in self.contexts}) != len(self.contexts):
+            raise ValueError("contexts' names: one stands there twice")
+        for context in self.contexts:
+            self.within(context)
         return self
+
+    def within(self, context: Context) -> "Graph":
+        """Return the declaration that holds in a context.
+
+        Raises:
+            ValueError: the context's rules contradict the others.
+        """
+        return Graph(**{name: getattr(self, name) for name in type(self).model_fields} | {
+            "rules": (*self.rules, *context.rules), "contexts": (),
+        })  # fmt: skip
 
     @property
     def digest(self) -> str:

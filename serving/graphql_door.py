@@ -169,10 +169,12 @@ class Query:
         k: int = 10,
         domain: str | None = None,
         items: list[strawberry.ID] | None = None,
+        device: str | None = None,
+        location: str | None = None,
     ) -> Answer:
         asking: Asking = info.context
         asking.take_list()
-        wanted = WantedFor(user_id=user_id, k=k, domain=domain, items=items or [])
+        wanted = WantedFor(user_id=user_id, k=k, domain=domain, items=items or [], device=device, location=location)
         check_user(asking.request, wanted.user_id)
         return _answer(await asking.answering.answer(wanted.user_id, Wanted(**_plain(wanted)), asking.instant))
 
@@ -184,10 +186,14 @@ class Query:
         k: int = 10,
         domain: str | None = None,
         items: list[strawberry.ID] | None = None,
+        device: str | None = None,
+        location: str | None = None,
     ) -> Answer:
         asking: Asking = info.context
         asking.take_list()
-        wanted = WantedForSession(session_id=session_id, k=k, domain=domain, items=items or [])
+        wanted = WantedForSession(
+            session_id=session_id, k=k, domain=domain, items=items or [], device=device, location=location
+        )
         if wanted.session_id is not None:
             check_user(asking.request, wanted.session_id)
         return _answer(asking.answering.answer_session(wanted.session_id, wanted, asking.instant))

@@ -22,8 +22,8 @@ from serving.ports import shown_tail
 MOST = 5000
 """Answers that are held, some 5 kB each."""
 
-Key = tuple[str, int, str | None]
-"""User, length, domain."""
+Key = tuple[str, int, str | None, str]
+"""User, length, domain, context."""
 
 
 class Versions(Protocol):
@@ -85,7 +85,7 @@ class HeldAnswers:
         text = answer.model_dump_json().encode()
         told = describe(decision)
         told.pop("request_id"), told.pop("answered_at")
-        self._held[answer.user_id, wanted.k, wanted.domain] = Held(
+        self._held[answer.user_id, wanted.k, wanted.domain, decision.model.context] = Held(
             decision.model, assignment, user_version, answer.rung, len(answer.items),
             text[len(_head(answer.request_id)) :], json.dumps(told, separators=(",", ":")).encode()[1:],
             shown_tail(answer, assignment.propensity),
@@ -93,9 +93,9 @@ class HeldAnswers:
         while len(self._held) > self._most:
             self._held.popitem(last=False)
 
-    def has(self, user_id: str, wanted: Wanted) -> bool:
+    def has(self, user_id: str, wanted: Wanted, context: str = "") -> bool:
         """Whether an answer to this is held, be it still right or not."""
-        return not wanted.items and (user_id, wanted.k, wanted.domain) in self._held
+        return not wanted.items and (user_id, wanted.k, wanted.domain, context) in self._held
 
     async def give(
         self,
@@ -110,7 +110,7 @@ class HeldAnswers:
 
         While the store is away nobody can say whether the user did something since; what is held is given then too.
         """
-        key = user_id, wanted.k, wanted.domain
+        key = user_id, wanted.k, wanted.domain, model.context
         held = self._held.get(key)
         if held is None:
             return None

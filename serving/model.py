@@ -4,6 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from recsys.bundle import WITH_ENCODER, Manifest, read_manifest
 from recsys.errors import UnusableInput
 from recsys.retriever import Retriever
 from recsys.schemas import Identifier
-from serving.graph import Graph
+from serving.graph import Context, Graph
 from serving.plan import Plan
 from serving.ranker import ItemFacts, ServedRanker, read_ranker
 
@@ -44,6 +45,9 @@ class ServedModel:
     plan: Plan
     ranker: ServedRanker | None = None
     """The one beside the bundle, whether or not the graph asks for it."""
+    context: str = ""
+    """Name of the context whose rules hold in it; none for the model itself."""
+    _within: list[tuple[Context, "ServedModel"]] = field(init=False, default_factory=list)
     _allowed: dict[str | None, np.ndarray] = field(init=False, default_factory=dict)
     _barred: dict[str | None, np.ndarray | None] = field(init=False, default_factory=dict)
     _counts: dict[str | None, tuple[int, int, dict[str, int]]] = field(init=False, default_factory=dict)
@@ -60,10 +64,21 @@ class ServedModel:
             domains = Counter(self.retriever.catalogue.domain)
             in_domain = len(allowed) if domain is None else domains[domain]
             self._counts[domain] = in_domain, shown, {name: items for name, items in hidden.items() if items}
+        graph = self.plan.graph
+        for context in graph.contexts:
+            plan = Plan(graph.within(context), self.retriever, self.plan.facts, self.ranker)
+            self._within.append((context, replace(self, plan=plan, context=context.name)))
 
     def under(self, graph: Graph) -> "ServedModel":
         """Return the same model under another graph."""
         return replace(self, plan=Plan(graph, self.retriever, self.plan.facts, self.ranker))
+
+    def within(self, device: str | None, location: str | None, instant: datetime) -> "ServedModel":
+        """Return this model with the rules of the first context that such a request is within; itself if none is."""
+        if not self._within:
+            return self
+        hour = instant.astimezone(UTC).hour
+        return next((model for context, model in self._within if context.fits(device, location, hour)), self)
 
     @property
     def manifest(self) -> Manifest:

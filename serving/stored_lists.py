@@ -5,7 +5,7 @@ from datetime import datetime
 from pydantic import ValidationError
 
 from recsys.user_state import UserState
-from serving.cache import CachedList, ListLine, life_seconds
+from serving.cache import ALL_DOMAINS, CachedList, ListLine, life_seconds
 from serving.contracts import Wanted
 from serving.explanation import Source
 from serving.graph import PERSONALISED
@@ -95,5 +95,9 @@ class StoredLists:
 
 
 def list_domain(model: ServedModel, domain: str | None) -> str | None:
-    """Return the domain under which a list is stored: with one domain in the catalogue its list is everybody's."""
-    return None if model.domains == (domain,) else domain
+    """Return what a list is stored under beside its user: its domain, and the context whose rules hold in it.
+
+    With one domain in the catalogue its list is everybody's.
+    """
+    whole = None if model.domains == (domain,) else domain
+    return f"{whole or ALL_DOMAINS}@{model.context}" if model.context else whole

@@ -79,14 +79,11 @@ def test_an_unknown_field_is_named(client, door):
 
 
 @pytest.mark.parametrize("door", ["/v1/sessions/recommendations", "/invocations", "/score"])
-@pytest.mark.parametrize("k", [0, -1, 1001, 10_000, 1.5, "ten", None, True, [1], float("nan"), 10**30])
+@pytest.mark.parametrize("k", [0, -1, 1001, 10_000, 1.5, "ten", "10", None, True, [1], float("nan"), 10**30])
 def test_a_wrong_k_in_a_body(client, door, k):
     content = json.dumps(DOORS[door] | {"k": k}).encode()
     answer = client.post(door, content=content, headers={"content-type": "application/json"})
-    if k is True:  # JSON's true is no number, but the schema's lax reading takes it for 1
-        assert (answer.status_code, len(answer.json()["items"])) == (200, 1)
-    else:
-        check_refused(answer, 422, "k")
+    check_refused(answer, 422, "k")
 
 
 @pytest.mark.parametrize("url", LISTS)
@@ -112,6 +109,7 @@ def test_an_id_that_looks_like_a_command_is_an_id(client, url, text):
 
 @pytest.mark.parametrize(("field", "value"), [
     ("user_id", 17), ("user_id", None), ("user_id", ["u"]), ("user_id", {"$ne": ""}), ("item_id", 1.5),
+    ("rating", "4"), ("rating", True), ("occurred_at", 17), ("occurred_at", "1764583200"),
     ("rating", "five"), ("rating", -0.1), ("rating", 5.1), ("rating", float("nan")), ("rating", float("inf")),
     ("occurred_at", "2026-11-22T10:00:00"), ("occurred_at", -(10**18)), ("event_type", "stare"), ("domain", "music"),
     ("context", {"a": 1}), ("context", []), ("event_id", ""), ("request_id", "a\u0000b"),
