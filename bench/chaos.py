@@ -1,43 +1,43 @@
-"""Faults under load: what users see while a service is killed, frozen or slow, and whether an event is lost.
+"""Faults under load: what users see while a service is killed, frozen, slow, unreachable or without a byte of disk, and
+whether an event is lost.
 
-    python -m bench.chaos [seconds of each fault]
+    python -m bench.chaos [--seconds 20] [--rounds 1] [--minutes M]
 
 Writes docs/results/chaos.md. The platform's own services run as processes (bench/live_world.py); lists are asked for at
-an open loop's instants (bench/load_generator.py), clicks go into the log, and each fault is done to a service in the
-middle of a stretch of load:
+an open loop's instants (bench/load_generator.py), clicks go into the log, and each fault (bench/faults.py) is done to a
+service in the middle of a stretch of load, `--rounds` times. `--minutes` chooses the length of a stretch such that all
+together last so long: `--minutes 30 --rounds 2` is the soak.
 
-    kill      SIGKILL to the process and its group, half the stretch down, then started again
-    freeze    SIGSTOP, then SIGCONT: connections are taken and never answered, as by a black hole
-    slow      stopped and continued in turns of 50 ms: everything is answered, late
-
-A list that is not personalised is an answer; a 5xx, a lost connection or a missing answer is a failure.
+Two serving processes share a port. A list that is not personalised is an answer, and a request whose connection was
+lost is sent again, as a client would, its time counted on; a 5xx or a missing answer is a failure. Needs root.
 """
 
+import argparse
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from time import perf_counter
 from typing import Any
 
 import httpx
 import numpy as np
-import psutil
 import psycopg
 import redis
 from kafka import KafkaProducer
 
+from bench.faults import FAULTS, FOLDERS, Fault, Target, disks, do, members
 from bench.live_world import consumer, event, names, platform, running, write_past
 from bench.load_generator import Plan
 from bench.results import publish
 from bench.serving_world import ML_1M_ITEMS, write_model
-from infra.local import applications
+from infra.local import applications, broker, stores
+from infra.local.service import Service
 from recsys import user_state
 from recsys.artifacts import TOPIC_INTERACTIONS
 from recsys.settings import HOME, Settings
@@ -46,7 +46,7 @@ from tests.conftest import Services, start
 from tests.streaming.log import eventually, uncommitted
 
 USERS, REQUESTS_A_SECOND, EVENTS_A_SECOND, CONNECTIONS = 2000, 300, 200, 64
-FAULT_SECONDS, TURN_SECONDS = 20.0, 0.05
+STRETCH_SECONDS = 20.0
 COMMAND = "python -m bench.chaos"
 
 
@@ -80,55 +80,13 @@ class Clicks(threading.Thread):
         log.close()
 
 
-@dataclass(frozen=True)
-class Fault:
-    """What is done to which service."""
-
-    service: str
-    kind: str
-
-
-FAULTS = [Fault(name, kind) for name in ("redis", "kafka", "postgres") for kind in ("kill", "freeze", "slow")]
-FAULTS += [Fault("mlflow", "kill"), Fault("streaming", "kill")]
-
-
-def members(process: subprocess.Popen) -> list[psutil.Process]:
-    """Return a service's process and its children."""
-    parent = psutil.Process(process.pid)
-    return [parent, *parent.children(recursive=True)]
-
-
-def tell(process: subprocess.Popen, number: int) -> None:
-    for member in members(process):
-        with suppress(psutil.NoSuchProcess):
-            member.send_signal(number)
-
-
-def do(fault: Fault, process: subprocess.Popen, again: Callable[[], None], seconds: float) -> None:
-    """Do a fault for so long; the service is well again when this returns."""
-    over = threading.Event()
-    if fault.kind == "kill":
-        tell(process, signal.SIGKILL)
-        process.wait()
-        over.wait(seconds)
-        again()
-        return
-    end = perf_counter() + seconds
-    turn = TURN_SECONDS if fault.kind == "slow" else seconds
-    while perf_counter() < end:
-        tell(process, signal.SIGSTOP)
-        over.wait(turn)
-        tell(process, signal.SIGCONT)
-        over.wait(TURN_SECONDS)
-
-
 def load(settings: Settings, seconds: float) -> subprocess.Popen:
     """Start the generator of requests for lists."""
     port = int(settings.serving_url.rpartition(":")[2])
     requests = [("GET", f"/v1/users/live:{number}/recommendations?k=10", "") for number in range(USERS)]
     plan = Plan(
         host="127.0.0.1", port=port, requests=requests, expected='"rung":"personalised"', connections=CONNECTIONS,
-        seconds=seconds, rate=REQUESTS_A_SECOND,
+        seconds=seconds, rate=REQUESTS_A_SECOND, retries=True,
     )  # fmt: skip
     generator = subprocess.Popen(
         [sys.executable, "-m", "bench.load_generator"], cwd=HOME, text=True,
@@ -178,59 +136,84 @@ def survey(settings: Settings, clicks: Clicks) -> dict[str, int]:
 
 
 def main() -> None:
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else FAULT_SECONDS
+    given = arguments()
+    stretches = given.rounds * (len(FAULTS) + 1) + 1
+    seconds = given.minutes * 60 / stretches if given.minutes else given.seconds
+    command = f"{COMMAND} {' '.join(sys.argv[1:])}".strip()
     table: list[dict[str, str]] = []
 
     def row(measure: str, target: str, measured: str) -> None:
-        table.append({"measure": measure, "target": target, "measured": measured, "command": f"{COMMAND} {seconds:g}"})
+        table.append({"measure": measure, "target": target, "measured": measured, "command": command})
         print(measure, measured, file=sys.stderr, flush=True)
 
-    with platform("mlflow") as (settings, services):
+    with platform("mlflow", on=disks) as (settings, services):
         write_model(settings.served_model, ML_1M_ITEMS)
         write_past(settings, USERS, ML_1M_ITEMS)
         with redis.Redis.from_url(settings.redis_url) as client:
             rebuild_all(settings, client)
-        with running(settings, consumer(settings), applications.serving(settings)) as processes:
+        with running(settings, consumer(settings), *servings(settings)) as processes:
             eventually(lambda: httpx.get(f"{settings.serving_url}/readyz").status_code == 200)
             clicks = Clicks(settings)
             clicks.start()
             began = perf_counter()
-            tell_stretch(row, "no fault", stretch(settings, seconds, None))
-            memory = resident(processes)
-            for fault in FAULTS:
-                stretch_with(settings, services, processes, fault, seconds, row)
+            memory: list[dict[str, float]] = []
+            for number in range(1, given.rounds + 1):
+                tell_stretch(row, f"no fault, round {number}", stretch(settings, seconds, None))
+                memory.append(resident(processes))
+                for fault in FAULTS:
+                    target = target_of(settings, services, processes, fault)
+                    report = stretch(settings, seconds, partial(do, fault, target, seconds / 3))
+                    tell_stretch(row, f"{fault.service}: {fault.kind}, round {number}", report)
+                    memory.append(resident(processes))
             tell_stretch(row, "no fault, afterwards", stretch(settings, seconds, None))
+            memory.append(resident(processes))
             lasted = perf_counter() - began
             clicks.stopping.set()
             clicks.join(320)
             for what, count in survey(settings, clicks).items():
                 row(f"events {what}", "none" if what in ("acknowledged", "refused by the log") else "0", f"{count:,}")
-            for name, before in memory.items():
-                row(f"resident memory of {name}", "flat", f"{before:.0f} MiB, then {resident(processes)[name]:.0f} MiB")
+            for name in memory[0]:
+                told = ", ".join(f"{one.get(name, 0):.0f}" for one in memory)
+                row(f"resident memory of {name} after each stretch, MiB", "flat", told)
             row("duration", "30 min", f"{lasted / 60:.1f} min")
     publish("chaos", "Faults under load", table, notes())
 
 
-def stretch_with(
-    settings: Settings,
-    services: Services,
-    processes: dict[str, subprocess.Popen],
-    fault: Fault,
-    seconds: float,
-    row: Callable[[str, str, str], None],
-) -> None:
-    """Measure one stretch with a fault in it."""
-    is_ours = fault.service in processes
-    process = processes[fault.service] if is_ours else services.process(fault.service)
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=STRETCH_SECONDS, help="length of a stretch")
+    parser.add_argument("--rounds", type=int, default=1, help="how often each fault is done")
+    parser.add_argument("--minutes", type=float, default=None, help="length of all stretches together")
+    return parser.parse_args()
 
-    def again() -> None:
-        if is_ours:
-            processes[fault.service] = start(consumer(settings), settings.var_dir / "streaming.log")
-        else:
-            services.restart(fault.service)
 
-    report = stretch(settings, seconds, lambda: do(fault, process, again, seconds / 3))
-    tell_stretch(row, f"{fault.service}: {fault.kind}", report)
+def servings(settings: Settings) -> list[Service]:
+    """Return two processes that answer at one address."""
+    one = applications.serving(settings)
+    command = (*one.command, "serve", "--share-port")
+    return [replace(one, name=name, command=command) for name in ("serving", "serving 2")]
+
+
+def target_of(settings: Settings, services: Services, processes: dict[str, subprocess.Popen], fault: Fault) -> Target:
+    """Return what the fault is done to."""
+    if fault.service in processes:
+        ours = {one.name: one for one in (consumer(settings), *servings(settings))}[fault.service]
+
+        def anew() -> None:
+            processes[fault.service] = start(ours, settings.var_dir / f"{fault.service}-again.log")
+
+        return Target(processes[fault.service], ours.ports[0], anew, ours.check)
+    definitions = {
+        "redis": stores.valkey,
+        "postgres": stores.postgres,
+        "kafka": broker.kafka,
+        "mlflow": applications.mlflow,
+    }
+    theirs = definitions[fault.service](settings)
+    again = partial(services.restart, fault.service)
+    folder = FOLDERS.get(fault.service)
+    disk = settings.var_dir / folder if folder else None
+    return Target(services.process(fault.service), theirs.ports[0], again, theirs.check, disk)
 
 
 def tell_stretch(row: Callable[[str, str, str], None], name: str, report: dict[str, Any]) -> None:
@@ -238,6 +221,7 @@ def tell_stretch(row: Callable[[str, str, str], None], name: str, report: dict[s
         row(f"{name}: lists", "0 failures", report["failed"])
         return
     said = f"{failures(report)} failures of {report['answers']}, {report['wrong']} not personalised"
+    said += f", {report['cut']} sent again" if report["cut"] else ""
     row(f"{name}: lists", "0 failures", said)
     said = f"{report['p50_ms']:.1f}, {report['p99_ms']:.1f}, {report['max_ms']:.0f} ms"
     row(f"{name}: p50, p99, worst", "p99 ≤ 100 ms", said)
@@ -251,8 +235,9 @@ def notes() -> str:
     return (
         f"{REQUESTS_A_SECOND} lists (open loop) and {EVENTS_A_SECOND} clicks into the log a second.\n"
         "Load and all services share this machine; a fault lasts a third of its stretch. A killed PostgreSQL recovers\n"
-        "from its log, a killed Valkey from its append-only file: what that lacks, `rebuild` brings back. Not done\n"
-        f"here: a full disk, and the loss of serving itself. Load average at the end: {os.getloadavg()[1]:.1f}."
+        "from its log, a killed Valkey from its append-only file: what that lacks, `rebuild` brings back. The stores'\n"
+        "folders are file systems of their own (ext4 in a file) that are filled for `full`; serving is two processes\n"
+        f"at one address, of which one is killed. Load average at the end: {os.getloadavg()[1]:.1f}."
     )
 
 

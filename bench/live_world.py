@@ -5,10 +5,11 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psycopg
@@ -34,9 +35,14 @@ def user_ids(users: int) -> list[str]:
 
 
 @contextmanager
-def platform(*more: str) -> Iterator[tuple[Settings, Services]]:
-    """Yield real Postgres (with `fsync`), Valkey and Kafka with topics, tables and Feast's registry."""
-    with tempfile.TemporaryDirectory(prefix="recsys-live-") as folder:
+def platform(
+    *more: str, on: Callable[[Path], AbstractContextManager[Any]] = nullcontext
+) -> Iterator[tuple[Settings, Services]]:
+    """Yield real Postgres (with `fsync`), Valkey and Kafka with topics, tables and Feast's registry.
+
+    `on` prepares their folder before they start, and clears up after them.
+    """
+    with tempfile.TemporaryDirectory(prefix="recsys-live-") as folder, on(Path(folder)):
         Path(folder).chmod(0o711)
         services = Services(Path(folder), {})
         services.settings = services.settings.model_copy(

@@ -27,6 +27,9 @@ BUCKETS_A_DOUBLING = 16
 PATIENCE_SECONDS = 10.0
 """How long after the last request answers are waited for; what is missing then is counted as lost."""
 
+RECONNECT_SECONDS = 0.01
+"""How soon a connection is tried again when nobody listens."""
+
 HEADER_END = b"\r\n\r\n"
 
 
@@ -42,6 +45,7 @@ class Plan(BaseModel):
     connections: int = Field(ge=1, le=512)
     seconds: float = Field(gt=0)
     rate: float | None = Field(None, gt=0, description="requests a second, open loop; none: closed loop")
+    retries: bool = Field(False, description="a request whose connection was lost is sent again on another one")
     seed: int = 1
 
 
@@ -52,11 +56,12 @@ class Connection:
         self.socket = socket.create_connection((host, port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.due = 0.0
+        self.request = b""
         self._received = bytearray()
         self._wanted = -1
 
     def send(self, request: bytes, due: float) -> None:
-        self.due = due
+        self.due, self.request = due, request
         self._received.clear()
         self._wanted = -1
         self.socket.sendall(request)
@@ -91,40 +96,110 @@ def _content_length(head: bytes) -> int:
     raise ValueError(f"an answer without its length: {head!r}")
 
 
+class Load:
+    """The plan under way."""
+
+    def __init__(self, plan: Plan):
+        """Connect; the clock starts."""
+        self._plan = plan
+        self._messages = [_message(plan, *request) for request in plan.requests]
+        self._expected = plan.expected.encode()
+        self._idle = deque(Connection(plan.host, plan.port) for _ in range(plan.connections))
+        self._busy: dict[socket.socket, Connection] = {}
+        self._again: deque[tuple[bytes, float]] = deque()  # requests whose connection was lost, and when they were due
+        self._away = 0  # connections to be made anew
+        self._started = perf_counter()
+        self._end = self._started + plan.seconds
+        self._due = self._started + _arrivals(plan)  # empty in a closed loop
+        self._sent = 0
+        self.statuses: Counter[int] = Counter()
+        self.latencies: list[float] = []
+        self.wrong = self.cut = 0
+
+    def run(self) -> dict[str, Any]:
+        """Send and receive until all is answered, or patience ends; return the report."""
+        while (now := perf_counter()) <= self._end + PATIENCE_SECONDS:
+            self._connect()
+            self._send(now)
+            if not self._busy and not self._again and not self._more(now):
+                break
+            for ready in select.select(list(self._busy), [], [], self._wait(now))[0]:
+                self._receive(self._busy[ready])
+        seconds, lost = perf_counter() - self._started, self._sent - len(self.latencies)
+        return _report(np.array(self.latencies), seconds, self.statuses, self.wrong, lost) | {"cut": self.cut}
+
+    def _more(self, now: float) -> bool:
+        """Whether requests of the plan are still to be sent."""
+        return self._sent < len(self._due) if self._plan.rate else now < self._end
+
+    def _wait(self, now: float) -> float:
+        is_next = self._plan.rate and self._sent < len(self._due) and self._idle
+        wait = max(0.0, self._due[self._sent] - now) if is_next else PATIENCE_SECONDS
+        return min(wait, RECONNECT_SECONDS) if self._away else wait
+
+    def _connect(self) -> None:
+        while self._away and (made := _connected(self._plan)) is not None:
+            self._idle.append(made)
+            self._away -= 1
+
+    def _send(self, now: float) -> None:
+        """Send what is due, first what has to be sent again, while connections are free."""
+        while self._idle and (request := self._next(now)) is not None:
+            connection = self._idle.popleft()
+            try:
+                connection.send(*request)
+            except ConnectionError:  # an idle connection that the service has left
+                self._lose(connection)
+            else:
+                self._busy[connection.socket] = connection
+
+    def _next(self, now: float) -> tuple[bytes, float] | None:
+        if self._again:
+            return self._again.popleft()
+        if not self._more(now) or (self._plan.rate and self._due[self._sent] > now):
+            return None
+        due = self._due[self._sent] if self._plan.rate else perf_counter()
+        self._sent += 1
+        return self._messages[(self._sent - 1) % len(self._messages)], due
+
+    def _receive(self, connection: Connection) -> None:
+        try:
+            if not connection.receive():
+                return
+        except ConnectionError:
+            del self._busy[connection.socket]
+            self._lose(connection)
+            return
+        del self._busy[connection.socket]
+        self.latencies.append(perf_counter() - connection.due)
+        self.statuses[connection.status] += 1
+        self.wrong += not connection.holds(self._expected)
+        self._idle.append(connection)
+
+    def _lose(self, connection: Connection) -> None:
+        """Send the request of a lost connection again, if the plan says so.
+
+        Raises:
+            ConnectionError: it does not.
+        """
+        if not self._plan.retries:
+            raise ConnectionError("the service has closed the connection")
+        connection.socket.close()
+        self._again.append((connection.request, connection.due))
+        self.cut, self._away = self.cut + 1, self._away + 1
+
+
 def run(plan: Plan) -> dict[str, Any]:
     """Send the plan's requests; return the report."""
-    messages = [_message(plan, *request) for request in plan.requests]
-    idle = deque(Connection(plan.host, plan.port) for _ in range(plan.connections))
-    expected = plan.expected.encode()
-    busy: dict[socket.socket, Connection] = {}
-    statuses: Counter[int] = Counter()
-    latencies: list[float] = []
-    wrong = sent = 0
-    started = perf_counter()
-    end = started + plan.seconds
-    due = started + _arrivals(plan)  # empty in a closed loop
-    while True:
-        now = perf_counter()
-        if now > end + PATIENCE_SECONDS:
-            break
-        while idle and (sent < len(due) and due[sent] <= now if plan.rate else now < end):
-            connection = idle.popleft()
-            connection.send(messages[sent % len(messages)], due[sent] if plan.rate else perf_counter())
-            busy[connection.socket] = connection
-            sent += 1
-        if not busy and (sent >= len(due) if plan.rate else now >= end):
-            break
-        wait = max(0.0, due[sent] - now) if plan.rate and sent < len(due) and idle else PATIENCE_SECONDS
-        for ready in select.select(list(busy), [], [], wait)[0]:
-            connection = busy[ready]
-            if connection.receive():
-                latencies.append(perf_counter() - connection.due)
-                statuses[connection.status] += 1
-                wrong += not connection.holds(expected)
-                idle.append(connection)
-                del busy[ready]
-    seconds = perf_counter() - started
-    return _report(np.array(latencies), seconds, statuses, wrong, lost=sent - len(latencies))
+    return Load(plan).run()
+
+
+def _connected(plan: Plan) -> Connection | None:
+    """Return a new connection, or None while nobody listens."""
+    try:
+        return Connection(plan.host, plan.port)
+    except ConnectionError:
+        return None
 
 
 def _arrivals(plan: Plan) -> np.ndarray:

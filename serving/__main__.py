@@ -20,10 +20,14 @@ def arguments() -> argparse.Namespace:
     serve = commands.add_parser("serve", help="answer requests (the default)")
     serve.add_argument("--host", default=None, help="default: that of RECSYS_SERVING_URL")
     serve.add_argument("--port", default=None, type=int, help="default: AIP_HTTP_PORT, then RECSYS_SERVING_URL's")
+    serve.add_argument(
+        "--share-port", action="store_true", help="let several of these processes listen there; the kernel divides"
+    )
     commands.add_parser("carry", help="what `serve` starts for itself: impressions and records from the standard input")
     batch = commands.add_parser("batch", help="precompute every user's list")
     interval.add_arguments(batch)
     batch.add_argument("--length", default=50, type=int, help="items stored for each list")
+    batch.add_argument("--without-files", action="store_true", help="no Parquet: only the table and the online store")
     lines = commands.add_parser("lines", help="answer a file with one request a line")
     lines.add_argument("source", type=Path, help="a file, or a folder of files")
     lines.add_argument("destination", type=Path, help="a file, or for a folder a folder")
@@ -44,7 +48,7 @@ def arguments() -> argparse.Namespace:
 def precompute(given: argparse.Namespace) -> Mapping[str, Any]:
     from serving.batch import run
 
-    return run(load_settings(), interval.from_arguments(given), given.length)
+    return run(load_settings(), interval.from_arguments(given), given.length, not given.without_files)
 
 
 def tell_key(given: argparse.Namespace) -> None:
@@ -82,7 +86,7 @@ def main() -> None:
         return
     from serving.process import serve
 
-    serve(load_settings(), lambda: datetime.now(UTC), given.host, given.port)
+    serve(load_settings(), lambda: datetime.now(UTC), given.host, given.port, given.share_port)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 """The serving process: the real ports, wired and kept alive for as long as the application runs."""
 
 import asyncio
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import uvicorn
@@ -96,20 +98,39 @@ def _ring(settings: Settings, store: OnlineStore) -> KeyRing | None:
     return KeyRing(read_keys(Path(settings.api_keys)), RateLimits(store)) if settings.api_keys else None
 
 
-def serve(settings: Settings, clock: Callable[[], datetime], host: str | None, port: int | None) -> None:
-    """Serve until SIGTERM or SIGINT; then finish the requests in flight and flush the log."""
+def serve(
+    settings: Settings, clock: Callable[[], datetime], host: str | None, port: int | None, share_port: bool = False
+) -> None:
+    """Serve until SIGTERM or SIGINT; then finish the requests in flight and flush the log.
+
+    With `share_port` several of these processes may listen at one address: the kernel divides new connections among
+    them, and the loss of one costs the requests that it had in hand. Each has its own memory, metrics and connections.
+    """
     sys.setswitchinterval(SWITCH_SECONDS)
     url = urlsplit(settings.serving_url)
     on_vertex = settings.vertex_http_port is not None
-    uvicorn.run(
-        build(settings, clock),
-        host=host or ("0.0.0.0" if on_vertex else url.hostname) or "127.0.0.1",
-        port=port or settings.vertex_http_port or url.port or 8080,
-        loop="uvloop",
-        http="httptools",
-        ws="none",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        timeout_graceful_shutdown=DRAIN_SECONDS,
-    )
+    host = host or ("0.0.0.0" if on_vertex else url.hostname) or "127.0.0.1"
+    port = port or settings.vertex_http_port or url.port or 8080
+    app = build(settings, clock)
+    options: dict[str, Any] = {
+        "loop": "uvloop",
+        "http": "httptools",
+        "ws": "none",
+        "access_log": False,
+        "log_config": None,
+        "server_header": False,
+        "timeout_graceful_shutdown": DRAIN_SECONDS,
+    }
+    if not share_port:
+        uvicorn.run(app, host=host, port=port, **options)
+        return
+    with suppress(KeyboardInterrupt):
+        uvicorn.Server(uvicorn.Config(app, **options)).run(sockets=[_shared(host, port)])
+
+
+def _shared(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    shared = socket.socket(family, socket.SOCK_STREAM)
+    shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    shared.bind((host, port))
+    return shared

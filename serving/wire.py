@@ -13,7 +13,7 @@ from typing import Any
 import hiredis
 from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection, parse_url
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from recsys.errors import UnusableInput
 
@@ -93,15 +93,15 @@ class Wire(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self.cut(str(error or "the connection was closed"))
 
-    def cut(self, why: str) -> None:
-        """Give up the connection: later replies could not be told from each other."""
+    def cut(self, why: str, failure: type[RedisError] = RedisConnectionError) -> None:
+        """Give up the connection, later replies could not be told from each other: all that waits on it fails so."""
         self.is_cut = True
         if self._transport is not None:
             self._transport.abort()
         while self._waiting:
             _, future = self._waiting.popleft()
             if not future.done():
-                future.set_exception(RedisConnectionError(why))
+                future.set_exception(failure(why))
 
 
 class Address:

@@ -49,10 +49,17 @@ MAX_BATCH = 2000
 """Messages of a batch when a backlog waits: a user who stands in it twice costs little more than once."""
 COMMIT_PATIENCE_MS = 5000
 TRANSIENT = (psycopg.OperationalError, redis.ConnectionError, redis.TimeoutError, redis.exceptions.ReadOnlyError,
-             RetriableError, ServiceUnavailable)  # fmt: skip
+             redis.exceptions.OutOfMemoryError, RetriableError, ServiceUnavailable)  # fmt: skip
+NO_WRITES = "MISCONF"
+"""How Redis refuses writes while its disk is full; the client library has no type for it."""
 REBALANCED = (CommitFailedError, IllegalGenerationError, RebalanceInProgressError, UnknownMemberIdError)
 
 Push = Callable[[dict[str, UserFeatures]], int]
+
+
+def will_pass(error: BaseException) -> bool:
+    """Whether what failed is to be tried again: a service is away, or has no room at the moment."""
+    return isinstance(error, TRANSIENT) or (isinstance(error, redis.ResponseError) and str(error).startswith(NO_WRITES))
 
 
 def patiently(stopping: threading.Event, health: Health) -> tenacity.Retrying:
@@ -64,7 +71,7 @@ def patiently(stopping: threading.Event, health: Health) -> tenacity.Retrying:
         log.warning("attempt %s: %s: %s", attempt.attempt_number, type(error).__name__, str(error).strip())
 
     return tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type(TRANSIENT),
+        retry=tenacity.retry_if_exception(will_pass),
         wait=tenacity.wait_exponential_jitter(initial=0.1, max=5),
         stop=tenacity.stop_when_event_set(stopping),
         sleep=tenacity.sleep_using_event(stopping),
@@ -158,7 +165,9 @@ def consume(settings: Settings, batches: Batches, health: Health, stopping: thre
                 consumer.close(autocommit=False, timeout_ms=COMMIT_PATIENCE_MS)
             if not stopping.is_set():
                 log.warning("the group's rebalance did not end: subscribing anew")
-    except TRANSIENT as error:  # only when told to end in the middle of an outage
+    except (*TRANSIENT, redis.ResponseError) as error:  # only when told to end in the middle of an outage
+        if not will_pass(error):
+            raise
         log.warning("ended without a commit, the last batch will come again: %s", error)
 
 

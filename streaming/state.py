@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from typing import Any
 
+from redis.exceptions import ResponseError
+
 from recsys import user_state
 from recsys.online_features import send
 from streaming.activity import UserFeatures
@@ -23,11 +25,12 @@ def write_landed(client: Any, landed: Landed) -> None:
 def replace(client: Any, users: Iterable[tuple[str, list, UserFeatures | None]]) -> None:
     """Put whole states in place of what is there: (user_id, items with instants, features) each. Readers see the old
     state or the new one."""
-    with client.pipeline(transaction=True) as pipeline:
-        for user_id, items, features in users:
-            pipeline.delete(user_state.history_key(user_id), user_state.features_key(user_id))
-            user_state.add_events(pipeline, user_id, items)
-            if features:
-                user_state.set_features(pipeline, user_id, features.values)
-            user_state.move_version(pipeline, user_id)
-        pipeline.execute()
+    whole = list(users)
+    if not whole:
+        return
+    keys = [key(user_id) for user_id, _, _ in whole for key in (user_state.history_key, user_state.features_key)]
+    told = ((user_id, items, features.values if features else {}) for user_id, items, features in whole)
+    *_, carried = send(client, [("MULTI",), ("DEL", *keys), *user_state.carrying(told), ("EXEC",)])
+    for reply in carried:
+        if isinstance(reply, ResponseError):
+            raise reply

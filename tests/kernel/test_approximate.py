@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from recsys.approximate import INDEX, TUNED, Approximate, Tuned, build
+from recsys.approximate import INDEX, TUNED, Approximate, Tuned, _fewest, build
 from recsys.bundle import Catalogue, Manifest, write_bundle
 from recsys.errors import CheckFailed
 from recsys.retriever import Retriever
@@ -73,6 +73,12 @@ def test_everything_left_out_is_an_empty_list_and_too_little_found_is_said(built
     user = np.ones(D, np.float32)
     assert len(index.best(user, K, [slice(None)])[0]) == 0
     assert index.best(user, ITEMS, []) is None
+
+
+@pytest.mark.parametrize("needed", [1, 2, 3, 7, 8, 9, 63, 64, 100])
+def test_no_more_cells_are_looked_at_than_the_recall_needs(needed):
+    assert _fewest(100, lambda probes: probes >= needed) == needed
+    assert _fewest(needed, lambda probes: False) is None
 
 
 def test_a_recall_that_cannot_be_reached_is_no_index(tmp_path):

@@ -68,14 +68,14 @@ def deploy(var_dir: Path, broken: bool = False, **how: object) -> None:
 
 
 @contextmanager
-def serving(tmp_path: Path, **environment: str) -> Iterator[tuple[httpx.Client, subprocess.Popen]]:
+def serving(tmp_path: Path, *arguments: str, **environment: str) -> Iterator[tuple[httpx.Client, subprocess.Popen]]:
     """A serving process of its own var_dir, alive (not necessarily ready)."""
-    port = free_port()
-    address = f"http://127.0.0.1:{port}"
+    address = environment.get("RECSYS_SERVING_URL", f"http://127.0.0.1:{free_port()}").rstrip("/")
+    port = urlsplit(address).port
     log = tmp_path / "serving.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [python_of("serving"), "-m", "serving"],
+            [python_of("serving"), "-m", "serving", *arguments],
             cwd=HOME,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -293,6 +293,19 @@ def test_a_first_model_and_then_others_are_picked_up_without_a_failed_request(se
 def check_ready(client: httpx.Client, version: str) -> None:
     answer = client.get("/readyz")
     assert (answer.status_code, answer.json().get("model_version")) == (200, version)
+
+
+def test_of_two_processes_at_one_address_one_may_be_killed(tmp_path, dead):
+    deploy(tmp_path)
+    with serving(tmp_path, "serve", "--share-port", **dead) as (client, first):
+        shared = {"RECSYS_SERVING_URL": str(client.base_url), **dead}
+        with serving(tmp_path, "serve", "--share-port", **shared) as (_, second):
+            assert second.poll() is None
+            first.kill()
+            first.wait()
+            with httpx.Client(base_url=client.base_url, transport=httpx.HTTPTransport(retries=3)) as again:
+                answers = [again.get("/v1/users/u/recommendations").status_code for _ in range(20)]
+    assert answers == [200] * 20
 
 
 def test_on_sigterm_it_ends_soon_and_loses_no_impression(settings, tmp_path):

@@ -12,7 +12,7 @@ from infra.local import broker
 from recsys.artifacts import TOPIC_IMPRESSIONS
 from recsys.errors import RecsysError
 from recsys.settings import Settings
-from streaming.consumer import Batches, consume
+from streaming.consumer import Batches, consume, will_pass
 from streaming.dead_letters import replay
 from streaming.health import Health
 from tests.streaming.log import dead_letters, eventually, landed, producer, uncommitted
@@ -113,6 +113,32 @@ def test_an_outage_loses_nothing(settings, send):
         eventually(lambda: landed(settings) == before + 3)
         eventually(lambda: health.report()[0])
     assert uncommitted(settings) == 0
+
+
+def test_a_store_without_room_is_waited_for(settings, send):
+    before = landed(settings)
+    with consuming(settings) as health, redis.Redis.from_url(settings.redis_url, decode_responses=True) as client:
+        room = client.config_get("maxmemory")["maxmemory"]
+        client.config_set("maxmemory", 1)
+        try:
+            send(interaction("full", "eve", "m:full", instant(2, 3)))
+            eventually(lambda: "OutOfMemoryError" in health.report()[1])
+        finally:
+            client.config_set("maxmemory", room)
+        eventually(lambda: client.zscore("history:eve", "m:full") is not None)
+    assert landed(settings) == before + 1
+    assert uncommitted(settings) == 0
+
+
+@pytest.mark.parametrize(("error", "passes"), [
+    (redis.ResponseError("MISCONF Errors writing to the AOF file: No space left on device"), True),
+    (psycopg.errors.DiskFull("could not extend file"), True),
+    (redis.exceptions.OutOfMemoryError("command not allowed"), True),
+    (redis.ResponseError("WRONGTYPE Operation against a key"), False),
+    (psycopg.errors.UndefinedTable("no such table"), False),
+])  # fmt: skip
+def test_a_full_disk_is_waited_for_and_a_fault_of_ours_is_not(error, passes):
+    assert will_pass(error) is passes
 
 
 def test_told_to_end_it_commits_what_it_did_and_the_next_one_goes_on_there(settings, send):
