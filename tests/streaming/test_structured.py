@@ -112,7 +112,7 @@ class TestSpark:
         """All that the effects left; of the users' versions only that there is one."""
         with psycopg.connect(settings.postgres_url) as connection:
             tables = {
-                table: connection.execute(f"select to_jsonb(t) - 'landed_tx' from {table} t order by 1").fetchall()
+                table: connection.execute(f"select to_jsonb(t) - 'landed_tx' - 'loads' from {table} t order by 1").fetchall()
                 for table in ("raw.interactions_stream", artifacts.RAW_IMPRESSIONS, artifacts.USER_ACTIVITY)
             }
         with redis.Redis.from_url(settings.redis_url) as client:
