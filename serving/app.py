@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 from fastapi import APIRouter, FastAPI, Request, Response
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.middleware import Middleware
 
@@ -119,7 +119,7 @@ def _operations(ready: Callable[[], Response], metrics: Metrics) -> APIRouter:
     async def readyz() -> Response:
         return ready()
 
-    @router.get("/metrics", summary="Prometheus's text format")
+    @router.get("/metrics", summary="Prometheus's text format", response_class=PlainTextResponse)
     async def exposition() -> Response:
         return Response(metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 

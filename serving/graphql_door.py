@@ -16,6 +16,7 @@ from graphql import GraphQLError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from strawberry.extensions import MaxAliasesLimiter, MaxTokensLimiter, QueryDepthLimiter
 from strawberry.scalars import JSON
+from strawberry.schema.exceptions import CannotGetOperationTypeError
 from strawberry.types import Info
 
 from recsys.errors import RecsysError
@@ -301,9 +302,13 @@ def routes(
         """200 with `data`, `errors` or both; each error has a `code` as REST's errors have. Its schema:
         `{ __schema { types { name } } }`."""
         asking = Asking(request, clock(), answering, report)
-        done = await SCHEMA.execute(
-            asked.query, variable_values=asked.variables, context_value=asking, operation_name=asked.operationName
-        )
+        try:
+            done = await SCHEMA.execute(
+                asked.query, variable_values=asked.variables, context_value=asking, operation_name=asked.operationName
+            )
+        except CannotGetOperationTypeError as error:
+            message = "operationName: the query has no operation of this name; send its name where it has several"
+            raise Refused(422, "invalid_request", message) from error
         faults = []
         for error in done.errors or []:
             code, message = _code(error)

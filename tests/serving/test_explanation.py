@@ -92,7 +92,7 @@ def test_a_personalised_answer_is_explained_in_full(client, parts):
         "history": {"items": 4, "session_items": 1, "used_items": 4,
                     "latest_items": [EVEN[2], EVEN[1], EVEN[0], ODD[0]]},
         "filtered": {"catalogue": 16, "domain": 4, "unavailable": 0, "rules": {}, "seen": 1, "eligible": 11},
-        "stages": [], "ranker": None,
+        "context": "", "stages": [], "ranker": None,
     }  # fmt: skip
     assert [(item["rank"], item["item_id"], item["score"]) for item in shown] == [
         (item["rank"], item["item_id"], item["score"]) for item in answer["items"]

@@ -118,6 +118,13 @@ def test_what_is_no_request_is_refused_in_the_shape_of_every_error(client, body)
     assert (answer.status_code, answer.json()["error"]["code"]) == (422, "invalid_request")
 
 
+@pytest.mark.parametrize("name", ["", "another"])
+def test_an_operation_that_is_not_there_is_refused(client, name):
+    answer = client.post("/graphql", json={"query": "query a { __typename }", "operationName": name})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (422, "invalid_request")
+    assert client.post("/graphql", json={"query": "query a { __typename }", "operationName": "a"}).status_code == 200
+
+
 def nested(depth: int) -> str:
     inner = "itemId"
     for _ in range(depth):
