@@ -9,7 +9,6 @@ Source: feast 0.67, `feast/infra/key_encoding_utils.py`, `feast/infra/online_sto
 serialization version 3.
 """
 
-import itertools
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -67,14 +66,6 @@ return written
 """
 """Arguments: the fields' names, the instant's first; then a row's contents in their order for each key. Rows before
 1970 are not told apart."""
-
-READ = """
-local rows = {}
-for number, key in ipairs(KEYS) do rows[number] = redis.call('HMGET', key, unpack(ARGV)) end
-return rows
-"""
-"""Arguments: the fields' names. One reply for all keys: the client library takes longer over a reply than the store."""
-ENOUGH_FOR_A_SCRIPT = 8
 
 Row = tuple[str, datetime, Sequence[float | None]]
 """Entity's id, instant, values in the view's order."""
@@ -145,6 +136,9 @@ def _integer(value: float) -> bytes:
     return INT64 + _varint(int(value))
 
 
+_read_double = struct.Struct("<d").unpack_from
+
+
 def _double(value: float) -> bytes:
     return DOUBLE + struct.pack("<d", value)
 
@@ -156,7 +150,6 @@ def timestamp(at: datetime) -> bytes:
     return (b"\x08" + _varint(seconds) if seconds else b"") + (b"\x10" + _varint(nanos) if nanos else b"")
 
 
-@lru_cache(65_536)
 def decode_value(raw: bytes | None) -> float | None:
     """Return a stored value; of a feature that is not there, None.
 
@@ -165,8 +158,13 @@ def decode_value(raw: bytes | None) -> float | None:
     """
     if not raw:
         return None
-    if raw[:1] == DOUBLE:
-        return struct.unpack_from("<d", raw, 1)[0]
+    if raw[0] == DOUBLE[0]:
+        return _read_double(raw, 1)[0]
+    return raw[1] if len(raw) == 2 and raw[0] == INT64[0] and raw[1] < 128 else _decode_integer(raw)
+
+
+@lru_cache(65_536)
+def _decode_integer(raw: bytes) -> int:
     if raw[:1] != INT64:
         raise ValueError(f"not a value of this platform's features: {raw!r}")
     number = 0
@@ -208,13 +206,8 @@ def send(client: Any, commands: Iterable[Sequence[Any]]) -> list[Any]:
 
 def read(client: Any, view: View, entity_ids: Sequence[str]) -> list[list[float | None]]:
     """Return the latest values of these entities, in the view's order; unknown ones have none. One round trip."""
-    keys = [view.key(one) for one in entity_ids]
-    if len(keys) < ENOUGH_FOR_A_SCRIPT:
-        rows = send(client, (("HMGET", key, *view.fields) for key in keys))
-    else:
-        parts = [keys[start : start + ROWS_A_SCRIPT] for start in range(0, len(keys), ROWS_A_SCRIPT)]
-        replies = send(client, [("EVAL", READ, len(part), *part, *view.fields) for part in parts])
-        rows = itertools.chain.from_iterable(replies)
+    fields = view.fields
+    rows = send(client, [("HMGET", view.key(one), *fields) for one in entity_ids])
     return [[decode_value(raw) for raw in row] for row in rows]
 
 

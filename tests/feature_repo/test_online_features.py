@@ -15,7 +15,6 @@ from feast.data_source import PushMode
 
 from recsys import artifacts
 from recsys.online_features import (
-    ENOUGH_FOR_A_SCRIPT,
     ITEM_POPULARITY,
     ROWS_A_SCRIPT,
     USER_ACTIVITY,
@@ -153,7 +152,7 @@ def test_of_one_users_rows_in_a_batch_the_newest_is_written(client):
     assert read(client, USER_ACTIVITY, ["u:ann"]) == [[9, 1, 1, None]]
 
 
-def test_many_are_read_by_scripts_as_few_are_one_by_one(client):
+def test_many_are_read_as_each_alone(client):
     many = [f"many:{number}" for number in range(ROWS_A_SCRIPT + 1)]
     at = datetime(2026, 1, 2, tzinfo=UTC)
     write(client, USER_ACTIVITY, [(one, at, [place, 0, 1, None]) for place, one in enumerate(many)])
@@ -161,7 +160,7 @@ def test_many_are_read_by_scripts_as_few_are_one_by_one(client):
     assert read(client, USER_ACTIVITY, [*many, "many:nobody"]) == [
         *([place, 0, 1, None] for place in range(len(many))), [None] * 4,
     ]  # fmt: skip
-    assert read(client, USER_ACTIVITY, many[:ENOUGH_FOR_A_SCRIPT]) == [
-        read(client, USER_ACTIVITY, [one])[0] for one in many[:ENOUGH_FOR_A_SCRIPT]
+    assert read(client, USER_ACTIVITY, many[:8]) == [
+        read(client, USER_ACTIVITY, [one])[0] for one in many[:8]
     ]
     assert read(client, USER_ACTIVITY, []) == []
