@@ -160,7 +160,5 @@ def test_many_are_read_as_each_alone(client):
     assert read(client, USER_ACTIVITY, [*many, "many:nobody"]) == [
         *([place, 0, 1, None] for place in range(len(many))), [None] * 4,
     ]  # fmt: skip
-    assert read(client, USER_ACTIVITY, many[:8]) == [
-        read(client, USER_ACTIVITY, [one])[0] for one in many[:8]
-    ]
+    assert read(client, USER_ACTIVITY, many[:8]) == [read(client, USER_ACTIVITY, [one])[0] for one in many[:8]]
     assert read(client, USER_ACTIVITY, []) == []
