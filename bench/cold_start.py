@@ -45,7 +45,7 @@ NOTES = """\
 and 1.5, which were measured on validation items with another tenth held out (training/models/content_ials.py); the test
 was read at the choice and at 1.6. Models that know ids only give a new item no
 score of its own, so their cold figure is 0 by construction. All settings are those chosen on Beauty; Toys' test was
-read once a row.
+read once a row. Beauty's rows of new items are of 2026-11-29.
 
 **Warm** in the rows with new items is the same model on the other users. These are the factors of iALS, which on Beauty
 stand far behind `sasrec` (.0843 alone, .0940 as three networks): held against that, the cold figure is a little more

@@ -19,8 +19,8 @@ Rung = Literal["personalised", "session", "segment_popular", "popular"]
 RUNGS: tuple[Rung, ...] = (PERSONALISED, SESSION, SEGMENT_POPULAR, POPULAR)
 """The fallback ladder, best first."""
 
-RANK, BOOST, DIVERSIFY, LIMIT, PIN = "rank", "boost", "diversify", "limit", "pin"
-Stage = Literal["rank", "boost", "diversify", "limit", "pin"]
+RANK, BOOST, DIVERSIFY, EXPOSE, LIMIT, PIN = "rank", "boost", "diversify", "expose", "limit", "pin"
+Stage = Literal["rank", "boost", "diversify", "expose", "limit", "pin"]
 
 DEFAULT_FILE = Path(__file__).with_name("graph.toml")
 
@@ -40,6 +40,9 @@ class Which(_Said):
     max_price: float | None = Field(None, ge=0)
     min_age_years: int | None = Field(None, ge=0, description="years between publication and the model's data")
     max_age_years: int | None = Field(None, ge=0)
+    beyond_most_used: float | None = Field(
+        None, gt=0, lt=1, description="those outside this share of the catalogue, the most used of the model's data"
+    )
 
     @model_validator(mode="after")
     def _says_something(self) -> "Which":
@@ -67,6 +70,16 @@ class Boost(_Rule):
     by: float = Field(ge=-10, le=10)
 
 
+class Expose(_Rule):
+    """These items get at least this share of the exposure of the first places, as long as there are candidates among
+    them (recsys/fairness.py); a place is seen as 1 / log2(1 + its rank)."""
+
+    action: Literal["expose"]
+    items: Which
+    least: float = Field(ge=0, le=1)
+    within: int = Field(10, ge=1, le=1000)
+
+
 class Limit(_Rule):
     """At most so many of these items stand among the first places; those that are too many come behind."""
 
@@ -85,7 +98,7 @@ class Pin(_Rule):
 
 
 Hour = Annotated[int, Field(ge=0, le=24)]
-Rule = Annotated[Hide | Boost | Limit | Pin, Field(discriminator="action")]
+Rule = Annotated[Hide | Boost | Expose | Limit | Pin, Field(discriminator="action")]
 
 
 class Context(_Said):
@@ -145,7 +158,7 @@ class Graph(_Said):
     """The whole declaration."""
 
     ladder: tuple[Rung, ...] = RUNGS
-    stages: tuple[Stage, ...] = (RANK, BOOST, DIVERSIFY, LIMIT, PIN)
+    stages: tuple[Stage, ...] = (RANK, BOOST, DIVERSIFY, EXPOSE, LIMIT, PIN)
     retrieve: Retrieve = Retrieve()
     session: BySession = BySession()
     rank: Rank = Rank()

@@ -12,16 +12,19 @@ import numpy as np
 
 from recsys.bundle import SparseRows
 from recsys.diversity import dpp, mmr
+from recsys.fairness import with_least_exposure
 from recsys.retriever import Retriever, by_latest_event, top_k
 from serving.graph import (
     BOOST,
     DIVERSIFY,
+    EXPOSE,
     LIMIT,
     PERSONALISED,
     PIN,
     RANK,
     SESSION,
     Boost,
+    Expose,
     Graph,
     Hide,
     Limit,
@@ -64,6 +67,7 @@ class Plan:
                 self.hidden[rule.name] = self._mask(rule.items) & left
                 left &= ~self.hidden[rule.name]
         self._boosts = [(rule, self._mask(rule.items)) for rule in graph.rules if isinstance(rule, Boost)]
+        self._exposed = [(rule, self._mask(rule.items)) for rule in graph.rules if isinstance(rule, Expose)]
         self._limits = [(rule, self._mask(rule.items)) for rule in graph.rules if isinstance(rule, Limit)]
         self._pins = sorted((rule for rule in graph.rules if isinstance(rule, Pin)), key=lambda rule: rule.rank)
         self._pinned = [(rule, retriever.index[rule.item_id]) for rule in self._pins if rule.item_id in retriever.index]
@@ -86,6 +90,9 @@ class Plan:
         if which.categories is not None:
             wanted = set(which.categories)
             mask &= np.array([not wanted.isdisjoint(categories) for categories in catalogue.categories], bool)
+        if which.beyond_most_used is not None:
+            most = np.argsort(-self._retriever.popularity, kind="stable")[: round(which.beyond_most_used * n_items)]
+            mask[most] = False
         price = self.facts.column(PRICE, n_items)
         published = np.array([np.nan if year is None else year for year in catalogue.published_year], float)
         age = int(self._retriever.manifest.as_of[:4]) - published
@@ -106,7 +113,7 @@ class Plan:
     def _chooses(self, rung: str) -> bool:
         if rung in SPEAKING and (self.ranker is not None or self.graph.diversify.method != "none"):
             return True
-        return bool(self._boosts or self._limits)
+        return bool(self._boosts or self._exposed or self._limits)
 
     def wanted(self, rung: str, k: int) -> int:
         """Return how many candidates a list of this length needs."""
@@ -167,6 +174,8 @@ class Plan:
                 listed = self._boosted(listed)
             elif stage == DIVERSIFY and self.graph.diversify.method != "none" and speaks:
                 listed = self._varied(listed, k)
+            elif stage == EXPOSE and self._exposed and len(listed.items):
+                listed = self._exposing(listed)
             elif stage == LIMIT and self._limits:
                 listed = self._limited(listed)
             elif stage == PIN and self._pinned:
@@ -194,11 +203,20 @@ class Plan:
     def _varied(self, listed: "Listed", k: int) -> "Listed":
         said = self.graph.diversify
         choose = mmr if said.method == "mmr" else dpp
-        enough = max(k, BEFORE_A_LIMIT) if self._limits else k
+        enough = max(k, BEFORE_A_LIMIT) if self._limits or self._exposed else k
         chosen = choose(listed.scores, self._likeness[listed.items], enough, said.trade_off)
         rest = np.setdiff1d(np.arange(len(listed.items)), chosen)
         moved = int(np.count_nonzero(chosen != np.arange(len(chosen))))
         return listed.taken(np.concatenate([chosen, rest]), listed.scores, DIVERSIFY, {said.method: moved})
+
+    def _exposing(self, listed: "Listed") -> "Listed":
+        moved: dict[str, int] = {}
+        order = np.arange(len(listed.items))
+        for rule, mask in self._exposed:
+            first = with_least_exposure(-np.arange(len(order)), mask[listed.items[order]], rule.within, rule.least)
+            moved[rule.name] = int(np.count_nonzero(first != np.arange(len(first))))
+            order = order[np.append(first, np.setdiff1d(np.arange(len(order)), first))]
+        return listed.taken(order, listed.scores, EXPOSE, moved)
 
     def _limited(self, listed: "Listed") -> "Listed":
         moved: dict[str, int] = {}

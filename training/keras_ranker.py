@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from recsys.errors import RecsysError
 from training.model import ModelConfig, check_finite
 from training.models.keras_two_tower import set_threads
-from training.ranker import LIMIT, Examples, Scaling, log_loss, platt
+from training.ranker import LIMIT, Examples, Scaling, known, log_loss, platt
 
 ONNX_OPSET, ONNX_IR = 18, 9
 SCORED_AT_ONCE = 65_536
@@ -128,7 +128,10 @@ class KerasRanker:
         numbers, parts = self.scaling.apply(examples.numbers), []
         for start in range(0, len(examples), SCORED_AT_ONCE):
             rows = slice(start, start + SCORED_AT_ONCE)
-            codes = {name: tf.constant(examples.categories[name][rows]) for name in self.tables}
+            codes = {
+                name: tf.constant(known(examples.categories[name][rows], table.shape[0]))
+                for name, table in self.tables.items()
+            }
             flat, _ = flatten(self.tables, codes, tf.constant(numbers[rows]))
             parts.append(self.network(flat, training=False)[:, 0].numpy())
         return np.concatenate(parts)

@@ -46,6 +46,11 @@ class Examples:
         return Examples(self.numbers[chosen], self.labels[chosen], categories)
 
 
+def known(codes: np.ndarray, size: int) -> np.ndarray:
+    """Return codes of a category with those that training has not seen, `size` and above, as unknown. int32, alike"""
+    return np.where(codes < size, codes, 0)
+
+
 class Ranker(Protocol):
     """A fitted ranker."""
 

@@ -105,6 +105,26 @@ def test_a_limit_holds_among_the_first_places_whatever_the_length(world):
     assert answer(only_even, history=[EVEN[0]])[1] == [EVEN[1]]  # rather a short list than a broken limit
 
 
+def test_a_least_exposure_brings_what_is_seldom_seen_forward(world):
+    rule = {"name": "odd", "action": "expose", "least": 0.5, "within": 4, "items": {"categories": ["Odd"]}}
+    plain, fair = under(world), under(world, rules=[rule])
+    assert answer(plain, history=[EVEN[0]])[1] == EVEN[1:5]
+    ranking, shown = answer(fair, history=[EVEN[0]], k=6)
+    seen = 1 / np.log2(np.arange(2, 6))
+    is_odd = np.array([item in ODD for item in shown[:4]])
+    assert seen[is_odd].sum() >= 0.5 * seen.sum() - seen[0]
+    assert is_odd.any()
+    assert [item for item in shown if item in EVEN] == EVEN[1 : 1 + sum(item in EVEN for item in shown)]
+    assert next(stage.by for stage in ranking.stages if stage.stage == "expose")["odd"] > 0
+    assert answer(under(world, rules=[rule | {"least": 0.0}]), history=[EVEN[0]])[1] == EVEN[1:5]
+
+
+def test_the_long_tail_is_what_is_not_used_most(world):
+    rule = {"name": "tail", "action": "expose", "least": 1.0, "within": 4, "items": {"beyond_most_used": 0.5}}
+    _, shown = answer(under(world, rules=[rule]), k=4)
+    assert not set(shown) & set(POPULAR[: len(ITEMS) // 2])
+
+
 @pytest.mark.parametrize(
     "query", [{}, {"history": [EVEN[0]]}, {"session": [EVEN[0]]}], ids=["popular", "user", "session"]
 )
@@ -165,6 +185,7 @@ def test_a_short_list_is_the_beginning_of_a_long_one(ranked, short, history, met
     """A stored list of 50 answers a wish for 10: every stage must keep this so."""
     model = under(ranked, diversify={"method": method}, rules=[
         {"name": "limit", "action": "limit", "most": 1, "within": within, "items": {"categories": ["Even"]}},
+        {"name": "seen", "action": "expose", "least": 0.4, "within": within, "items": {"categories": ["Odd"]}},
         {"name": "pin", "action": "pin", "item_id": FILMS[7], "rank": 3},
         {"name": "boost", "action": "boost", "by": 0.7, "items": {"domain": "books"}},
     ])  # fmt: skip
@@ -184,6 +205,7 @@ REFUSED = {
     "a rule about everything": {"rules": [{"name": "r", "action": "hide", "items": {}}]},
     "a name twice": {"rules": [HIDE_BOOKS, HIDE_BOOKS]},
     "two pins at one rank": {"rules": [{"name": n, "action": "pin", "item_id": n, "rank": 1} for n in "ab"]},
+    "more exposure than there is": {"rules": [HIDE_BOOKS | {"action": "expose", "least": 1.5}]},
     "a pin at rank 0": {"rules": [PIN | {"rank": 0}]},
     "a rule without its stage": {"stages": ["rank"], "rules": [PIN]},
     "a boost that is no number": {"rules": [HIDE_BOOKS | {"action": "boost", "by": float("nan")}]},

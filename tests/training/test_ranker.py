@@ -82,6 +82,9 @@ def test_categories_are_learned_and_stay_out_of_serving(name):
     module, config = tiny(name, embedding_size=4)
     model = module.fit(examples, examples, config, 1, 1)
     assert ranker.auc(model.predict(examples), examples.labels) > 0.95
+    strangers = {"user": users[:2] * 0 + [0, 40], "item": items[:2] * 0 + 1, "genres": genres[:2] * 0 + [[50, 0]] * 2}
+    unknown, unseen = model.predict(ranker.Examples(np.zeros((2, 0), np.float32), np.zeros(2, np.float32), strangers))
+    assert unseen == pytest.approx(unknown, abs=1e-6), "what training has not seen is unknown"
     with pytest.raises(RecsysError, match="Serving has numbers only"):
         model.to_onnx(1)
 

@@ -36,6 +36,8 @@ TRIALS = (
     {"reg": 100.0},
     {"reg": 3.0, "user_exponent": 1.0},
     {"reg": 30.0},
+    {"reg": 10.0, "user_exponent": 0.5, "item_exponent": 0.5},
+    {"reg": 100.0, "user_exponent": 0.5, "item_exponent": 0.5},
 )
 SPACE = {
     "reg": Between(1.0, 5000.0, log=True),

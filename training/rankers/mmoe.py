@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from recsys.errors import RecsysError
 from training.model import ModelConfig, check_finite
-from training.ranker import LIMIT, Examples, Scaling, log_loss, platt
+from training.ranker import LIMIT, Examples, Scaling, known, log_loss, platt
 
 FRAMEWORK = "pytorch"
 ONNX_OPSET = 18
@@ -136,9 +136,9 @@ class MMoE:
         """Stretch and move each task's logits so that they say the validation's shares (Platt 1999)."""
         labels, said = as_tasks(validation.labels), self._said(validation, "logits")
         for task in range(labels.shape[1]):
-            known = np.isfinite(labels[:, task])
-            if known.any():
-                slope, offset = platt(said[known, task], labels[known, task])
+            is_known = np.isfinite(labels[:, task])
+            if is_known.any():
+                slope, offset = platt(said[is_known, task], labels[is_known, task])
                 self.network.slope[task], self.network.offset[task] = slope, offset
 
     def to_onnx(self, n_user: int) -> bytes:
@@ -168,14 +168,17 @@ def as_tasks(labels: np.ndarray) -> np.ndarray:
 
 
 def tensors(examples: Examples, rows, network: Network) -> tuple[Tensor, dict[str, Tensor]]:
-    codes = {name: torch.from_numpy(examples.categories[name][rows]).long() for name in network.tables}
+    codes = {
+        name: torch.from_numpy(known(examples.categories[name][rows], table.num_embeddings)).long()
+        for name, table in network.tables.items()
+    }
     return torch.from_numpy(examples.numbers[rows]).float(), codes
 
 
 def mean_loss(predicted: np.ndarray, labels: np.ndarray) -> float:
     """Return the tasks' log losses added up, of the examples that each knows."""
-    known = np.isfinite(labels)
-    return sum(log_loss(predicted[at, task], labels[at, task]) for task, at in enumerate(known.T) if at.any())
+    is_known = np.isfinite(labels)
+    return sum(log_loss(predicted[at, task], labels[at, task]) for task, at in enumerate(is_known.T) if at.any())
 
 
 def fit(train: Examples, validation: Examples, config: Config, seed: int, threads: int) -> MMoE:
