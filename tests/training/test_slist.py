@@ -29,8 +29,8 @@ def random_data(n_users: int = 30, longest: int = 12):
     )
 
 
-def brute_force(data, config: Config) -> tuple[np.ndarray, np.ndarray]:
-    """Weights (I, I) and means of the source (I,) by augmented least squares in float64, event by event."""
+def rows_of(data, config: Config) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Source and target (R, I) and the rows' weights (R,), event by event in float64."""
     source, target, weights = [], [], []
     for user in np.unique(data.users):
         rows = np.flatnonzero(data.users == user)
@@ -44,7 +44,12 @@ def brute_force(data, config: Config) -> tuple[np.ndarray, np.ndarray]:
             source.append(before)
             target.append(after)
             weights.append(0.5 ** ((data.cut_at - instants[cut]) / 86_400_000 / config.half_life_days))
-    s, t, w = np.array(source), np.array(target), np.array(weights)
+    return np.array(source), np.array(target), np.array(weights)
+
+
+def brute_force(data, config: Config) -> tuple[np.ndarray, np.ndarray]:
+    """Weights (I, I) and means of the source (I,) by augmented least squares."""
+    s, t, w = rows_of(data, config)
     mean_s, mean_t = w @ s / w.sum(), w @ t / w.sum()
     left = np.vstack([np.sqrt(w)[:, None] * (s - mean_s), np.sqrt(config.reg) * np.eye(data.n_items)])
     right = np.vstack([np.sqrt(w)[:, None] * (t - mean_t), np.zeros((data.n_items, data.n_items))])
@@ -64,6 +69,30 @@ def test_the_weights_are_those_of_a_ridge_regression(tmp_path, changes):
     without = model.bias + mean_source @ expected  # what the intercept is before the weights explain their part
     assert counts[-2:].tolist() == [0, 0]
     np.testing.assert_allclose(without / without.sum(), counts / counts.sum(), atol=1e-5)
+
+
+@pytest.mark.parametrize("neighbours", [4, 99])
+def test_of_many_items_each_is_regressed_on_the_few_that_say_most_of_it(tmp_path, neighbours):
+    changes = {"max_exact_items": 1, "neighbours": neighbours, "half_life_days": 100.0}
+    data, config = random_data(), EVERYTHING.model_copy(update=changes)
+    model = fitted(data, config, tmp_path)
+    s, t, w = rows_of(data, config)
+    s, t = (np.sqrt(w)[:, None] * (side - w @ side / w.sum()) for side in (s, t))
+    weights = model.weights.toarray()
+    assert 0 < np.count_nonzero(weights, axis=0).max() <= neighbours
+    assert not np.diag(weights).any()
+    for item in range(world.ITEMS - 2):
+        kept = np.flatnonzero(weights[:, item])
+        left = s[:, kept].T @ s[:, kept] + config.reg * np.eye(len(kept))
+        np.testing.assert_allclose(weights[kept, item], np.linalg.solve(left, s[:, kept].T @ t[:, item]), atol=2e-3)
+    assert abs(weights).max() > 0.02
+
+
+def test_many_items_and_nobody_with_two_events_is_the_popularity(tmp_path):
+    data = random_data(longest=2)
+    model = fitted(data, EVERYTHING.model_copy(update={"max_exact_items": 1}), tmp_path)
+    assert not model.weights.nnz
+    np.testing.assert_allclose(model.score([np.array([0])])[0] / model.bias.sum(), model.bias / model.bias.sum())
 
 
 def test_a_tiny_world_by_hand(tmp_path):

@@ -6,10 +6,8 @@ The score is history @ B. Λ is λ for every item, or grows with how much it was
 "Autoencoders that don't overfit towards the Identity").
 
 The inverse takes I³ operations and I² numbers, so beyond `max_exact_items` each item is regressed on its
-`neighbours` most similar items (cosine) alone: the selection of Ning and Karypis 2011, "SLIM: Sparse Linear Methods for
-Top-N Recommender Systems" (fsSLIM), with EASE's loss. That takes I · neighbours³ / 3 operations. Neighbours are chosen
-among the `max_inputs` most used items, whose co-occurrences stand in one dense table of 16-bit numbers (3.2 GB at
-40 000); what is less used than those is predicted, but predicts nothing.
+`neighbours` most similar items (cosine) alone (training/neighbours.py), which takes I · neighbours³ / 3 operations.
+What is not among the `max_inputs` most used items is predicted, but predicts nothing.
 
 On validation parts, ndcg@20: of UltraGCN's MovieLens 1M, λ 400 exact .2635, with 200 neighbours .2619, with 400 .2632;
 user exponent ½ and λ 40 .2686, exponent 1 and λ 4 .2670. Of KGAT's Amazon-book (24 915 items, 200 neighbours, 30 CPU
@@ -21,6 +19,7 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse
 
+from training import neighbours
 from training.dataset import TrainingData
 from training.item_weights import ItemWeights, interaction_matrix, strongest
 from training.model import Between, ModelConfig, Workplace, popularity
@@ -121,48 +120,6 @@ def dense_gram(matrix: scipy.sparse.csr_array, block: int = 1000) -> np.ndarray:
 
 def by_neighbours(matrix: scipy.sparse.csr_array, config: Config) -> scipy.sparse.csr_array:
     """Regress each item on its most similar ones. float32 (I, I)"""
-    counts = np.bincount(matrix.indices, minlength=matrix.shape[1])  # (I,)
-    inputs = np.sort(np.argsort(-counts, kind="stable")[: config.max_inputs])  # (M,)
     squares = np.asarray(matrix.multiply(matrix).sum(0)).ravel()  # (I,), the diagonal of X'WX
     added = ridge(squares, config.reg, config.item_exponent)  # (I,)
-    scale = 30_000 / squares.max()  # so that the largest entry fits into 16 bits
-    together = scaled_gram(matrix, inputs, scale)  # int16 (M, M)
-    flat, size = together.reshape(-1), len(inputs)
-    predicting, by_item = matrix[:, inputs].T.tocsr(), matrix.tocsc()  # (M, U), (U, I)
-    columns, rows, values = [], [], []
-    for start in range(0, matrix.shape[1], 1000):
-        block = (predicting @ by_item[:, start : start + 1000]).tocsc()  # (M, b)
-        for item in range(start, min(start + 1000, matrix.shape[1])):
-            span = slice(block.indptr[item - start], block.indptr[item - start + 1])
-            others, shared = block.indices[span], block.data[span]  # places in `inputs`, and X'WX there
-            kept = inputs[others] != item
-            others, shared = others[kept], shared[kept]
-            if len(others) > config.neighbours:
-                alike = shared * shared / squares[inputs[others]]
-                near = np.sort(np.argpartition(-alike, config.neighbours)[: config.neighbours])
-                others, shared = others[near], shared[near]
-            if not len(others):
-                continue
-            left = flat.take(others[:, None].astype(np.int64) * size + others) * np.float32(1 / scale)  # (N, N)
-            left.reshape(-1)[:: len(left) + 1] = squares[inputs[others]] + added[inputs[others]]
-            _, solved, failed = scipy.linalg.lapack.sposv(left, shared, lower=1, overwrite_a=1)
-            if failed:  # rounding to 16 bits left it not quite positive definite
-                solved = np.linalg.solve(left + np.eye(len(left), dtype=np.float32) * config.reg, shared)
-            columns.append(np.full(len(others), item))
-            rows.append(inputs[others])
-            values.append(solved.ravel().astype(np.float32))
-    listed = (np.concatenate(rows), np.concatenate(columns)) if rows else (np.empty(0, int), np.empty(0, int))
-    return scipy.sparse.csr_array(
-        (np.concatenate(values) if values else np.empty(0, np.float32), listed), shape=(matrix.shape[1],) * 2
-    )
-
-
-def scaled_gram(matrix: scipy.sparse.csr_array, inputs: np.ndarray, scale: float) -> np.ndarray:
-    """Return round(scale X'X) among these items, the diagonal left at what fits. int16 (M, M)"""
-    among = matrix[:, inputs]
-    transposed = among.T.tocsr()
-    table = np.zeros((len(inputs), len(inputs)), np.int16)
-    for start in range(0, len(inputs), 500):
-        block = (transposed[start : start + 500] @ among).tocoo()
-        table[start + block.coords[0], block.coords[1]] = np.rint(block.data * np.float32(scale))
-    return table
+    return neighbours.regress(matrix, matrix, added, config.neighbours, config.max_inputs)

@@ -10,8 +10,9 @@ to `horizon` items. A cut of `half_life_days` before the end of training counts 
 
 so that little data shrinks the score to the bias. That is the intercept, with the mean of T replaced by today's
 popularity. Items with fewer than `min_events` events and those beyond the `max_items` most used have no weights and the
-popularity alone. Cost O(max_items³) once and four dense matrices of max_items² (1 GB at 8000); rows are summed up in
-blocks of users. There is no chance in it.
+popularity alone. Cost O(U³) once and four dense matrices of U² for U used items (1 GB at 8000); rows are summed up in
+blocks of users. Beyond `max_exact_items` each item is regressed on the `neighbours` that say most of it by themselves
+(training/neighbours.py). There is no chance in it.
 
 Chosen on the validation parts of MovieLens 1M / latest-small (a second temporal split inside train), ndcg@10,
 popularity alone .179 / .219: at λ 300 horizon 20 without the target's exponent .317 / .194, with exponent .5 .320;
@@ -28,6 +29,7 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse
 
+from training import neighbours
 from training.dataset import TrainingData
 from training.model import Between, ModelConfig, Parts, Workplace, popularity
 
@@ -35,6 +37,13 @@ FRAMEWORK = "numpy"
 FEATURES: tuple[str, ...] = ()
 BLOCK_USERS = 1500
 """So many users' rows are held at once: some 3 million numbers at 100 events a user."""
+TRIALS = (
+    {},
+    {"reg": 30.0},
+    {"reg": 30.0, "horizon": 10, "target_exponent": 1.0},
+    {"reg": 500.0},
+    {"recency_exponent": 1.0},
+)
 SPACE = {
     "reg": Between(10.0, 1000.0, log=True),
     "recency_exponent": Between(0.0, 1.5),
@@ -54,7 +63,10 @@ class Config(ModelConfig):
     reg: float = 150.0
     prior_rows: float = 10_000.0
     min_events: int = 3
-    max_items: int = 8000
+    max_items: int = 40_000
+    max_exact_items: int = 8000
+    """With more used items than this, each target is regressed on `neighbours` of them alone."""
+    neighbours: int = 200
     max_neighbours: int = 1000
 
 
@@ -62,6 +74,8 @@ def estimate_seconds(data: TrainingData, config: Config) -> float:
     """Measured on one core of 2026: cutting rows, the moments of the used items, the solution."""
     used, users = min(data.n_items, config.max_items), len(np.unique(data.users))
     rows = min(config.splits * users, len(data.items))
+    if used > config.max_exact_items:
+        return 2 + rows / 4e4 + used * config.neighbours**3 / 3 / 6e9 + used * config.neighbours**2 / 2e8
     return 1 + rows * (config.max_history / 2e7 + used / 8e8) + used**3 / 4e10
 
 
@@ -97,23 +111,56 @@ class Slist:
 def fit(data: TrainingData, config: Config, seed: int, workplace: Workplace) -> Slist:
     """Solve the weights of the used items. Without two events of a user there are none, and the popularity answers."""
     used = used_items(data, config)
-    moments = Moments(len(used))
     sequences = sequences_of(data, used)
-    for start in range(0, len(sequences), BLOCK_USERS):
-        moments.add(*cut_rows(sequences[start : start + BLOCK_USERS], len(used), data.cut_at, config))
-    mean_source, mean_target, gram, cross = moments.centred()
-    reg = config.reg * (1 + config.prior_rows / max(moments.rows, 1.0))
-    solved = solve(gram, cross, reg)  # (U, U)
+    cut = (
+        cut_rows(sequences[start : start + BLOCK_USERS], len(used), data.cut_at, config)
+        for start in range(0, len(sequences), BLOCK_USERS)
+    )
+    if len(used) <= config.max_exact_items:
+        moments = Moments(len(used))
+        for rows in cut:
+            moments.add(*rows)
+        mean_source, mean_target, gram, cross = moments.centred()
+        solved = solve(gram, cross, ridge(config, moments.rows))  # (U, U)
+        kept = prune(solved, config.max_neighbours)
+    else:
+        mean_source, mean_target, kept = by_neighbours(list(cut), len(used), config)
 
     counts = popularity(data)  # (I,)
     per_count = mean_target.sum() / max(counts[used].sum(), 1e-12) or 1.0  # the bias is a rate as the targets are
     bias = counts * np.float32(per_count)
-    kept = prune(solved, config.max_neighbours)
     bias[used] -= (mean_source @ kept).astype(np.float32)
     rows, columns = used[kept.tocoo().coords[0]], used[kept.tocoo().coords[1]]
     weights = scipy.sparse.csr_array((kept.tocoo().data, (rows, columns)), shape=(data.n_items, data.n_items))
     weights.sort_indices()
     return Slist(weights, bias, counts, config)
+
+
+def ridge(config: Config, rows: float) -> float:
+    """Return λ for so many rows."""
+    return config.reg * (1 + config.prior_rows / max(rows, 1.0))
+
+
+def by_neighbours(
+    cut: list[tuple[scipy.sparse.csr_array, scipy.sparse.csr_array, np.ndarray]], n_used: int, config: Config
+) -> tuple[np.ndarray, np.ndarray, scipy.sparse.csr_array]:
+    """Return the means of S and T (U,), and the weights, each item's of the few that say most of it. (U, U)"""
+    if not cut:
+        return np.zeros(n_used), np.zeros(n_used), scipy.sparse.csr_array((n_used, n_used), dtype=np.float32)
+    source, target = (scipy.sparse.vstack([part[side] for part in cut], format="csr") for side in (0, 1))
+    weight = np.concatenate([part[2] for part in cut]).astype(np.float64)
+    total = max(weight.sum(), 1e-12)
+    mean_source, mean_target = (side.T @ weight / total for side in (source, target))  # (U,), (U,)
+    by_root = scipy.sparse.diags_array(np.sqrt(weight).astype(np.float32))
+    weights = neighbours.regress(
+        (by_root @ source).tocsr(),
+        (by_root @ target).tocsr(),
+        np.full(n_used, ridge(config, total)),
+        config.neighbours,
+        config.max_items,
+        (np.sqrt(total) * mean_source, np.sqrt(total) * mean_target),
+    )
+    return mean_source, mean_target, weights
 
 
 def used_items(data: TrainingData, config: Config) -> np.ndarray:
