@@ -95,6 +95,13 @@ class Settings(BaseSettings):
         lt=1,
         description="how much worse than the champion a candidate may be, relative; 0: it must be better",
     )
+    promotion_least_equality: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="a challenger's ndcg@10 for its worst-served group of users over its best-served, by how much is"
+        " known of them, at least; 0 asks nothing",
+    )
     promotion_days: int = Field(14, ge=1, description="longest stay of a candidate at one stage")
     promotion_look_seconds: int = Field(60, ge=5, description="how often `recsys_promotion` looks")
     label_delay_seconds: int = Field(

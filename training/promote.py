@@ -30,6 +30,8 @@ def decide(
     baseline: Contender | None,
     over_baseline: dict[str, float] | None,
     over_champion: dict[str, float] | None,
+    equality: float | None = None,
+    least_equality: float = 0.0,
 ) -> Decision:
     """Decide whether the challenger becomes champion.
 
@@ -42,6 +44,9 @@ def decide(
         over_baseline: difference to popularity (`difference`, `low`, `high`); None if the challenger is popularity or
             popularity was not evaluated.
         over_champion: difference to the champion; None if there is none or it is the challenger.
+        equality: the challenger's ndcg@10 for the worst-served group of users over that for the best-served, by how
+            much is known of them; None where it could not be judged.
+        least_equality: what that has to be beside a champion; 0 asks nothing.
     """
     if champion and champion.run_id == challenger.run_id:
         return Decision(champion, False, f"{challenger.model} of this data cut is champion already")
@@ -66,6 +71,14 @@ def decide(
     if over_champion is None or over_champion["low"] <= 0:
         shown = _interval(over_champion) if over_champion else "no test user in common"
         return Decision(champion, False, f"{challenger.model} does not beat the champion with certainty: {shown}")
+    if least_equality > 0 and (equality is None or equality < least_equality):
+        shown = "could not be judged" if equality is None else f"{equality:.2f}"
+        return Decision(
+            champion,
+            False,
+            f"{challenger.model} beats the champion, and serves its groups of users too unequally: worst over best "
+            f"{shown}, asked {least_equality:.2f}",
+        )
     return Decision(challenger, True, f"{challenger.model} beats the champion: {_interval(over_champion)}")
 
 

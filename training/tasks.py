@@ -328,7 +328,8 @@ def promote(settings: Settings, interval: Interval, staged_at: datetime | None =
     with connect(settings) as connection:
         upstream, registered = receipts.latest(connection, REGISTER, interval.key)
         _, evaluated = receipts.latest(connection, EVALUATE, interval.key)
-        wanted = receipts.fingerprint(code(), upstream, settings.seed, staged_at is not None)
+        least = settings.promotion_least_equality
+        wanted = receipts.fingerprint(code(), upstream, settings.seed, staged_at is not None, least)
         known = receipts.recall(connection, PROMOTE, interval.key, wanted)
     if known:
         return {**known, "unchanged": True}
@@ -355,7 +356,10 @@ def promote(settings: Settings, interval: Interval, staged_at: datetime | None =
                 bundle, frozen = tracking.fetch_bundle(champion.version, Path(scratch)), dataset.Cut(cut_at)
                 over_champion = evaluation.over_bundle(frozen, name, bundle, settings.threads, settings.seed)
         over_baseline = evaluated["against_popularity"].get(name)
-        decision = decide(challenger, champion, baseline, over_baseline, over_champion)
+        equality = next(
+            (row.get("worst_over_best_by_history") for row in evaluated["table"] if row["model"] == name), None
+        )
+        decision = decide(challenger, champion, baseline, over_baseline, over_champion, equality, least)
         is_staged = decision.promoted and champion is not None and staged_at is not None
         if is_staged:
             enter(settings, decision.champion.version, decision.champion.run_id, decision.reason, staged_at)

@@ -71,3 +71,15 @@ def test_a_backfill_never_replaces_a_champion_that_knows_later_data():
     later = replace(CHAMPION, as_of="2020-03-01T00:00:00+00:00")
     decision = decide(CHALLENGER, later, POPULARITY, BETTER, BETTER)
     assert (decision.champion, decision.promoted) == (later, False)
+
+
+def test_a_challenger_that_serves_its_groups_too_unequally_stays_behind_where_that_is_asked():
+    def of(equality: float | None, least: float):
+        return decide(CHALLENGER, CHAMPION, POPULARITY, BETTER, BETTER, equality, least)
+
+    assert of(0.3, 0.0).champion == CHALLENGER
+    assert of(0.5, 0.5).champion == CHALLENGER
+    for equality, shown in ((0.3, "0.30"), (None, "could not be judged")):
+        assert (of(equality, 0.5).champion, of(equality, 0.5).promoted) == (CHAMPION, False)
+        assert f"worst over best {shown}, asked 0.50" in of(equality, 0.5).reason
+    assert decide(CHALLENGER, None, POPULARITY, BETTER, None, 0.1, 0.5).champion == CHALLENGER, "something must serve"
