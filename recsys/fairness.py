@@ -67,7 +67,7 @@ def with_least_exposure(scores: np.ndarray, is_protected: np.ndarray, k: int, le
     chosen, given, seen = [], 0.0, exposure(k)
     for rank in range(min(k, len(order))):
         owed = least * seen[: rank + 1].sum() - given
-        if waiting[True] and (owed >= seen[rank] or not waiting[False]):
+        if waiting[True] and (owed >= seen[rank] - 1e-9 or not waiting[False]):
             kind = True
         elif not waiting[True]:
             kind = False
