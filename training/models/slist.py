@@ -20,6 +20,8 @@ horizon 40 with exponent .5 .325, with .75 .320; λ 100, 250, 1000 .327, .325, .
 300, 1000, 2000 .212, .214, .220 on latest-small (with exponent .75); exponent of recency .45, .6 .310, .317; rows of
 length one, or 10 or 40 splits, change less than .003. As it stands, with 1000 neighbours and 200 items read, .6, .7,
 .8 give .3266, .3275, .3274 and latest-small .218; 300, 600, 1000 and all neighbours gave .323, .326, .327, .327.
+Of Beauty's 12 101 items the 8000 most used alone gave recall / ndcg@10 .0844 / .0513 on the test, all of them by 200
+neighbours .0889 / .0546 in 5.5 processor seconds (`make benchmark`, seed 1, 2026-11-30).
 """
 
 from dataclasses import dataclass
