@@ -285,7 +285,8 @@ def one_run(number: int, installation: Installation, clock: Clock, undisturbed: 
     seconds = perf_counter() - began
     fault.end()
     ratings.write_bytes(good)
-    wait_until_healthy(installation.settings)
+    if kind == "killed service":
+        wait_until_healthy(installation.settings)
     red, tries, _ = run.told()
     red = {label: said.replace(str(installation.data_dir.parent), "…") for label, said in red.items()}
     changed = [name for name, digest in installation.table_digests().items() if digest != undisturbed[name]]
