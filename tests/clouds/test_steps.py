@@ -24,14 +24,16 @@ def settings(tmp_path):
 
 @pytest.fixture
 def step(settings, tmp_path, monkeypatch):
-    """A function that runs one step for the champion of that version."""
-    world = World(tmp_path)
+    """A function that runs one step for the champion of that version; `logged` are the steps that became runs."""
+    world, logged = World(tmp_path), []
     monkeypatch.setattr(configuration, "target", lambda *_: world.target)
+    monkeypatch.setattr(shell, "log_deployment", lambda _, version, step, *rest: logged.append((step, version)))
 
     def run(name: str, version: str = "1", dry_run: bool = False):
         monkeypatch.setattr(shell, "champion", lambda _: Version(version, "run"))
-        return shell._cloud(settings, Namespace(step=name, target="aws", dry_run=dry_run))
+        return shell.released(settings, Namespace(step=name, target="aws", dry_run=dry_run))
 
+    run.logged = logged
     return run
 
 
@@ -46,6 +48,9 @@ def test_the_steps_of_the_dag_in_order(step):
     assert len(step("cost")["shares"]) == 1
     assert step("teardown")["changes"]
     assert step("cost") == {"target": "aws", "monthly_usd": 0.0, "shares": {}}
+    ways = [("canary", "1"), ("shift", "1"), ("promote", "1"), ("canary", "2"), ("roll-back", "2")]
+    assert [one for one in step.logged if one in ways] == step.logged
+    assert {("canary", "1"), ("canary", "2"), ("roll-back", "2")} <= set(step.logged)
 
 
 def test_a_second_run_of_the_dag_changes_nothing(step):

@@ -121,7 +121,7 @@ def test_a_search_goes_on_where_it_was_and_the_next_fit_uses_what_it_found(setti
     assert sum(first["trials"].values()) == 3
     own = module_of("ease").Config()
     study = tune.open_study(settings, first["study"], 1)
-    assert study.trials[0].params == {"reg": own.reg, "user_exponent": own.user_exponent}
+    assert study.trials[0].params == {name: getattr(own, name) for name in module_of("ease").SPACE}
     assert first["ndcg_at_10"] >= first["ndcg_at_10_of_the_own_settings"] > 0
     more = tune.run(settings, INTERVAL, "ease", 8, 600)
     assert more["study"] == first["study"]
