@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
+import psutil
 import pytest
 import redis
 from kafka import KafkaConsumer
@@ -300,12 +301,17 @@ def test_of_two_processes_at_one_address_one_may_be_killed(tmp_path, dead):
     with serving(tmp_path, "serve", "--share-port", **dead) as (client, first):
         shared = {"RECSYS_SERVING_URL": str(client.base_url), **dead}
         with serving(tmp_path, "serve", "--share-port", **shared) as (_, second):
-            assert second.poll() is None
+            eventually(lambda: check_listening(second))  # till then the first one answers for both
             first.kill()
             first.wait()
             with httpx.Client(base_url=client.base_url, transport=httpx.HTTPTransport(retries=3)) as again:
                 answers = [again.get("/v1/users/u/recommendations").status_code for _ in range(20)]
     assert answers == [200] * 20
+
+
+def check_listening(process: subprocess.Popen) -> None:
+    assert process.poll() is None
+    assert psutil.CONN_LISTEN in {socket.status for socket in psutil.Process(process.pid).net_connections("tcp")}
 
 
 def test_on_sigterm_it_ends_soon_and_loses_no_impression(settings, tmp_path):
