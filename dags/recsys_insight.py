@@ -53,5 +53,10 @@ with DAG(
         "analyse_effectiveness", "analytics.effectiveness", INTERVAL, *analysis("effectiveness", "analytics.segments")
     )
 
+    check_analysis = station(
+        "check_analysis", "expectations", "analysis", *INTERVAL, on_success_callback=alerts.on_warnings()
+    )
+
     refresh_analytics >> [analyse_experiments, check_freshness, check_skew, segments, network, overlap, texts]
     segments >> [value, effectiveness]
+    texts >> check_analysis

@@ -3,6 +3,7 @@
 python -m expectations raw      --as-of D --domains movies [--since S]   what etl loaded
 python -m expectations marts    --as-of D --domains movies               what dbt built
 python -m expectations features --as-of D --domains movies               what Feast is about to offer
+python -m expectations analysis --as-of D --domains movies               what it offers to analyses besides
 """
 
 import argparse
@@ -15,7 +16,12 @@ from recsys import receipts, station, warehouse
 from recsys.interval import Interval
 from recsys.settings import Settings, load_settings
 
-AFTER = {"raw": ("etl.load",), "marts": ("dbt.build",), "features": ("dbt.build",)}
+AFTER = {
+    "raw": ("etl.load",),
+    "marts": ("dbt.build",),
+    "features": ("dbt.build",),
+    "analysis": ("dbt.analytics", "analytics.texts"),
+}
 
 
 def main() -> dict[str, Any]:

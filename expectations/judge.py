@@ -40,7 +40,7 @@ def judge(batches: Iterable[Batch], postgres_url: str, docs: Path, door: str, su
         batches: what to judge.
         postgres_url: the warehouse, `postgresql://…`.
         docs: folder of the Data Docs, replaced.
-        door: raw, marts or features; first part of the outcome's check name.
+        door: raw, marts, features or analysis; first part of the outcome's check name.
         subject: put before batch and column in the outcome's subject, e.g. the domains.
         day: outcome date.
     """

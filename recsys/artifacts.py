@@ -148,6 +148,8 @@ USER_CATEGORY_FEATURES = (
 )
 ITEM_PRICE_FEATURES = ("item_price", "item_price_to_mean", "item_mean_price_90d", "item_sold_total")
 ITEM_TEXT_FEATURES = ("item_text_vector",)
+ITEM_TEXT_SIZE = 32
+"""So many numbers has a vector of an item's text."""
 
 # registry
 REGISTERED_MODEL = "recommender"

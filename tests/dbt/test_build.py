@@ -14,12 +14,12 @@ import tenacity
 
 from expectations.__main__ import judge_door
 from infra.local import warehouse_docs
-from recsys import receipts
+from recsys import artifacts, receipts
 from recsys.errors import CheckFailed, RecsysError
 from recsys.settings import HOME, Settings
 from recsys.task import command_environment, run_task, wanted_fingerprint
 from recsys.warehouse import connect
-from tests.worlds.warehouse import DBT_BUILD, INTERVAL, LAST_MILLISECOND, LATE_CLICK, insert, instant, land
+from tests.worlds.warehouse import DBT_BUILD, EPOCH, INTERVAL, LAST_MILLISECOND, LATE_CLICK, insert, instant, land
 
 MARTS = {
     "fct_interactions": "event_id",
@@ -197,6 +197,19 @@ def test_the_doors_of_marts_and_features_let_it_through(built):
     assert verdicts["marts.all_on_available_items books,movies:fct_interactions.is_available"] == "warn"
     assert verdicts["marts.made_up_rows_stand_alone books,movies:made_up_rows.is_mixed"] == "pass"
     assert len(verdicts) == marts["checks"] + features["checks"]
+
+
+@pytest.mark.usefixtures("great_expectations")
+def test_the_door_of_analyses_lets_it_through(built):
+    """The vectors of the texts, which are none of dbt's, by hand."""
+    vector = [1.0, *[0.0] * (artifacts.ITEM_TEXT_SIZE - 1)]
+    items = rows(built, "select domain, item_id from marts.dim_items where is_available")
+    with connect(built) as connection:
+        insert(connection, artifacts.ITEM_TEXTS, [(*item, EPOCH, vector, INTERVAL.as_of) for item in items])
+        for task in ("dbt.analytics", "analytics.texts"):
+            receipts.record(connection, task, INTERVAL.key, "written by hand", {})
+    judged = judge_door(built, "analysis", INTERVAL)
+    assert (judged["failed"], judged["warned"]) == (0, 0)
 
 
 @pytest.mark.usefixtures("great_expectations")

@@ -13,7 +13,7 @@ import pandas as pd
 import psycopg
 
 from recsys import columns
-from recsys.artifacts import DIM_ITEMS, ITEM_TEXTS
+from recsys.artifacts import DIM_ITEMS, ITEM_TEXT_SIZE, ITEM_TEXTS
 from recsys.interval import Interval
 from recsys.settings import load_settings
 from training.analytics.tables import read, replace
@@ -21,7 +21,7 @@ from training.dataset import texts_of
 from training.model import Workplace
 from training.models import text_encoder
 
-SIZE = 32
+SIZE = ITEM_TEXT_SIZE
 MOST_ITEMS = 20_000
 ALWAYS = pd.Timestamp(0, tz="UTC")
 """A catalogue has no history: what it says now is taken for what it always said."""
