@@ -87,4 +87,5 @@ compose-check: ## validate docker-compose.yml without a daemon
 
 docs: ## write the generated parts of the docs anew, and serve dbt's pages of the warehouse on loopback (PORT=8089)
 	@$(RUN) -m tests.architecture.settings_table
+	@$(RUN) -m bench.report.index
 	@$(RUN) -m infra.local warehouse-docs --port "$(or $(PORT),8089)"

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from bench.results import publish
+from bench.results import interval, publish
 from experiments import planning
 from experiments.estimates import ratio
 from experiments.sample_ratio import ALARM, always_valid_p, sample_ratio
@@ -43,12 +43,6 @@ Row = dict[str, str]
 
 def row(measure_: str, target: str, measured: str) -> Row:
     return {"measure": measure_, "target": target, "measured": measured, "command": COMMAND}
-
-
-def interval(found: int, of: int) -> str:
-    """Return a share with its 95 % interval (Wilson)."""
-    bounds = stats.binomtest(found, of).proportion_ci(method="wilson")
-    return f"{found / of:.2%} of {of} [{bounds.low:.2%}, {bounds.high:.2%}]"
 
 
 def looks_of(
@@ -288,7 +282,7 @@ def drift_on(frame: pd.DataFrame, source: str, kept: Kept, with_answers: bool) -
         what = f"the same replays, {name} against the constant threshold of before"
         rows.append(row(what, "told beside it", interval(sum(bool(one[name][1]) for one in found), REPLAYS)))
     for what in shown[0]:
-        rows.append(row(f"{source}: {what}", "found", interval(sum(one[what] for one in shown), PLANTED)))
+        rows.append(row(f"{source}: {what}, found", "≥ 95 %", interval(sum(one[what] for one in shown), PLANTED)))
     return rows
 
 

@@ -8,7 +8,9 @@ from time import perf_counter
 from typing import Any
 
 import psutil
+from scipy import stats
 
+from bench.report import index
 from recsys.settings import HOME
 
 FOLDER = HOME / "docs" / "results"
@@ -26,6 +28,12 @@ def yardstick() -> float:
     return statistics.median(taken)
 
 
+def interval(found: int, of: int) -> str:
+    """Return a share in words, with its 95 % interval (Wilson)."""
+    bounds = stats.binomtest(found, of).proportion_ci(method="wilson")
+    return f"{found / of:.2%} of {of} [{bounds.low:.2%}, {bounds.high:.2%}]"
+
+
 def machine() -> dict[str, Any]:
     """Return what the figures were measured on; nothing that names the host."""
     return {
@@ -38,7 +46,7 @@ def machine() -> dict[str, Any]:
 
 
 def publish(name: str, title: str, rows: list[dict[str, Any]], notes: str = "") -> None:
-    """Write the rows (measure, target, measured, command) as JSON and as a table for people."""
+    """Write the rows (measure, target, measured, command) as JSON and as a table for people; then the index anew."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     day, measured_on = datetime.now(UTC).date().isoformat(), machine()
     document = {"date": day, "machine": measured_on, "rows": rows}
@@ -53,3 +61,4 @@ def publish(name: str, title: str, rows: list[dict[str, Any]], notes: str = "") 
         *(f"| {row['measure']} | {row['target']} | {row['measured']} | `{row['command']}` |" for row in rows),
     ]
     (FOLDER / f"{name}.md").write_text("\n".join([*lines, *(["", notes] if notes else [])]) + "\n")
+    index.write(FOLDER)

@@ -1,4 +1,4 @@
-"""What was measured: docs/results/*.json, each row with the verdict that it states itself."""
+"""What was measured: docs/results/*.json, each row with its verdict."""
 
 import json
 import re
@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Literal
 
 Verdict = Literal["met", "missed", "told"]
+NO_TARGET = {"", "none", "reported", "said", "told beside it", "the peer"}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One measure. `verdict` is `told` where the script that measured it states none."""
+    """One measure. `verdict` is `told` where none is stated and none follows from the target."""
 
     measure: str
     target: str
@@ -83,12 +84,51 @@ def _result(path: Path) -> Result:
     )
 
 
+NUMBER = r"(?:(?:\d{1,3}(?:[, ]\d{3})+|\d+)(?:\.\d+)?|\.\d+)"
+BOUND = re.compile(
+    rf"(?:(?P<name>[\w@ ]+) )?(?P<sign>≤|≥|<|>) ?(?P<bound>{NUMBER}) ?(?P<unit>%|×|[a-zA-Z]\w*)?(?!\w).*"
+)
+SECONDS = {"ms": 0.001, "s": 1.0, "min": 60.0}
+
+
 def verdict(row: dict) -> Verdict:
-    """Return the verdict that a row states itself; a bare target is not judged here a second time."""
+    """Return the verdict that a row states itself, else the one that follows from a target of plain bounds.
+
+    A bound is a sign and a number, with a name before it or a unit behind it (`p99 ≤ 100 ms`), or a bare `0`; clauses
+    follow one another after a comma or a semicolon, and what begins with `beyond` is a wish. A target that holds
+    anything else, or whose figure is not found in what was measured, is not judged: `told`.
+    """
     text = f"{row['target']} {row['measured']}"
     if re.search(r"\bMISSED\b|\bmissed\b(?!,)(?! ?%)", text) and not re.search(r"% missed", text):
         return "missed"
-    return "met" if re.search(r"\bmet\b", text) else "told"
+    if re.search(r"\bmet\b", text):
+        return "met"
+    clauses = [clause for clause in re.split(r"[,;] (?=\D)", row["target"]) if not clause.startswith("beyond")]
+    kept = [_keeps(clause, row["measured"]) for clause in clauses]
+    if not kept or None in kept:
+        return "told"
+    return "met" if all(kept) else "missed"
+
+
+def _keeps(clause: str, measured: str) -> bool | None:
+    """Return whether what was measured keeps one bound, None where that cannot be read with certainty."""
+    if none := re.fullmatch(r"0(?: \w+)?", clause):
+        found = re.match(rf"({NUMBER}){re.escape(none[0][1:])}(?![\w.,])", measured)
+        return float(found[1].replace(",", "")) == 0 if found else None
+    bound = BOUND.fullmatch(clause)
+    if not bound:
+        return None
+    before = rf"(?:^|[\s;,]){re.escape(bound['name'])} " if bound["name"] else ""
+    units = "|".join(SECONDS) if bound["unit"] in SECONDS else re.escape(bound["unit"] or "")
+    where = re.search if before or units else re.match
+    found = where(rf"{before}({NUMBER}) ?({units})(?![\w.,]*\w)", measured)
+    if not found:
+        return None
+    value, limit = (
+        float(re.sub("[, ]", "", number)) * SECONDS.get(unit, 1)
+        for number, unit in ((found[1], found[2]), (bound["bound"], bound["unit"]))
+    )
+    return {"≤": value <= limit, "≥": value >= limit, "<": value < limit, ">": value > limit}[bound["sign"]]
 
 
 ROW_OF_MODELS = re.compile(r"(?P<cpu>[\d.]+) CPU s \(fit (?P<fit>[\d.]+)\), (?P<memory>[\d.]+) GiB")
