@@ -18,6 +18,7 @@ from xmlrpc.client import Fault, ServerProxy
 import psutil
 from supervisor.xmlrpc import Faults, SupervisorTransport
 
+from infra.local import leftovers
 from infra.local.service import NotHealthyYet, Service, poll, write_private
 from recsys.errors import RecsysError, ServiceUnavailable
 from recsys.settings import HOME
@@ -28,6 +29,7 @@ PR_SET_CHILD_SUBREAPER = 36
 CACHED_BYTECODE = {"PYTHONDONTWRITEBYTECODE": ""}
 """Empty is off: without the cache every process and task would compile the libraries anew (MLflow: 12 s)."""
 STOP_SECONDS = 20
+LISTENER = "leftovers"
 
 
 def socket_path(var_dir: Path) -> Path:
@@ -54,17 +56,22 @@ def quoted(value: str) -> str:
 def render(services: Iterable[Service], var_dir: Path) -> str:
     """Return the supervisor's configuration. Nothing starts by itself: `up` starts in the order of dependence.
 
-    A process that ends is started again; stopping reaches the whole process group.
+    A process that ends is started again, and what it left of its process group is ended (infra/local/leftovers.py);
+    stopping reaches the whole group.
     """
     var_dir = var_dir.resolve()
     socket = socket_path(var_dir)
     logs = str(var_dir / "logs").replace("%", "%%")
+    listener = shlex.join([sys.executable, "-m", leftovers.__name__]).replace("%", "%%")
     parts = [
         f"[unix_http_server]\nfile={str(socket).replace('%', '%%')}\nchmod=0700\n",
         f"[supervisord]\nlogfile={logs}/supervisord.log\npidfile={logs}/supervisord.pid\nchildlogdir={logs}\n"
         f"nodaemon=true\nsilent=true\nminfds=4096\nlogfile_maxbytes=10MB\nlogfile_backups=1\n",
         "[rpcinterface:supervisor]\nsupervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface\n",
         f"[supervisorctl]\nserverurl=unix://{str(socket).replace('%', '%%')}\n",
+        f"[eventlistener:{LISTENER}]\ncommand={listener}\n"
+        f"directory={str(HOME).replace('%', '%%')}\nevents={leftovers.EVENT}\nautorestart=true\n"
+        f"stderr_logfile={logs}/{LISTENER}.log\nstderr_logfile_maxbytes=1MB\nstderr_logfile_backups=0\n",
     ]
     for service in services:
         command = shlex.join(service.command).replace("%", "%%")

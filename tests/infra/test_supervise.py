@@ -108,7 +108,7 @@ def test_a_supervisor_in_a_deep_folder_starts_and_stops(tmp_path):
     supervisor.start([])
     pid = supervisor.pid()
     assert pid is not None
-    assert supervisor.stop() == 1
+    assert supervisor.stop() == 2, "itself and the listener"
     assert not psutil.pid_exists(pid)
     assert supervisor.pid() is None
     assert not socket_path(supervisor.var_dir).parent.exists()
@@ -175,6 +175,44 @@ def test_a_service_that_dies_at_its_start_is_reported_with_its_last_words(tmp_pa
     try:
         with pytest.raises(ServiceUnavailable, match=r"dying: it ends at its start: .*no such table"):
             platform.Start(supervisor, [dying]).run()
+    finally:
+        supervisor.stop()
+
+
+def test_a_killed_service_leaves_no_child_that_holds_its_port(tmp_path):
+    port = free_port()
+    child = (
+        f"import socket; server = socket.create_server(({LOOPBACK!r}, {port}));\nwhile True: server.accept()[0].close()"
+    )
+    parent = f"import subprocess, sys; sys.exit(subprocess.run([sys.executable, '-c', {child!r}]).returncode)"
+
+    def listening() -> psutil.Process:
+        (process,) = psutil.Process(supervisor.processes()["parent"]["pid"]).children()
+        if not any(socket.laddr.port == port for socket in process.net_connections("tcp")):
+            raise NotHealthyYet(supervisor.log_tail("parent"))
+        return process
+
+    def check() -> None:
+        try:
+            listening()
+        except (ValueError, psutil.Error) as error:
+            raise NotHealthyYet(f"{error} {supervisor.log_tail('parent')}") from error
+
+    service = Service("parent", (sys.executable, "-c", parent), "", (), check=check)
+    supervisor = Supervisor(tmp_path)
+    supervisor.start([service])
+    try:
+        platform.Start(supervisor, [service]).run()
+        left, pid = listening(), supervisor.processes()["parent"]["pid"]
+        os.kill(pid, signal.SIGKILL)
+
+        def is_back() -> None:
+            if supervisor.processes()["parent"]["pid"] in {0, pid}:
+                raise NotHealthyYet("not started again yet")
+            check()
+
+        poll(is_back, 20)
+        assert not left.is_running()
     finally:
         supervisor.stop()
 
