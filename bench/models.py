@@ -1,10 +1,10 @@
 """The models' figures on public splits, through the benchmark's own command; writes docs/results/models.md.
 
-    python -m bench.models FOLDER [PART …]
+    python -m bench.models FOLDER [PART[/MODEL] …]
 
 FOLDER holds the splits: `ncf-ml-1m`, `ultragcn-ml-1m`, `kgat-amazon-book`, `s3rec-beauty`, `s3rec-toys_and_games`. A
-part is one of `PARTS`; without one all run. What other parts measured on another day stays, with its day. A figure of a
-new model is a line in `PARTS`.
+part is one of `PARTS`, or what it has of one model; without one all run. What other parts measured on another day
+stays, with its day. A figure of a new model is a line in `PARTS`.
 """
 
 import json
@@ -167,19 +167,24 @@ def measured(part: str, figure: Figure, folder: Path) -> dict[str, Any]:
     }
 
 
-def rows_of_other_parts(parts: list[str]) -> Iterator[dict[str, Any]]:
+def other_rows(part: str, models: set[str]) -> Iterator[dict[str, Any]]:
+    """Yield what was measured before, but for these models of the part."""
     path = FOLDER / f"{NAME}.json"
     if path.is_file():
-        yield from (row for row in json.loads(path.read_text())["rows"] if row.get("part") not in parts)
+        for row in json.loads(path.read_text())["rows"]:
+            model = row["measure"].split(": ")[1].split(" chose ")[0]
+            if row.get("part") != part or model not in models:
+                yield row
 
 
 def main() -> None:
     folder, parts = Path(sys.argv[1]), sys.argv[2:] or list(PARTS)
-    if unknown := set(parts) - set(PARTS):
+    if unknown := {part.split("/")[0] for part in parts} - set(PARTS):
         raise SystemExit(f"No such part: {', '.join(sorted(unknown))}. Choose among {', '.join(PARTS)}")
-    for part in parts:
-        rows = list(rows_of_other_parts([part]))
-        for figure in PARTS[part]:
+    for part, _, model in (part.partition("/") for part in parts):
+        figures = [figure for figure in PARTS[part] if model in ("", figure.model)]
+        rows = list(other_rows(part, {figure.model for figure in figures}))
+        for figure in figures:
             rows.append(measured(part, figure, folder))
             publish(NAME, "Models on public splits", rows, NOTES)
             print(json.dumps(rows[-1]), flush=True)

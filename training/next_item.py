@@ -12,7 +12,6 @@ over all items, estimated where there are many (training/sampled_softmax.py). Th
 and the epoch's number alone, so a killed training goes on from its checkpoint to the same weights.
 """
 
-import io
 import logging
 import math
 import time
@@ -28,20 +27,18 @@ from torch import Tensor, nn
 from recsys.errors import CheckFailed
 from training.checkpoint import Checkpoint
 from training.dataset import TrainingData
+from training.encoders import DotProductModel
 from training.model import (
     Between,
     ModelConfig,
     OneOf,
-    Parts,
     Workplace,
     check_finite,
-    padded_blocks,
     popularity,
     recency_shift,
 )
 from training.sampled_softmax import Sample, SampledSoftmax
 
-ONNX_OPSET = 18
 SEED_STRIDE = 1_000_003
 """Between the seeds of members, so that neighbouring seeds of a model share none."""
 OPERATIONS_A_SECOND = 25e9
@@ -226,46 +223,19 @@ class Encoder(nn.Module):
         return self.network.users(history, place)[:, -1]  # (B, D)
 
 
-class NextItemModel:
+class NextItemModel(DotProductModel):
     """A trained sequential model."""
 
     def __init__(self, network: Members, data: TrainingData, config: NextItemConfig):
-        self.network, self.config = network, config
+        self.network, self.max_history = network, config.max_history
         self.encoder = Encoder(network).eval()
         self.counts = popularity(data)  # (I,)
         with torch.no_grad():
             self.vectors = network.vectors(torch.arange(data.n_items))  # (I, D)
             self.bias = network.biases() + torch.from_numpy(recency_shift(data))  # (I,)
 
-    @torch.no_grad()
-    def score(self, histories: list[np.ndarray], user_features: np.ndarray | None = None) -> np.ndarray:
-        users = self.vectors.new_empty(len(histories), self.vectors.shape[1])  # (B, D)
-        for rows, items, mask in padded_blocks(histories, self.config.max_history):
-            users[torch.from_numpy(rows)] = self.encoder(torch.from_numpy(items), torch.from_numpy(mask))
-        return (users @ self.vectors.T + self.bias).numpy()  # (B, I)
-
-    def parts(self) -> Parts:
-        arrays = {"popularity": self.counts, "item_vectors": self.vectors.numpy(), "item_bias": self.bias.numpy()}
-        return Parts("onnx", arrays, self._to_onnx(), {"max_history": self.config.max_history})
-
     def save_native(self, folder: Path) -> None:
         torch.save(self.network.state_dict(), folder / "network.pt")
-
-    def _to_onnx(self) -> bytes:
-        batch, length = torch.export.Dim("batch"), torch.export.Dim("length", max=self.config.max_history)
-        program = torch.onnx.export(
-            self.encoder,
-            (torch.zeros(2, 3, dtype=torch.long), torch.ones(2, 3)),
-            input_names=["history", "mask"],
-            output_names=["user_vector"],
-            dynamic_shapes=({0: batch, 1: length}, {0: batch, 1: length}),
-            opset_version=ONNX_OPSET,
-            dynamo=True,
-            verbose=False,
-        )
-        buffer = io.BytesIO()
-        program.save(buffer)
-        return buffer.getvalue()
 
 
 def fit(

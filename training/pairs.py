@@ -7,13 +7,17 @@ training/models/ials.py, here for whatever can be trained by its gradient. Shape
 batch, J items of a batch, L items of a history, D factors.
 """
 
+from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import scipy.linalg
 import torch
 from torch import Tensor, nn
 
 from training.collaborative import Batch, Interactions
+from training.encoders import NewtonFoldIn
 
 
 class AllPairs(torch.autograd.Function):
@@ -48,6 +52,7 @@ class PairLoss:
     def __init__(self, network: nn.Module, interactions: Interactions, config: Any):
         """`network()` gives users (U, D), items (I, D), the items' bias (I,). Of `config`: reg, unobserved_weight."""
         self.network, self.reg, self.alpha = network, config.reg, config.unobserved_weight
+        self.matrix = interactions.matrix
         matrix, (n_users, n_items) = interactions.matrix, interactions.matrix.shape
         self.of_users, self.of_items = (
             torch.from_numpy((self.reg * (matrix.sum(axis) + self.alpha * others)).astype(np.float32))
@@ -65,6 +70,22 @@ class PairLoss:
         ridge_of_items = share * (self.of_items[batch.items] * rated.square().sum(1)).sum()
         return ((loss + ridge_of_items) / batch.share + ridge) / len(own)
 
+    def solved(self, users: Tensor, items: Tensor, bias: Tensor) -> Tensor:
+        """Return the vectors that the loss gives the users while the items stay as they are, exactly: better than those
+        that were trained beside moving items. (U, D)"""
+        vectors, own_bias, found = items.numpy(), bias.numpy(), np.empty(users.shape, np.float32)
+        gram = self.alpha * (vectors.T @ vectors)  # (D, D)
+        pull = self.alpha * (own_bias @ vectors)  # (D,)
+        ridge = (self.reg * (self.matrix.sum(1) + self.alpha * len(vectors))).astype(np.float32)  # (U,)
+        for row, (start, end) in enumerate(pairwise(self.matrix.indptr)):
+            used, x = self.matrix.indices[start:end], self.matrix.data[start:end]
+            own = vectors[used]  # (n, D)
+            left = gram + (own.T * (x - self.alpha)) @ own
+            left[np.diag_indices_from(left)] += ridge[row]
+            right = (x * (1 - own_bias[used]) + self.alpha * own_bias[used]) @ own - pull
+            found[row] = scipy.linalg.solve(left, right, assume_a="pos", check_finite=False)
+        return torch.from_numpy(found)
+
     def curvature(self, vectors: Tensor) -> Tensor:
         """Return half the second derivative of the pairs without an event, that of all users alike. (D, D)"""
         return self.alpha * (vectors.T @ vectors)
@@ -73,9 +94,9 @@ class PairLoss:
         return PairFoldIn(vectors, bias, variance, self.reg, self.alpha, recency_exponent)
 
 
-class PairFoldIn(nn.Module):
+class PairFoldIn(NewtonFoldIn):
     """What the bundle's encoder.onnx does: history and mask, right-aligned → the vector that the loss gives the user
-    while the items stay as they are, by Newton steps on the diagonal once the factors lie on the curvature's axes."""
+    while the items stay as they are."""
 
     def __init__(
         self,
@@ -86,27 +107,15 @@ class PairFoldIn(nn.Module):
         unobserved_weight: float,
         recency_exponent: float,
         steps: int = 12,
-        stride: float = 0.7,
     ):
-        """Items (I, D), rotated; bias (I,); the curvature's diagonal, (D,)."""
-        super().__init__()
-        self.register_buffer("items", vectors)
+        """As `NewtonFoldIn`; the curvature's diagonal, (D,)."""
+        super().__init__(vectors, bias, recency_exponent, strides=(0.7,) * steps)
         self.register_buffer("squared", vectors.square())
-        self.register_buffer("bias", bias)
         self.register_buffer("variance", variance)
-        self.reg, self.alpha, self.recency_exponent = reg, unobserved_weight, recency_exponent
-        self.steps, self.stride = steps, stride
+        self.reg, self.alpha = reg, unobserved_weight
 
-    def forward(self, history: Tensor, mask: Tensor) -> Tensor:
-        age = mask.sum(1, keepdim=True) - mask.cumsum(1)  # (B, L), 0 is the latest
-        weights = mask * (1 + age) ** -self.recency_exponent
-        used = weights.new_zeros(history.shape[0], len(self.bias)).scatter_add(1, history, weights)  # (B, I)
-        rest = self.alpha * (used == 0).to(used.dtype)
-        ridge = self.reg * (weights.sum(1, keepdim=True) + self.alpha * len(self.bias))  # (B, 1)
-        user = used.new_zeros(history.shape[0], self.items.shape[1])
+    def derivatives(self, used: Tensor) -> tuple[Callable[[Tensor], Tensor], Tensor, Tensor]:
+        rest = self.alpha * (used == 0).to(used.dtype)  # (B, I)
+        ridge = self.reg * (used.sum(1, keepdim=True) + self.alpha * len(self.bias))  # (B, 1)
         curvature = self.variance + used @ self.squared + ridge
-        for _ in range(self.steps):
-            scores = user @ self.items.T + self.bias  # (B, I)
-            half_slope = (rest * scores - used * (1 - scores)) @ self.items + ridge * user
-            user = user - self.stride * half_slope / curvature
-        return user
+        return lambda scores: rest * scores - used * (1 - scores), curvature, ridge

@@ -1,6 +1,9 @@
 """The documents say what the code says (R11)."""
 
+import ast
 import re
+
+import pytest
 
 from recsys import artifacts, columns
 from recsys.settings import HOME
@@ -83,3 +86,13 @@ def test_decisions_are_numbered_and_indexed():
     for name in pages:
         text = (DOCS / "decisions" / name).read_text()
         assert {"## Context", "## Decision", "## Consequences"} <= set(text.splitlines()), name
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for room in ("models", "rankers") for path in sorted((HOME / "training" / room).glob("[a-z]*.py"))],
+    ids=lambda path: path.stem,
+)
+def test_a_model_names_its_paper(path):
+    said = ast.get_docstring(ast.parse(path.read_text())) or ""
+    assert re.search(r"[\w.] (19|20)\d\d,\s+\"[A-Z]", said), "authors, the year, and the title in quotation marks"

@@ -13,7 +13,7 @@ from training.collaborative import CatalogueSoftmax, Interactions, as_tensor, la
 from training.factors import FoldIn
 from training.model import HasUsers, Workplace, module_of
 from training.models import lightgcn, mf
-from training.pairs import AllPairs, PairFoldIn
+from training.pairs import AllPairs, PairFoldIn, PairLoss
 
 
 def test_the_softmax_and_its_gradient_are_those_of_autograd():
@@ -187,3 +187,19 @@ def test_without_order_the_loss_of_all_pairs_serves_users_by_their_own_vectors_a
         for row, user in enumerate(users):
             scores[row, histories[row]] = -np.inf
             assert set(np.argsort(-scores[row])[: world.HELD_BACK]) == world.held_back(user)
+
+
+def test_users_are_solved_exactly_for_the_loss_of_all_pairs():
+    rng, reg, alpha = np.random.default_rng(5), 0.05, 0.3
+    matrix = scipy.sparse.random_array((7, 30), density=0.3, rng=rng, dtype=np.float32).tocsr()
+    interactions = Interactions(np.arange(7), matrix)
+    vectors, bias = torch.from_numpy(rng.normal(size=(30, 4))).float(), torch.from_numpy(rng.normal(size=30)).float()
+    config = mf.Config(reg=reg, unobserved_weight=alpha)
+    users = PairLoss(torch.nn.Identity(), interactions, config).solved(torch.empty(7, 4), vectors, bias)
+
+    free, x = users.clone().double().requires_grad_(), torch.from_numpy(matrix.toarray()).double()
+    scores = free @ vectors.double().T + bias
+    loss = (x * (1 - scores).square() + alpha * (x == 0) * scores.square()).sum(1)
+    (loss + reg * (x.sum(1) + alpha * 30) * free.square().sum(1)).sum().backward()
+    assert (users.norm(dim=1) > 0.1).all()
+    assert free.grad.norm() < 1e-3

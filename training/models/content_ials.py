@@ -16,16 +16,13 @@ targets among the known / the new: the map W alone at scale 1.5 .0806 / .0091, a
 A user is solved from the history as by iALS, so that the bundle is one of kind `ials`.
 """
 
-import logging
-import time
-
 import numpy as np
 import scipy.linalg
 
 from training.dataset import TrainingData
 from training.model import Between, OneOf, Workplace, popularity
 from training.models import ials, text_encoder
-from training.models.ials import IALS, Rows, solve_side
+from training.models.ials import IALS, alternate
 
 FRAMEWORK = "transformers"
 FEATURES: tuple[str, ...] = ()
@@ -36,7 +33,6 @@ SPACE = ials.SPACE | {
     "cold_scale": Between(0.5, 3.0),
 }
 BLOCK_ITEMS = 1000
-log = logging.getLogger(__name__)
 
 
 class Config(ials.Config):
@@ -54,34 +50,12 @@ class Config(ials.Config):
 def fit(data: TrainingData, config: Config, seed: int, workplace: Workplace) -> IALS:
     """Alternate between users, items and the map."""
     texts = text_vectors(data, config, workplace)  # (I, E)
-    rows = np.concatenate(data.sequences())
-    _, users = np.unique(data.users[rows], return_inverse=True)
-    items = data.items[rows]
-    weights = (0.5 ** ((data.cut_at - data.instants[rows]) / 86_400_000 / config.half_life_days)).astype(np.float32)
-    n_users, size = users.max() + 1, config.embedding_size
-    if config.unobserved_ratio:
-        alpha = config.unobserved_ratio * float(weights.sum()) / (n_users * data.n_items)
-        config = config.model_copy(update={"unobserved_weight": alpha})
-
-    rng = np.random.default_rng(seed)
-    vectors = rng.normal(0, 0.1 / np.sqrt(size), (data.n_items, size)).astype(np.float32)  # (I, D)
-    is_cold = np.bincount(items, minlength=data.n_items) == 0
-    vectors[is_cold] = 0
-    user_vectors = np.zeros((n_users, size), np.float32)  # (U, D)
-    of_users, of_items = Rows(users, items, weights, n_users), Rows(items, users, weights, data.n_items)
-    ridge = (of_items.total + config.unobserved_weight * n_users) ** config.reg_exponent  # (I,), λ_i over λ
-    prior, started = np.zeros_like(vectors), time.perf_counter()
-    for epoch in range(1, config.epochs + 1):
-        solve_side(user_vectors, vectors, of_users, config, config.reg)
-        solve_side(vectors, user_vectors, of_items, config, config.reg, prior)
-        prior = mapped(texts, vectors, np.where(is_cold, 0.0, ridge), config.map_reg)
-        if epoch < config.epochs and (time.perf_counter() - started) * (epoch + 1) / epoch > workplace.seconds:
-            log.warning("content_ials stops after epoch %d of %d: its time is over", epoch, config.epochs)
-            break
+    vectors, config = alternate(
+        "content_ials", data, config, seed, workplace, lambda items, ridge: mapped(texts, items, ridge, config.map_reg)
+    )
+    is_cold = np.bincount(data.items, minlength=data.n_items) == 0
     if is_cold.any():
         vectors[is_cold] = config.cold_scale * from_neighbours(texts[:, :-1], vectors, is_cold, config)
-    if not data.is_ordered:
-        config = config.model_copy(update={"recency_exponent": 0.0})
     return IALS(vectors, popularity(data), config)
 
 

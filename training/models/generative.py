@@ -28,7 +28,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from training.checkpoint import Checkpoint
 from training.dataset import TrainingData
-from training.factors import padded, to_onnx
+from training.encoders import encoded, to_onnx
 from training.model import Between, ModelConfig, Parts, Workplace, check_finite, popularity
 from training.models import text_encoder
 from training.next_item import Dropout, Stream, rate, visible_ages
@@ -197,12 +197,7 @@ class Generative:
 
     @torch.inference_mode()
     def score(self, histories: list[np.ndarray], user_features: np.ndarray | None = None) -> np.ndarray:
-        recent = [history[-self.config.max_history :] for history in histories]
-        scores = np.empty((len(recent), len(self.counts)), np.float32)
-        by_length = np.argsort([len(history) for history in recent], kind="stable")
-        for together in np.array_split(by_length, -(-len(recent) // 64)):
-            scores[together] = self.encoder(*padded([recent[row] for row in together])).numpy()
-        return scores
+        return encoded(self.encoder, histories, self.config.max_history, at_once=64).numpy()
 
     def parts(self) -> Parts:
         arrays = {"popularity": self.counts, "item_vectors": self.vectors}

@@ -3,8 +3,9 @@
 What others with the same taste used (training/models/mf.py), what reads like the user's history
 (training/models/text_encoder.py), and what everybody uses. Of a user with one interaction the first knows little, of
 one with a hundred nearly all. So each opinion's weight is a function of the length n of the history, a line from knot
-to knot on a logarithmic scale (after Bobadilla et al. 2012's and others' switching hybrids; that a weight may depend on
-the case at hand is feature-weighted linear stacking: Sill, Takács, Mackey, Lin 2009).
+to knot on a logarithmic scale. That a weight may depend on the case at hand: Sill, Takács, Mackey, Lin 2009,
+"Feature-Weighted Linear Stacking"; that what to trust depends on how much is known: Burke 2002, "Hybrid Recommender
+Systems: Survey and Experiments", the switching hybrids.
 
 The weights are those that make the next item most likely: of some users the latest item is taken away, the factors are
 trained without it, the history is cut to a random length, and the softmax over the catalogue is minimised over the
@@ -21,8 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from training.dataset import TrainingData
-from training.factors import MAX_HISTORY, SCORED_AT_ONCE, FactorModel, as_rows, padded, to_onnx
-from training.model import Between, OneOf, Parts, Workplace, popularity
+from training.encoders import MAX_HISTORY, as_rows, encoded, recency_weights, to_onnx
+from training.factors import FactorModel
+from training.model import Between, OneOf, Parts, Workplace, padded_blocks, popularity
 from training.models import mf, text_encoder
 
 FRAMEWORK = "pytorch"
@@ -80,8 +82,7 @@ class Encoder(nn.Module):
 
     def opinions(self, history: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the factors and the texts say of the user. (B, D), (B, E)"""
-        age = mask.sum(1, keepdim=True) - mask.cumsum(1)  # (B, L)
-        weights = mask * (1 + age) ** -self.recency
+        weights = recency_weights(mask, self.recency)
         weights = weights / weights.sum(1, keepdim=True)
         return self.factors(history, mask), as_rows(history, weights, len(self.texts)) @ self.texts
 
@@ -100,11 +101,8 @@ class Hybrid:
     """Factors, their bias, text and popularity of each item. (I, D + 1 + E + 1)"""
     counts: np.ndarray
 
-    @torch.no_grad()
     def score(self, histories: list[np.ndarray], user_features: np.ndarray | None = None) -> np.ndarray:
-        starts = range(0, len(histories), SCORED_AT_ONCE)
-        users = torch.cat([self.encoder(*padded(histories[start : start + SCORED_AT_ONCE])) for start in starts])
-        return (users @ self.vectors.T).numpy()  # (B, I)
+        return (encoded(self.encoder, histories) @ self.vectors.T).numpy()  # (B, I)
 
     def parts(self) -> Parts:
         arrays = {"popularity": self.counts, "item_vectors": self.vectors.numpy()}
@@ -181,14 +179,14 @@ def learn(
     items = np.unique(np.concatenate([drawn, targets]))  # (J,)
     size, among = factors.vectors.shape[1], vectors[torch.from_numpy(items)]
     encoder = Encoder(factors.encoder, texts, config.text_recency, Blend(torch.ones(len(OPINIONS)))).eval()
-    parts, seen = [], torch.zeros(len(histories), len(items), dtype=torch.bool)
+    said = torch.empty(len(histories), len(items), len(OPINIONS))  # (B, J, C)
+    seen = torch.zeros(len(histories), len(items), dtype=torch.bool)
     with torch.no_grad():
-        for start in range(0, len(histories), SCORED_AT_ONCE):
-            taste, words = encoder.opinions(*padded(histories[start : start + SCORED_AT_ONCE]))
-            popular = among[:, -1].expand(len(taste), -1)
-            said = (taste @ among[:, :size].T + among[:, size], words @ among[:, size + 1 : -1].T, popular)
-            parts.append(torch.stack(said, -1))  # (b, J, C)
-    said = torch.cat(parts)  # (B, J, C)
+        for rows, used, mask in padded_blocks(histories, MAX_HISTORY):
+            taste, words = encoder.opinions(torch.from_numpy(used), torch.from_numpy(mask))
+            popular = among[:, -1].expand(len(rows), -1)
+            each = (taste @ among[:, :size].T + among[:, size], words @ among[:, size + 1 : -1].T, popular)
+            said[torch.from_numpy(rows)] = torch.stack(each, -1)  # (b, J, C)
     for row, history in enumerate(histories):
         seen[row] = torch.from_numpy(np.isin(items, history) & (items != targets[row]))
     blend = Blend(said.flatten(0, 1)[:1_000_000].std(0).clamp(min=1e-6))

@@ -13,6 +13,7 @@ exponent 0 .19 / .22, .75 .258 / .243, 1 .264 / .227; half-life none .226, 1500 
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,6 +98,23 @@ def estimate_seconds(data: TrainingData, config: Config) -> float:
 
 def fit(data: TrainingData, config: Config, seed: int, workplace: Workplace) -> IALS:
     """Alternate between all users and all items. Items without a training event get the zero vector."""
+    item_vectors, config = alternate("ials", data, config, seed, workplace)
+    return IALS(item_vectors, popularity(data), config)
+
+
+def alternate(
+    name: str,
+    data: TrainingData,
+    config: Config,
+    seed: int,
+    workplace: Workplace,
+    prior_of: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
+) -> tuple[np.ndarray, Config]:
+    """Return the items' vectors, zero of those without a training event, and the configuration to answer with.
+
+    `prior_of`: what the vectors are drawn to instead of zero, from the vectors of the epoch before, (I, D), and what
+    each item's λ weighs over `reg`, zero of those without an event, (I,).
+    """
     rows = np.concatenate(data.sequences())  # each pair of user and item once
     _, users = np.unique(data.users[rows], return_inverse=True)
     items = data.items[rows]
@@ -108,22 +126,25 @@ def fit(data: TrainingData, config: Config, seed: int, workplace: Workplace) -> 
 
     rng = np.random.default_rng(seed)
     item_vectors = rng.normal(0, 0.1 / np.sqrt(size), (data.n_items, size)).astype(np.float32)  # (I, D)
-    epochs = config.epochs
+    epochs, is_new = config.epochs, np.bincount(items, minlength=data.n_items) == 0
     if workplace.warm is not None:
         item_vectors, epochs = workplace.warm.begin(data.catalogue.item_id, item_vectors), workplace.warm.epochs(epochs)
-    item_vectors[np.bincount(items, minlength=data.n_items) == 0] = 0
+    item_vectors[is_new] = 0
     user_vectors = np.zeros((n_users, size), np.float32)  # (U, D)
     of_users, of_items = Rows(users, items, weights, n_users), Rows(items, users, weights, data.n_items)
-    started = time.perf_counter()
+    ridge = np.where(is_new, 0.0, (of_items.total + config.unobserved_weight * n_users) ** config.reg_exponent)
+    prior, started = None, time.perf_counter()
     for epoch in range(1, epochs + 1):
         solve_side(user_vectors, item_vectors, of_users, config, config.reg)
-        solve_side(item_vectors, user_vectors, of_items, config, config.reg)
+        solve_side(item_vectors, user_vectors, of_items, config, config.reg, prior)
+        if prior_of is not None:
+            prior = prior_of(item_vectors, ridge)
         if epoch < epochs and (time.perf_counter() - started) * (epoch + 1) / epoch > workplace.seconds:
-            log.warning("ials stops after epoch %d of %d: its time is over", epoch, epochs)
+            log.warning("%s stops after epoch %d of %d: its time is over", name, epoch, epochs)
             break
     if not data.is_ordered:
         config = config.model_copy(update={"recency_exponent": 0.0})
-    return IALS(item_vectors, popularity(data), config)
+    return item_vectors, config
 
 
 class Rows:

@@ -24,8 +24,9 @@ from torch import Tensor, nn
 
 from training.collaborative import Batch, CollaborativeConfig, Interactions, Multiply, as_tensor, train
 from training.dataset import TrainingData
-from training.factors import MAX_HISTORY, SCORED_AT_ONCE, as_rows, item_log_share, padded, to_onnx
-from training.model import Between, OneOf, Parts, Workplace, popularity, recency_shift
+from training.encoders import DotProductModel, as_rows
+from training.factors import item_log_share
+from training.model import Between, OneOf, Workplace, popularity, recency_shift
 
 FRAMEWORK = "pytorch"
 FEATURES: tuple[str, ...] = ()
@@ -109,7 +110,7 @@ class Encoder(nn.Module):
         return self.network.user(mean)  # (B, H)
 
 
-class MultVAE:
+class MultVAE(DotProductModel):
     """The trained network."""
 
     def __init__(self, network: Network, data: TrainingData):
@@ -117,16 +118,6 @@ class MultVAE:
         self.encoder = Encoder(network).eval()
         self.vectors = network.item_out.detach()  # (I, H)
         self.bias = network.bias_out.detach() + torch.from_numpy(recency_shift(data))  # (I,)
-
-    @torch.no_grad()
-    def score(self, histories: list[np.ndarray], user_features: np.ndarray | None = None) -> np.ndarray:
-        starts = range(0, len(histories), SCORED_AT_ONCE)
-        users = torch.cat([self.encoder(*padded(histories[start : start + SCORED_AT_ONCE])) for start in starts])
-        return (users @ self.vectors.T + self.bias).numpy()  # (B, I)
-
-    def parts(self) -> Parts:
-        arrays = {"popularity": self.counts, "item_vectors": self.vectors.numpy(), "item_bias": self.bias.numpy()}
-        return Parts("onnx", arrays, to_onnx(self.encoder, "user_vector"), {"max_history": MAX_HISTORY})
 
     def save_native(self, folder: Path) -> None:
         torch.save(self.network.state_dict(), folder / "network.pt")

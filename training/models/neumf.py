@@ -30,7 +30,8 @@ from torch import Tensor, nn
 
 from training.collaborative import Batch, CollaborativeConfig, Interactions, spectral_start, train
 from training.dataset import TrainingData
-from training.factors import MAX_HISTORY, SCORED_AT_ONCE, as_rows, item_log_share, padded, to_onnx
+from training.encoders import ENCODED_AT_ONCE, MAX_HISTORY, as_rows, encoded, recency_weights, to_onnx
+from training.factors import item_log_share
 from training.model import Between, OneOf, Parts, Workplace, popularity, recency_shift
 from training.models import mf
 from training.pairs import PairLoss
@@ -155,8 +156,7 @@ class Encoder(nn.Module):
         self.register_buffer("shift", shift)  # (I,)
 
     def forward(self, history: Tensor, mask: Tensor) -> Tensor:
-        age = mask.sum(1, keepdim=True) - mask.cumsum(1)  # (B, L), 0 is the latest
-        weights = mask * (1 + age) ** -self.recency_exponent
+        weights = recency_weights(mask, self.recency_exponent)
         rows = as_rows(history, weights / weights.sum(1, keepdim=True), len(self.shift))  # (B, I)
         vectors = rows @ self.folded[:-1] + self.folded[-1]  # (B, 1.5 D)
         size = self.network.users.shape[1]
@@ -173,11 +173,9 @@ class NeuMF:
         exponent = config.recency_exponent if data.is_ordered else 0.0
         self.encoder = Encoder(network, folded, torch.from_numpy(recency_shift(data)), exponent).eval()
 
-    @torch.no_grad()
     def score(self, histories: list[np.ndarray], user_features: np.ndarray | None = None) -> np.ndarray:
-        block = max(1, min(SCORED_AT_ONCE, SCORED_PAIRS // len(self.counts)))
-        starts = range(0, len(histories), block)
-        return torch.cat([self.encoder(*padded(histories[start : start + block])) for start in starts]).numpy()
+        at_once = max(1, min(ENCODED_AT_ONCE, SCORED_PAIRS // len(self.counts)))
+        return encoded(self.encoder, histories, at_once=at_once).numpy()
 
     @torch.no_grad()
     def score_users(self, users: np.ndarray) -> np.ndarray:

@@ -14,7 +14,6 @@ popularity: two epochs at .006 .292, three .301; horizon 1 .289, 5 .290, 15 .294
 Where data is small, steps overfit: on latest-small, popularity alone .219, at .006 100 steps .190, 150 .199, 300 .178.
 """
 
-import io
 import logging
 import math
 import time
@@ -27,16 +26,15 @@ from torch import Tensor, nn
 
 from recsys.bundle import Catalogue
 from training.dataset import TrainingData
+from training.encoders import DotProductModel
 from training.model import (
     Between,
     ModelConfig,
     OneOf,
-    Parts,
     Workplace,
     batches,
     check_finite,
     filled,
-    padded_blocks,
     popularity,
     recency_shift,
     share_done,
@@ -46,7 +44,6 @@ from training.model import (
 FRAMEWORK = "pytorch"
 FEATURES: tuple[str, ...] = ()
 STOPS_IN_TIME = True
-ONNX_OPSET = 18
 MAX_CATEGORIES = 8
 log = logging.getLogger(__name__)
 SPACE = {
@@ -146,11 +143,11 @@ class Encoder(nn.Module):
         return self.user_tower(self.items(history), mask)[:, -1]  # (B, D)
 
 
-class TwoTower:
+class TwoTower(DotProductModel):
     """The trained towers."""
 
     def __init__(self, items: ItemTower, users: UserTower, data: TrainingData, config: Config):
-        self.items, self.users, self.config = items.eval(), users.eval(), config
+        self.items, self.users, self.max_history = items.eval(), users.eval(), config.max_history
         self.counts = popularity(data)  # (I,)
         with torch.no_grad():
             everything = torch.arange(data.n_items)
@@ -162,36 +159,8 @@ class TwoTower:
             self.bias = bias + torch.from_numpy(recency_shift(data))  # (I,)
         self.encoder = Encoder(self.vectors, users).eval()
 
-    @torch.no_grad()
-    def score(self, histories: list[np.ndarray], user_features: np.ndarray | None = None) -> np.ndarray:
-        users = self.vectors.new_empty(len(histories), self.vectors.shape[1])  # (B, D)
-        for rows, latest, mask in padded_blocks(histories, self.config.max_history):
-            users[torch.from_numpy(rows)] = self.encoder(torch.from_numpy(latest), torch.from_numpy(mask))
-        return (users @ self.vectors.T + self.bias).numpy()  # (B, I)
-
-    def parts(self) -> Parts:
-        arrays = {"popularity": self.counts, "item_vectors": self.vectors.numpy(), "item_bias": self.bias.numpy()}
-        return Parts("onnx", arrays, self._to_onnx(), {"max_history": self.config.max_history})
-
     def save_native(self, folder: Path) -> None:
         torch.save({"items": self.items.state_dict(), "users": self.users.state_dict()}, folder / "towers.pt")
-
-    def _to_onnx(self) -> bytes:
-        batch, length = torch.export.Dim("batch"), torch.export.Dim("length", max=4096)
-        example = (torch.zeros(2, 3, dtype=torch.long), torch.ones(2, 3))
-        program = torch.onnx.export(
-            self.encoder,
-            example,
-            input_names=["history", "mask"],
-            output_names=["user_vector"],
-            dynamic_shapes=({0: batch, 1: length}, {0: batch, 1: length}),
-            opset_version=ONNX_OPSET,
-            dynamo=True,
-            verbose=False,
-        )
-        buffer = io.BytesIO()
-        program.save(buffer)
-        return buffer.getvalue()
 
 
 def fit(data: TrainingData, config: Config, seed: int, workplace: Workplace) -> TwoTower:

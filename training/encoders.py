@@ -1,0 +1,114 @@
+"""What turns a history into a user, in PyTorch: the parts that encoders and the models around them have in common.
+
+An encoder is a module that takes histories and their mask, both (B, L), right-aligned with the latest item last, and
+gives what the bundle's encoder.onnx gives: the user's vector, (B, D), or the scores of all items, (B, I). The same
+module answers in the framework and is exported, so that both say the same. Shapes: B histories of L items, I items, D
+factors.
+"""
+
+import io
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from training.model import Parts, padded_blocks
+
+ONNX_OPSET = 18
+MAX_HISTORY = 1000
+"""Latest items that are read, of models that do not say."""
+ENCODED_AT_ONCE = 256
+"""Histories that are padded to one length together."""
+
+
+def recency_weights(mask: Tensor, exponent: float) -> Tensor:
+    """Return what each place weighs: (1 + a)^-exponent for the item `a` places before the latest, 0 for padding.
+    (B, L)"""
+    age = mask.sum(1, keepdim=True) - mask.cumsum(1)  # 0 is the latest
+    return mask * (1 + age) ** -exponent
+
+
+def as_rows(history: Tensor, weights: Tensor, n_items: int) -> Tensor:
+    """Return histories and weights, both (B, L), as rows of all items, (B, I): items' vectors for each place of each
+    history, (B, L, D), would be many times larger."""
+    return weights.new_zeros(history.shape[0], n_items).scatter_add(1, history, weights)
+
+
+class NewtonFoldIn(nn.Module):
+    """The vector that a loss gives a user while the items stay as they are, by a few Newton steps from zero.
+
+    The second derivative is taken for diagonal, which it nearly is once the items are rotated onto its axes. So a step
+    is two products with the items and a division, and ONNX can hold the whole. A subclass says what the loss is.
+    """
+
+    def __init__(self, vectors: Tensor, bias: Tensor, recency_exponent: float, strides: tuple[float, ...]):
+        """Items (I, D), rotated; bias (I,); the length of each step, 1 for all that the derivatives ask."""
+        super().__init__()
+        self.register_buffer("items", vectors)
+        self.register_buffer("bias", bias)
+        self.recency_exponent, self.strides = recency_exponent, strides
+
+    def forward(self, history: Tensor, mask: Tensor) -> Tensor:
+        used = as_rows(history, recency_weights(mask, self.recency_exponent), len(self.bias))  # (B, I)
+        by_score, curvature, ridge = self.derivatives(used)
+        user = used.new_zeros(history.shape[0], self.items.shape[1])
+        for stride in self.strides:
+            slope = by_score(user @ self.items.T + self.bias) @ self.items + ridge * user
+            user = user - stride * slope / curvature
+        return user
+
+    def derivatives(self, used: Tensor) -> tuple[Callable[[Tensor], Tensor], Tensor, Tensor]:
+        """Return the loss's slope in the scores as a function of them, (B, I) → (B, I), its second derivative in the
+        user's factors, (B, D), and the ridge, (B, 1), which that contains, for users who used this. (B, I)"""
+        raise NotImplementedError
+
+
+@torch.no_grad()
+def encoded(
+    encoder: nn.Module, histories: list[np.ndarray], longest: int = MAX_HISTORY, at_once: int = ENCODED_AT_ONCE
+) -> Tensor:
+    """Return what an encoder says of each history, cut to its `longest` latest items. (B, D) or (B, I)"""
+    said = torch.empty(0)
+    for rows, items, mask in padded_blocks(histories, longest, at_once):
+        block = encoder(torch.from_numpy(items), torch.from_numpy(mask))
+        said = said if len(said) else block.new_empty(len(histories), block.shape[1])
+        said[torch.from_numpy(rows)] = block
+    return said
+
+
+def to_onnx(encoder: nn.Module, output: str, longest: int = MAX_HISTORY) -> bytes:
+    """Return an encoder as ONNX. `output`: name of what it gives; `longest`: places that it can read."""
+    batch, length = torch.export.Dim("batch"), torch.export.Dim("length", max=longest)
+    program = torch.onnx.export(
+        encoder,
+        (torch.zeros(2, 3, dtype=torch.long), torch.ones(2, 3)),
+        input_names=["history", "mask"],
+        output_names=[output],
+        dynamic_shapes=({0: batch, 1: length}, {0: batch, 1: length}),
+        opset_version=ONNX_OPSET,
+        dynamo=True,
+        verbose=False,
+    )
+    buffer = io.BytesIO()
+    program.save(buffer)
+    return buffer.getvalue()
+
+
+class DotProductModel:
+    """What a model does whose score is the encoder's vector times the item's, and the item's bias."""
+
+    encoder: nn.Module
+    vectors: Tensor  # (I, D)
+    bias: Tensor  # (I,)
+    counts: np.ndarray  # (I,)
+    max_history: int = MAX_HISTORY
+
+    def score(self, histories: list[np.ndarray], user_features: np.ndarray | None = None) -> np.ndarray:
+        users = encoded(self.encoder, histories, self.max_history)  # (B, D)
+        return (users @ self.vectors.T + self.bias).numpy()  # (B, I)
+
+    def parts(self) -> Parts:
+        arrays = {"popularity": self.counts, "item_vectors": self.vectors.numpy(), "item_bias": self.bias.numpy()}
+        graph = to_onnx(self.encoder, "user_vector", self.max_history)
+        return Parts("onnx", arrays, graph, {"max_history": self.max_history})
