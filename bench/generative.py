@@ -23,8 +23,7 @@ from bench import results
 from training.benchmark.formats import read
 from training.benchmark.protocol import hold_out, judge
 from training.benchmark.trial import cpu_seconds, peak_rss_bytes
-from training.factors import padded
-from training.model import Workplace
+from training.model import Workplace, padded_blocks
 from training.models import generative
 
 NAME, TITLE = "generative", "Generative retrieval (T5 over semantic ids) on Beauty, leave-one-out, full ranking"
@@ -60,9 +59,8 @@ def search_speed(model: generative.Generative, histories: list[np.ndarray]) -> t
 
     found, spent = [], process_time()
     with torch.inference_mode():
-        for start in range(0, len(histories), 64):
-            recent = [history[-model.config.max_history :] for history in histories[start : start + 64]]
-            found.append(model.network.search(*padded(recent))[0].numpy())
+        for _, items, mask in padded_blocks(histories, model.config.max_history, at_once=64):
+            found.append(model.network.search(torch.from_numpy(items), torch.from_numpy(mask))[0].numpy())
     spent = process_time() - spent
     rows = np.concatenate(found)
     real = sum(len(set(row[(row >= 0) & (row < len(model.counts))].tolist())) for row in rows) / rows.size

@@ -68,7 +68,8 @@ def beside_published(rows: list[Trained]) -> str:
     """Each model's metric and the published one that it was held against."""
     table = pd.DataFrame(
         [{"what": f"{row.split}: {row.model} ({row.metric})", "whose": whose, "value": value}
-         for row in rows for whose, value in (("published", row.published), ("ours", row.value))]
+         for row in rows if row.published is not None
+         for whose, value in (("published", row.published), ("ours", row.value))]
     )  # fmt: skip
     drawn = (
         alt.Chart(table, width=WIDTH - 260, height=alt.Step(22))

@@ -138,22 +138,31 @@ ANSWER = re.compile(
 )
 
 
+BY_DEFAULT = ("recall@20", "hit_rate@10")
+"""Metrics of a split whose rows have no published figure to reach, the first that was measured."""
+NAMED = re.compile(r"([\w@]+) ([\d.]+)")
+
+
 def trained(models: Result) -> list[Trained]:
-    """Return the rows of `models` as numbers, each by the first metric that its target names."""
+    """Return the rows of `models` as numbers, each by the first metric that its target names, else by that of its
+    split's other rows."""
+    named = {row.measure.partition(": ")[0]: found[1] for row in models.rows if (found := NAMED.match(row.target))}
     found = []
     for row in models.rows:
-        answer = ANSWER.search(row.measured)
-        more = (answer["framework"], *(float(answer[name]) for name in ("p50", "p99", "size"))) if answer else ()
-        cost, metric = ROW_OF_MODELS.search(row.measured), re.match(r"([\w@]+) ([\d.]+)", row.target)
+        split, _, model = row.measure.partition(": ")
+        target, cost, answer = (
+            NAMED.match(row.target), ROW_OF_MODELS.search(row.measured), ANSWER.search(row.measured)
+        )  # fmt: skip
+        values = dict(NAMED.findall(row.measured.partition(";")[0]))
+        metric = next((one for one in (target and target[1], named.get(split), *BY_DEFAULT) if one in values), None)
         if not cost or not metric:
             continue
-        value = re.search(rf"{re.escape(metric[1])} ([\d.]+)", row.measured)
-        split, _, model = row.measure.partition(": ")
-        if value:
-            found.append(
-                Trained(split, model, metric[1], float(value[1]), float(metric[2]), float(cost["cpu"]),
-                        float(cost["fit"]), float(cost["memory"]), row.verdict, *more)
-            )  # fmt: skip
+        more = (answer["framework"], *(float(answer[name]) for name in ("p50", "p99", "size"))) if answer else ()
+        published = float(target[2]) if target else None
+        found.append(
+            Trained(split, model, metric, float(values[metric]), published, float(cost["cpu"]), float(cost["fit"]),
+                    float(cost["memory"]), row.verdict, *more)
+        )  # fmt: skip
     return found
 
 

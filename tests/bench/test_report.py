@@ -85,6 +85,22 @@ def test_models_are_read_as_numbers_beside_the_published(folder):
     assert (slow.cpu_seconds, slow.fit_seconds, slow.memory_gib, slow.verdict) == (90, 80, 1.5, "missed")
 
 
+def test_a_model_without_a_published_figure_stands_in_its_splits_panel_and_not_beside_papers(folder):
+    path = folder / "models.json"
+    page = json.loads(path.read_text())
+    (row,) = [row for row in page["rows"] if row["measure"].endswith(": slow")]
+    page["rows"] += [row | {"measure": "split: own", "target": "≤ 60 CPU s: met"}, row | {"measure": "other: own"}]
+    page["rows"][-1] |= {"target": "none", "measured": row["measured"].replace("hit_rate@10", "recall@20")}
+    path.write_text(json.dumps(page))
+    good, slow, same, other = rows = results.trained(results.read(folder)[0])
+
+    assert (same.metric, same.value, same.published) == (slow.metric, slow.value, None)
+    assert (other.split, other.metric, other.published) == ("other", "recall@20", None)
+    drawn = figures.beside_published(rows)
+    assert good.model in drawn
+    assert "own" not in drawn
+
+
 def test_no_result_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="no results"):
         results.read(tmp_path)
