@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 from bench.results import publish
 from training.benchmark.formats import read
 from training.benchmark.protocol import judge
-from training.benchmark.trial import cpu_seconds, peak_rss_bytes
+from training.cost import cpu_seconds, peak_rss_bytes
 
 FACTORS = 64
 

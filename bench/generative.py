@@ -22,7 +22,7 @@ import numpy as np
 from bench import results
 from training.benchmark.formats import read
 from training.benchmark.protocol import hold_out, judge
-from training.benchmark.trial import cpu_seconds, peak_rss_bytes
+from training.cost import cpu_seconds, peak_rss_bytes
 from training.model import Workplace, padded_blocks
 from training.models import generative
 

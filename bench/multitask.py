@@ -21,7 +21,7 @@ import pandas as pd
 from bench import results
 from bench.ranking import inputs
 from recsys.metrics import paired_bootstrap
-from training.benchmark.trial import cpu_seconds
+from training.cost import cpu_seconds
 from training.ranker import Examples, auc, calibration_error
 from training.rankers import mmoe
 

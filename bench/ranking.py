@@ -18,7 +18,7 @@ import pandas as pd
 
 from bench import results
 from recsys.artifacts import RANKER_MODELS
-from training.benchmark.trial import cpu_seconds, peak_rss_bytes
+from training.cost import cpu_seconds, peak_rss_bytes
 from training.ranker import Examples, auc, calibration_error, log_loss, module_of
 
 NAME, TITLE = "ranking", "Rankers on MovieLens 1M, AutoInt's task"

@@ -25,7 +25,7 @@ from recsys.metrics import paired_bootstrap
 from recsys.retriever import top_k
 from training.benchmark.formats import read
 from training.benchmark.protocol import Asked, hold_out, scored
-from training.benchmark.trial import cpu_seconds
+from training.cost import cpu_seconds
 from training.dataset import TrainingData
 from training.model import Workplace
 from training.models import content_ials

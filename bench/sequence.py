@@ -31,7 +31,7 @@ import pandas as pd
 from bench import results
 from training.benchmark.formats import read
 from training.benchmark.protocol import Split, hold_out, judge
-from training.benchmark.trial import cpu_seconds, peak_rss_bytes
+from training.cost import cpu_seconds, peak_rss_bytes
 from training.model import Workplace, module_of
 from training.next_item import Stream
 
@@ -52,26 +52,26 @@ NOTES = """\
 **Protocol.** Trained on all but each user's last two items; asked with the training part for validation, with the
 validation item behind it for the test; all items but those of the history are ranked. The settings were chosen on
 Beauty's validation items alone and taken over for Toys. Before that choice the test of both had been read once, by a
-smaller setting (64 dimensions, one network: Beauty .0806 / .0493, Toys .0838 / .0525), and no setting was chosen by
-it.
+smaller setting (64 dimensions, one network: Beauty .0806 / .0493, Toys .0838 / .0525), and no setting was chosen by it.
 
 **Met.** `sasrec` is above the best published figures on both, as three networks from different seeds whose scores are
 averaged. Those figures are of single networks, so one such network has a row of its own.
 
 **How it was chosen** (Beauty's validation items, recall@10 / ndcg@10, one network). 64 dimensions .1040 / .0641; 128
-.1050 / .0661; with dropout .4 and of the input .3 .1068 / .0668 (the choice); of the input .4 .1071 / .0665; .5 and
-.35 .1049 / .0652; 192 dimensions at .5 and .3 .1048 / .0651; two layers .1022 / .0641; 4000 negatives instead of 1000
-.1058 / .0660 for half as much time again. What averaging gives: 64 dimensions, one, two, three networks .1026 /
-.0624, .1122 / .0682, .1143 / .0703.
+.1050 / .0661; with dropout .4 and of the input .3 .1068 / .0668 (the choice); of the input .4 .1071 / .0665; .5 and .35
+.1049 / .0652; 192 dimensions at .5 and .3 .1048 / .0651; two layers .1022 / .0641; 4000 negatives instead of 1000 .1058
+/ .0660 for half as much time again. What averaging gives: 64 dimensions, one, two, three networks .1026 / .0624, .1122
+/ .0682, .1143 / .0703.
 
 **Missed.** 50 000 positions a second, on one busy core, by two fifths at 64 dimensions and more at 128. `hstu` stands
 behind `sasrec` on Beauty: it has the settings that were chosen for `sasrec` at 64 dimensions and none of its own.
 
-**Trained on the validation items as well**, as `python -m training.benchmark` does after its choice, `sasrec` is
-asked for the same test with one item more of each user learnt: figures of that command are not to be laid beside
-these tables.
+**Trained on the validation items as well**, as `python -m training.benchmark` does after its choice, `sasrec` is asked
+for the same test with one item more of each user learnt: figures of that command are not to be laid beside these
+tables.
 
-**MovieLens 1M** is not measured yet; its settings stand in `bench/sequence.py` untried."""
+**MovieLens 1M** is not measured yet: a run (14 epochs of about 45 CPU-s, `--cache` keeps its state) was stopped by
+other work on the machine after the tenth."""
 
 
 def by_position(ratings: Path, out: Path) -> None:

@@ -22,7 +22,7 @@ from recsys.artifacts import MODEL_NAMES
 from recsys.metrics import paired_bootstrap
 from training.benchmark.formats import read
 from training.benchmark.protocol import Judged, Split, hold_out, judge
-from training.benchmark.trial import cpu_seconds
+from training.cost import cpu_seconds
 from training.dataset import TrainingData
 from training.model import Workplace, module_of
 
@@ -34,10 +34,15 @@ SPLITS = {
 }
 MODELS = MODEL_NAMES[:2]
 NOTES = """\
-**Protocol.** UltraGCN's split tells no order, so a history is in the order of its file; Beauty's is that of time. A
-pair is a place of a history that is read in an epoch, half of which are learned from; seconds are those of the whole
-fit on one thread of a machine that others used as well. Differences: paired bootstrap over users, to the same model
-without the correction, and of TensorFlow's to PyTorch's."""
+**Protocol.** UltraGCN's split tells no order, so both read a history in another order in each epoch; Beauty's is that
+of time. A pair is a place of a history that is read in an epoch, half of which are learned from; seconds are those of
+the whole fit on one thread of a machine that others used as well. Differences: paired bootstrap over users, to the same
+model without the correction, and of TensorFlow's to PyTorch's. All settings are those chosen on MovieLens by a temporal
+split (training/models), two epochs; on Beauty's short histories both stand far below the sequential models.
+
+**UltraGCN's MovieLens 1M.** A first run took the order of the file for one of time: recall@20 .0287 and .0262 with the
+correction, .0137 and .0117 without. Since then order is left out where it means nothing; what that gives is not
+measured yet."""
 
 
 def of(split: Split, form: str, seed: int) -> TrainingData:
@@ -90,11 +95,14 @@ def measured(folder: Path, name: str, seed: int) -> list[dict[str, Any]]:
         ("logQ in PyTorch's", (MODELS[0], True), (MODELS[0], False)),
         ("logQ in TensorFlow's", (MODELS[1], True), (MODELS[1], False)),
     ):
+        is_bound = "to" in what.split()
+        ratio = judged[one].overall[told[0]] / judged[other].overall[told[0]] - 1
+        verdict = (": met" if ratio >= -0.02 else ": MISSED") if is_bound else ""
         rows.append(
             {
                 "measure": f"{name}: {what}",
-                "target": "≥ -2 %" if "to" in what.split() else "none",
-                "measured": difference(judged[one], judged[other], told[0], seed),
+                "target": "≥ -2 %" if is_bound else "none",
+                "measured": f"{told[0]} {ratio:+.1%}: {gap(judged[one], judged[other], told[0], seed)}{verdict}",
                 "command": COMMAND,
             }
         )
@@ -105,11 +113,9 @@ def target(model: str) -> str:
     return "none" if model == MODELS[0] else "PyTorch's -2 %; ≤ 600 CPU-s; 100 000 pairs a second"
 
 
-def difference(one: Judged, other: Judged, metric: str, seed: int) -> str:
-    """Put the difference of two models into words."""
-    gap, low, high = paired_bootstrap(one.per_user[metric], other.per_user[metric], seed)
-    ratio = one.overall[metric] / other.overall[metric] - 1
-    return f"{metric} {ratio:+.1%}: {gap:+.4f} [{low:+.4f}, {high:+.4f}]"
+def gap(one: Judged, other: Judged, metric: str, seed: int) -> str:
+    """Put the difference of two models and its interval into words."""
+    return "{:+.4f} [{:+.4f}, {:+.4f}]".format(*paired_bootstrap(one.per_user[metric], other.per_user[metric], seed))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from training.collaborative import Batch, CollaborativeConfig, Interactions, train
 from training.dataset import TrainingData
 from training.encoders import DotProductModel, NewtonFoldIn
-from training.model import Workplace, popularity, recency_shift
+from training.model import Workplace, popularity, recency_shift, to_answer_with
 from training.pairs import PairLoss
 
 
@@ -109,7 +109,7 @@ class FactorModel(DotProductModel):
         variance, axes = torch.linalg.eigh(loss.curvature(vectors))  # (D,), (D, D)
         self.users, self.vectors = users @ axes, vectors @ axes  # (U, D), (I, D)
         self.bias = bias + torch.from_numpy(recency_shift(data))  # (I,)
-        recency = config.recency_exponent if data.is_ordered else 0.0
+        recency = to_answer_with(config, data).recency_exponent
         self.encoder = loss.fold_in(self.vectors, bias, variance.clamp(min=1e-6), recency).eval()
 
     def score_users(self, users: np.ndarray) -> np.ndarray:

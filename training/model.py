@@ -36,7 +36,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -58,6 +58,9 @@ class ModelConfig(BaseModel):
     """Base of every model's configuration: frozen, unknown fields are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+AnyConfig = TypeVar("AnyConfig", bound=ModelConfig)
 
 
 @dataclass(frozen=True)
@@ -171,6 +174,11 @@ def config_of(module: ModuleType, tuned: dict[str, Any] | None) -> ModelConfig:
     return module.Config(**(tuned["settings"] if tuned else {}))
 
 
+def to_answer_with(config: AnyConfig, data: TrainingData) -> AnyConfig:
+    """Return the settings that a fitted model answers with: no `recency_exponent` where order means nothing."""
+    return config if data.is_ordered else config.model_copy(update={"recency_exponent": 0.0})
+
+
 def popularity(data: TrainingData, half_life_days: float = POPULARITY_HALF_LIFE_DAYS) -> np.ndarray:
     """Return each item's events before the cut, one of `half_life_days` ago counting half. float32 (I,)"""
     age_days = (data.cut_at - data.instants) / 86_400_000
@@ -186,6 +194,12 @@ def recency_shift(data: TrainingData, smoothing: float = 5.0) -> np.ndarray:
     """
     always, lately = popularity(data, np.inf), popularity(data)
     return np.log((lately * (always.sum() / lately.sum()) + smoothing) / (always + smoothing)).astype(np.float32)
+
+
+def as_read(sequences: list[np.ndarray], is_ordered: bool, rng: np.random.Generator) -> list[np.ndarray]:
+    """Return each user's events as an epoch reads them: as they are, or in another order each time where it means
+    nothing. What predicts from left to right would else learn in which order somebody wrote the file."""
+    return sequences if is_ordered else [rng.permutation(rows) for rows in sequences]
 
 
 def windows(

@@ -40,6 +40,7 @@ from recsys.metrics import paired_bootstrap
 from recsys.settings import Settings
 from recsys.warehouse import Outcome, connect, write_outcomes
 from training import point_in_time, tasks
+from training.cost import cpu_seconds
 from training.ranker import MODEL_FILE, Examples, auc, calibration_error, log_loss, module_of, write_ranker
 
 TASK, CHECK = "training.rank", "ranker_gate"
@@ -270,7 +271,7 @@ def _fit_and_log(
     """Return the run's id and what was measured."""
     from training import mirror, tracking
 
-    module, began = module_of(name), tasks.cpu_seconds()
+    module, began = module_of(name), cpu_seconds()
     folder = tasks.cut_folder(settings, made["cut_id"]) / RANKER
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -308,7 +309,7 @@ def _fit_and_log(
                 test_rows, answers(graph, known, settings.threads, len(point_in_time.SIDES[reads][0]))
             )
         measured |= compared(ours, theirs, settings.seed, "champion")
-    measured["cpu_seconds"] = tasks.cpu_seconds() - began
+    measured["cpu_seconds"] = cpu_seconds() - began
     with tracking.reaching(settings) as client:
         tags = tasks.lineage(settings, made, module.FRAMEWORK, name) | {
             "feature_service": service,

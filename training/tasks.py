@@ -5,10 +5,8 @@ An unchanged task returns before anything heavy is imported.
 
 import logging
 import platform
-import resource
 import shutil
 import subprocess
-import sys
 import time
 from datetime import datetime
 from pathlib import Path
@@ -32,6 +30,7 @@ from recsys.errors import MissingArtifact, RecsysError
 from recsys.interval import Interval
 from recsys.settings import HOME, Settings
 from recsys.warehouse import Outcome, connect, write_outcomes
+from training.cost import cpu_seconds, peak_rss_bytes
 
 CUT, FIT, EVALUATE, REGISTER, PROMOTE = (
     f"training.{name}" for name in ("cut", "fit", "evaluate", "register", "promote")
@@ -167,18 +166,11 @@ def _fit_and_write(
     measured = {
         "training_seconds": time.perf_counter() - started,
         "cpu_seconds": cpu_seconds() - cpu_before,
-        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        / (1024 if sys.platform == "linux" else 1 << 20),
+        "peak_rss_mb": peak_rss_bytes(with_children=False) / 2**20,
         "bundle_mb": sum(path.stat().st_size for path in (folder / "bundle").iterdir()) / 1e6,
     }
     measured["cost_usd"] = measured["cpu_seconds"] / 3600 * settings.retraining_cpu_hour_usd
     return {key: round(value, 9) for key, value in measured.items()}, manifest
-
-
-def cpu_seconds() -> float:
-    """CPU seconds of this process and of the children it has waited for."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
 def lineage(settings: Settings, made: dict[str, Any], framework: str, name: str) -> dict[str, str]:

@@ -133,6 +133,16 @@ def test_a_user_unseen_in_training_is_folded_in(fitted, name, colour):
     assert (items[0] % 2 == colour).all()
 
 
+@pytest.mark.parametrize("name", ["ials", "text_encoder", "mf", "neumf", "hybrid"])
+def test_where_order_means_nothing_no_order_changes_the_answer(name, tmp_path, cache):
+    data = replace(world.training_data(features()), is_ordered=False)
+    model = Fitted(name, tmp_path, cache, data=data).model
+    histories = world.histories()[:5]
+    scores = model.score(histories)
+    np.testing.assert_allclose(model.score([history[::-1] for history in histories]), scores, rtol=1e-4, atol=1e-4)
+    assert np.ptp(scores, axis=1).min() > 0
+
+
 @pytest.mark.parametrize("name", PERSONAL)
 def test_similar_items_have_the_same_colour(fitted, name):
     for item in (4, 7):

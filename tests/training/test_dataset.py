@@ -13,7 +13,7 @@ from recsys.errors import CheckFailed, MissingArtifact, UnusableInput
 from recsys.interval import Interval
 from tests.worlds import checkerboard as world
 from training import dataset
-from training.model import batches, filled, popularity, recency_shift, windows
+from training.model import as_read, batches, filled, popularity, recency_shift, windows
 
 INTERVAL = Interval(("movies",), date(2020, 6, 1))
 SOME_ITEMS = {
@@ -158,6 +158,15 @@ def test_batches_deal_every_window_once_and_hold_little_padding(lengths, length,
         assert ((wanted >= 0) == (read >= 0)).all()
         assert (read >= 0).any(axis=0).all(), "a column of padding alone"
         assert (read >= 0).sum() < (size + 1) * length, "one window more than fits, at most"
+
+
+def test_an_order_that_means_nothing_is_another_one_in_each_epoch():
+    rows, rng = [np.arange(30), np.arange(30, 50)], np.random.default_rng(1)
+    first, second = (as_read(rows, False, rng) for _ in range(2))
+    for own, one, other in zip(rows, first, second, strict=True):
+        assert sorted(one) == sorted(other) == own.tolist()
+        assert len({tuple(own), tuple(one), tuple(other)}) == 3
+    assert as_read(rows, True, rng) is rows
 
 
 def test_windows_of_users_with_one_event_are_refused():

@@ -22,7 +22,8 @@ import numpy as np
 from recsys.artifacts import BASELINE_MODEL
 from recsys.errors import CheckFailed, RecsysError
 from training.benchmark.protocol import DECIDING, Split, hold_out
-from training.benchmark.trial import Job, Outcome, cpu_seconds, run
+from training.benchmark.trial import Job, Outcome, run
+from training.cost import cpu_seconds
 from training.dataset import TrainingData
 from training.model import Workplace, module_of
 

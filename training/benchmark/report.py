@@ -14,7 +14,7 @@ from recsys.errors import RecsysError
 from training.benchmark.choice import CANDIDATES, CANDIDATES_IN_ORDER, Budget, choose
 from training.benchmark.formats import read
 from training.benchmark.protocol import DECIDING, Split
-from training.benchmark.trial import cpu_seconds, peak_rss_bytes
+from training.cost import cpu_seconds, peak_rss_bytes
 from training.model import module_of
 
 

@@ -5,7 +5,6 @@ A model that crashes, hangs or swallows the machine costs its trial and nothing 
 
 import math
 import multiprocessing
-import resource
 import sys
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -18,12 +17,11 @@ import psutil
 
 from recsys.errors import RecsysError
 from training.benchmark.protocol import Asked, answer_times, judge
+from training.cost import cpu_seconds, peak_rss_bytes
 from training.dataset import TrainingData
 from training.model import Workplace, module_of
 
 POLL_SECONDS = 0.1
-UNIT = 1024 if sys.platform == "linux" else 1
-"""Bytes in which `getrusage` counts memory."""
 
 
 @dataclass(frozen=True)
@@ -59,17 +57,6 @@ class Outcome:
     """Of the framework's own file of weights."""
     failed: str = ""
     """Why there is no result, in a sentence."""
-
-
-def cpu_seconds() -> float:
-    """Return the processor seconds of this process and of the children that it has waited for."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(usage.ru_utime + usage.ru_stime for usage in used)
-
-
-def peak_rss_bytes() -> int:
-    """Return the largest resident memory that this process, or a child that it has waited for, ever had."""
-    return UNIT * max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
 
 def run(job: Job, seconds: float, memory_bytes: float) -> Outcome:
@@ -139,7 +126,7 @@ def do(job: Job) -> Outcome:
         judge_wall_seconds=judging,
         answer_ms=answer_times(model, job.data, job.asked) if job.is_last else {},
         model_bytes=size_of(model) if job.is_last else 0,
-        peak_rss_bytes=UNIT * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+        peak_rss_bytes=peak_rss_bytes(with_children=False),
     )
 
 

@@ -27,7 +27,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from training.checkpoint import Checkpoint
 from training.dataset import TrainingData
-from training.model import Between, Workplace, check_finite, popularity
+from training.model import Between, Workplace, check_finite, popularity, to_answer_with
 from training.models import text_encoder
 from training.models.text_encoder import CHECKPOINT, TextEncoder
 
@@ -119,7 +119,7 @@ def fit(data: TrainingData, config: Config, seed: int, workplace: Workplace) -> 
     vectors = encoded(head, read)[read.text].numpy()  # (I, D)
     counts = popularity(data)
     bias = (config.popularity_weight * np.log1p(counts)).astype(np.float32)
-    return Contrastive(vectors, bias, counts, config, head)
+    return Contrastive(vectors, bias, counts, to_answer_with(config, data), head)
 
 
 @torch.no_grad()

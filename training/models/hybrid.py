@@ -11,6 +11,11 @@ The weights are those that make the next item most likely: of some users the lat
 trained without it, the history is cut to a random length, and the softmax over the catalogue is minimised over the
 weights alone. Then the factors are trained again on everything. In the bundle the blend is one product: the opinions'
 user vectors, each times its weight, laid end to end. Shapes: K knots, C opinions, J items of the sample.
+
+What is likeliest is not what fills ten places best. On the validation items of S3-Rec's Beauty, recall@10 of users with
+1 to 5, 6 to 20, over 20 known: .0722, .0644, .0733; with as many long stretches as short ones .0722, .0611, .0744;
+with the weights .33, 1.2 and a fifth of the learnt one for popularity .0622, .0589, .0967; by the softmax over each
+opinion's 30 best alone the weights go to zero.
 """
 
 import logging
@@ -127,7 +132,7 @@ def fit(data: TrainingData, config: Config, seed: int, workplace: Workplace) -> 
     else:
         blend = Blend(torch.ones(len(OPINIONS)))
     factors = mf.fit(data, factor_config, seed, place)
-    encoder = Encoder(factors.encoder, texts, config.text_recency, blend).eval()
+    encoder = Encoder(factors.encoder, texts, config.text_recency * data.is_ordered, blend).eval()
     for name, column in zip(OPINIONS, nn.functional.softplus(blend.raw.detach()).T.tolist(), strict=True):
         log.info("hybrid: weight of %s at %s interactions: %s", name, KNOTS, [round(weight, 2) for weight in column])
     return Hybrid(encoder, item_vectors(factors, texts, data), popularity(data))
@@ -178,7 +183,8 @@ def learn(
     drawn = rng.permutation(data.n_items)[:MOST_CANDIDATES]
     items = np.unique(np.concatenate([drawn, targets]))  # (J,)
     size, among = factors.vectors.shape[1], vectors[torch.from_numpy(items)]
-    encoder = Encoder(factors.encoder, texts, config.text_recency, Blend(torch.ones(len(OPINIONS)))).eval()
+    recency = config.text_recency * data.is_ordered
+    encoder = Encoder(factors.encoder, texts, recency, Blend(torch.ones(len(OPINIONS)))).eval()
     said = torch.empty(len(histories), len(items), len(OPINIONS))  # (B, J, C)
     seen = torch.zeros(len(histories), len(items), dtype=torch.bool)
     with torch.no_grad():

@@ -22,7 +22,7 @@ import scipy.linalg
 
 from recsys.errors import CheckFailed
 from training.dataset import TrainingData
-from training.model import Between, ModelConfig, OneOf, Parts, Workplace, popularity
+from training.model import Between, ModelConfig, OneOf, Parts, Workplace, popularity, to_answer_with
 
 FRAMEWORK = "numpy"
 FEATURES: tuple[str, ...] = ()
@@ -142,9 +142,7 @@ def alternate(
         if epoch < epochs and (time.perf_counter() - started) * (epoch + 1) / epoch > workplace.seconds:
             log.warning("%s stops after epoch %d of %d: its time is over", name, epoch, epochs)
             break
-    if not data.is_ordered:
-        config = config.model_copy(update={"recency_exponent": 0.0})
-    return item_vectors, config
+    return item_vectors, to_answer_with(config, data)
 
 
 class Rows:

@@ -32,6 +32,7 @@ from training.model import (
     OneOf,
     Parts,
     Workplace,
+    as_read,
     batches,
     check_finite,
     filled,
@@ -224,7 +225,8 @@ def train(tower, items, bias, data: TrainingData, features: np.ndarray, config: 
 
     number, started = 0, time.perf_counter()
     for epoch in range(epochs):
-        inputs, targets = windows(sequences, config.max_history, rng, config.horizon)
+        read = as_read(sequences, data.is_ordered, rng)
+        inputs, targets = windows(read, config.max_history, rng, config.horizon)
         losses = []
         for batch in batches(inputs, config.batch_size, rng):
             done = share_done(number, per_epoch * epochs, started, workplace)

@@ -32,7 +32,7 @@ from training.collaborative import Batch, CollaborativeConfig, Interactions, spe
 from training.dataset import TrainingData
 from training.encoders import ENCODED_AT_ONCE, MAX_HISTORY, as_rows, encoded, recency_weights, to_onnx
 from training.factors import item_log_share
-from training.model import Between, OneOf, Parts, Workplace, popularity, recency_shift
+from training.model import Between, OneOf, Parts, Workplace, popularity, recency_shift, to_answer_with
 from training.models import mf
 from training.pairs import PairLoss
 
@@ -170,7 +170,7 @@ class NeuMF:
         self.network, self.interactions, self.counts = network.eval(), interactions, popularity(data)  # counts (I,)
         with torch.no_grad():
             folded = folded_items(network, interactions, config.fold_in_reg)
-        exponent = config.recency_exponent if data.is_ordered else 0.0
+        exponent = to_answer_with(config, data).recency_exponent
         self.encoder = Encoder(network, folded, torch.from_numpy(recency_shift(data)), exponent).eval()
 
     def score(self, histories: list[np.ndarray], user_features: np.ndarray | None = None) -> np.ndarray:

@@ -36,6 +36,7 @@ from training.dataset import TrainingData
 from training.model import Between, ModelConfig, Parts, Workplace, popularity
 
 FRAMEWORK = "numpy"
+NEEDS_ORDER = True
 FEATURES: tuple[str, ...] = ()
 BLOCK_USERS = 1500
 """So many users' rows are held at once: some 3 million numbers at 100 events a user."""

@@ -22,7 +22,7 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from training.dataset import TrainingData
-from training.model import Between, ModelConfig, OneOf, Parts, Workplace, popularity
+from training.model import Between, ModelConfig, OneOf, Parts, Workplace, popularity, to_answer_with
 
 FRAMEWORK = "transformers"
 FEATURES: tuple[str, ...] = ()
@@ -70,7 +70,7 @@ def fit(data: TrainingData, config: Config, seed: int, workplace: Workplace) -> 
     counts = popularity(data)
     vectors = half_whiten(encode(data.texts, config, workplace), counts, config.embedding_size)
     bias = config.popularity_weight * np.log1p(counts)
-    return TextEncoder(vectors, bias.astype(np.float32), counts, config)
+    return TextEncoder(vectors, bias.astype(np.float32), counts, to_answer_with(config, data))
 
 
 def half_whiten(vectors: np.ndarray, weights: np.ndarray, size: int) -> np.ndarray:

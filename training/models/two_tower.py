@@ -32,6 +32,7 @@ from training.model import (
     ModelConfig,
     OneOf,
     Workplace,
+    as_read,
     batches,
     check_finite,
     filled,
@@ -200,7 +201,8 @@ def train(
     )
     step = 0
     for epoch in range(epochs):
-        inputs, targets = windows(sequences, config.max_history, rng, config.horizon)
+        read = as_read(sequences, data.is_ordered, rng)
+        inputs, targets = windows(read, config.max_history, rng, config.horizon)
         losses = []
         for batch in batches(inputs, config.batch_size, rng):
             done = share_done(step, per_epoch * epochs, started, workplace)
