@@ -78,7 +78,9 @@ PARTS: dict[str, tuple[Figure, ...]] = {
             },
             cpu_seconds=20,
         ),
-        Figure(  # with the order of events
+    ),
+    "ials_in_order": (  # of events
+        Figure(
             "ncf-ml-1m", "ials", PUBLISHED_NCF,
             {"embedding_size": 64, "epochs": 6, "unobserved_ratio": 10.0, "reg": 0.01, "fold_in_share": 0.35},
             cpu_seconds=20,
