@@ -27,6 +27,18 @@ def features(names: tuple[str, ...]) -> list[Field]:
     return [Field(name=name, dtype=next(kind for ends, kind in kinds if name.endswith(ends))) for name in names]
 
 
+def mart(name: str) -> PostgreSQLSource:
+    """Return the source of a table whose rows are known from their `event_timestamp` on; it bears the table's name."""
+    return PostgreSQLSource(name=name, table=name, timestamp_field=EVENT_TIMESTAMP)
+
+
+def view(
+    name: str, source: PostgreSQLSource | PushSource, of: list[Entity], names: tuple[str, ...], online: bool = True
+) -> FeatureView:
+    """Return the view of a source's features; one that is not `online` is for training sets and analyses only."""
+    return FeatureView(name=name, entities=of, ttl=NEVER_EXPIRES, schema=features(names), source=source, online=online)
+
+
 user = Entity(name="user", join_keys=[USER_ID], value_type=ValueType.STRING)
 item = Entity(name="item", join_keys=[ITEM_ID], value_type=ValueType.STRING)
 category = Entity(name=CATEGORY, join_keys=[CATEGORY], value_type=ValueType.STRING)
@@ -34,79 +46,38 @@ category = Entity(name=CATEGORY, join_keys=[CATEGORY], value_type=ValueType.STRI
 # Streaming pushes fresh rows of the same shape between two builds of the mart; in the online store the later
 # event_timestamp wins.
 user_activity_push = PushSource(
-    name=artifacts.PUSH_SOURCE_USER_ACTIVITY,
-    batch_source=PostgreSQLSource(
-        name=artifacts.FEAT_USER_ACTIVITY, table=artifacts.FEAT_USER_ACTIVITY, timestamp_field=EVENT_TIMESTAMP
-    ),
+    name=artifacts.PUSH_SOURCE_USER_ACTIVITY, batch_source=mart(artifacts.FEAT_USER_ACTIVITY)
 )
-user_activity = FeatureView(
-    name=artifacts.FEATURE_VIEW_USER_ACTIVITY,
-    entities=[user],
-    ttl=NEVER_EXPIRES,
-    schema=features(artifacts.USER_FEATURES),
-    source=user_activity_push,
-)
-
-item_popularity = FeatureView(
-    name=artifacts.FEATURE_VIEW_ITEM_POPULARITY,
-    entities=[item],
-    ttl=NEVER_EXPIRES,
-    schema=features(artifacts.ITEM_FEATURES),
-    source=PostgreSQLSource(
-        name=artifacts.FEAT_ITEM_POPULARITY, table=artifacts.FEAT_ITEM_POPULARITY, timestamp_field=EVENT_TIMESTAMP
-    ),
+user_activity = view(artifacts.FEATURE_VIEW_USER_ACTIVITY, user_activity_push, [user], artifacts.USER_FEATURES)
+item_popularity = view(
+    artifacts.FEATURE_VIEW_ITEM_POPULARITY, mart(artifacts.FEAT_ITEM_POPULARITY), [item], artifacts.ITEM_FEATURES
 )
 
 # A row of its own for each midnight at which a window changes: who has been away is at zero, not at their last count.
-user_windows = FeatureView(
-    name=artifacts.FEATURE_VIEW_USER_WINDOWS,
-    entities=[user],
-    ttl=NEVER_EXPIRES,
-    schema=features(artifacts.USER_WINDOW_FEATURES),
-    source=PostgreSQLSource(
-        name=artifacts.FEAT_USER_WINDOWS, table=artifacts.FEAT_USER_WINDOWS, timestamp_field=EVENT_TIMESTAMP
-    ),
+user_windows = view(
+    artifacts.FEATURE_VIEW_USER_WINDOWS, mart(artifacts.FEAT_USER_WINDOWS), [user], artifacts.USER_WINDOW_FEATURES
 )
-item_windows = FeatureView(
-    name=artifacts.FEATURE_VIEW_ITEM_WINDOWS,
-    entities=[item],
-    ttl=NEVER_EXPIRES,
-    schema=features(artifacts.ITEM_WINDOW_FEATURES),
-    source=PostgreSQLSource(
-        name=artifacts.FEAT_ITEM_WINDOWS, table=artifacts.FEAT_ITEM_WINDOWS, timestamp_field=EVENT_TIMESTAMP
-    ),
+item_windows = view(
+    artifacts.FEATURE_VIEW_ITEM_WINDOWS, mart(artifacts.FEAT_ITEM_WINDOWS), [item], artifacts.ITEM_WINDOW_FEATURES
 )
 
-# Offline only: built by recsys_insight, for training sets and analyses.
-user_category_windows = FeatureView(
-    name=artifacts.FEATURE_VIEW_USER_CATEGORY_WINDOWS,
-    entities=[user, category],
-    ttl=NEVER_EXPIRES,
-    schema=features(artifacts.USER_CATEGORY_FEATURES),
+# Built by recsys_insight, not by the pipeline.
+user_category_windows = view(
+    artifacts.FEATURE_VIEW_USER_CATEGORY_WINDOWS,
+    mart(artifacts.FEAT_USER_CATEGORY_WINDOWS),
+    [user, category],
+    artifacts.USER_CATEGORY_FEATURES,
     online=False,
-    source=PostgreSQLSource(
-        name=artifacts.FEAT_USER_CATEGORY_WINDOWS,
-        table=artifacts.FEAT_USER_CATEGORY_WINDOWS,
-        timestamp_field=EVENT_TIMESTAMP,
-    ),
 )
-item_prices = FeatureView(
-    name=artifacts.FEATURE_VIEW_ITEM_PRICES,
-    entities=[item],
-    ttl=NEVER_EXPIRES,
-    schema=features(artifacts.ITEM_PRICE_FEATURES),
+item_prices = view(
+    artifacts.FEATURE_VIEW_ITEM_PRICES,
+    mart(artifacts.FEAT_ITEM_PRICES),
+    [item],
+    artifacts.ITEM_PRICE_FEATURES,
     online=False,
-    source=PostgreSQLSource(
-        name=artifacts.FEAT_ITEM_PRICES, table=artifacts.FEAT_ITEM_PRICES, timestamp_field=EVENT_TIMESTAMP
-    ),
 )
-item_texts = FeatureView(
-    name=artifacts.FEATURE_VIEW_ITEM_TEXTS,
-    entities=[item],
-    ttl=NEVER_EXPIRES,
-    schema=features(artifacts.ITEM_TEXT_FEATURES),
-    online=False,
-    source=PostgreSQLSource(name=artifacts.ITEM_TEXTS, table=artifacts.ITEM_TEXTS, timestamp_field=EVENT_TIMESTAMP),
+item_texts = view(
+    artifacts.FEATURE_VIEW_ITEM_TEXTS, mart(artifacts.ITEM_TEXTS), [item], artifacts.ITEM_TEXT_FEATURES, online=False
 )
 
 retrieval_v1 = FeatureService(name=artifacts.FEATURE_SERVICE_RETRIEVAL, features=[user_activity])

@@ -152,6 +152,29 @@
     insert into {{ arg_dict['target_relation'] }} ({{ columns }}) select {{ columns }} from {{ arg_dict['temp_relation'] }}
 {% endmacro %}
 
+{#
+    For the `incremental_predicates` of a mart with a row an entity and midnight: what it states of changed entities for
+    midnights after their earliest change. dbt reads these before it knows any relation: the names are literal.
+#}
+{% macro stated_after_a_change(entity) -%}
+    ({{ entity }}, event_timestamp) in (
+        select stated.{{ entity }}, stated.event_timestamp
+        from marts.{{ model.name }} as stated
+        inner join (
+            select {{ entity }}, min(occurred_date) as since_date
+            from intermediate.int_interactions_changed
+            group by {{ entity }}
+        ) as changed using ({{ entity }})
+        where stated.event_timestamp > changed.since_date::timestamp at time zone 'UTC'
+    )
+{%- endmacro %}
+
+{# For the same: what a killed attempt of this build stated for the midnights since the last complete one. #}
+{% macro stated_by_a_killed_build() -%}
+    (select is_retry from intermediate.builds where state = 'at work')
+    and event_timestamp > (select as_of::timestamp at time zone 'UTC' from intermediate.builds where state = 'complete')
+{%- endmacro %}
+
 {# The transaction before which every row was there when the build at work, or the last one, began: what it must have
    seen. Without a build that is known: every row. Rows that come meanwhile are the next build's. #}
 {% macro seen_before() -%}

@@ -1,40 +1,14 @@
--- depends_on: {{ ref('fct_interactions') }} {{ ref('int_items_daily') }}
--- Each feature row of a fixed sample equals what the events strictly before its instant give when counted
--- one by one; so no row covers an event at or after its event_timestamp, and none misses one before it.
 with
 
 features as (
 
-    select * from {{ ref('feat_item_popularity') }}
-    where {{ if_changed('item_id') }}
-    order by hashtextextended(item_id, extract(epoch from event_timestamp)::bigint), item_id, event_timestamp
-    limit {% if should_full_refresh() %}500{% else %}100{% endif %}
+    {{ sampled_rows(ref('feat_item_popularity'), ['item_id']) }}
 
 ),
 
--- An incremental build recounts the days that it has counted already: one event at a time would be a scan of all.
-days as (
+events as (
 
-    {% if should_full_refresh() %}
-        select
-            item_id,
-            occurred_at,
-            1 as interactions,
-            rating as rating_sum,
-            (rating is not null)::integer as rating_count
-
-        from {{ ref('fct_interactions') }}
-    {% else %}
-        select
-            item_id,
-            {{ utc_midnight('active_date') }} as occurred_at,
-            interactions,
-            rating_sum,
-            rating_count
-
-        from {{ ref('int_items_daily') }}
-    {% endif %}
-    where item_id in (select item_id from features)
+    {{ events_of_items() }}
 
 ),
 
@@ -43,17 +17,19 @@ counted as (
     select
         features.item_id,
         features.event_timestamp,
-        coalesce(sum(days.interactions), 0) as interactions_total,
+        coalesce(sum(events.interactions), 0) as interactions_total,
         coalesce(
-            sum(days.interactions) filter (where days.occurred_at >= features.event_timestamp - interval '90 days'), 0
+            sum(events.interactions) filter (
+                where events.occurred_at >= features.event_timestamp - interval '90 days'
+            ), 0
         ) as interactions_90d,
-        sum(days.rating_sum) / nullif(sum(days.rating_count), 0) as mean_rating
+        sum(events.rating_sum) / nullif(sum(events.rating_count), 0) as mean_rating
 
     from features
-    left join days
+    left join events
         on
-            features.item_id = days.item_id
-            and days.occurred_at < features.event_timestamp
+            features.item_id = events.item_id
+            and events.occurred_at < features.event_timestamp
     group by features.item_id, features.event_timestamp
 
 )

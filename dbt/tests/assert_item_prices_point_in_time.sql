@@ -1,11 +1,8 @@
--- Each feature row of a fixed sample equals what the purchases before its instant give when counted one by one.
 with
 
 features as (
 
-    select * from {{ ref('feat_item_prices') }}
-    order by hashtextextended(item_id, extract(epoch from event_timestamp)::bigint), item_id, event_timestamp
-    limit 300
+    {{ sampled_rows(ref('feat_item_prices'), ['item_id'], size=300) }}
 
 ),
 

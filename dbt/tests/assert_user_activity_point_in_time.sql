@@ -1,13 +1,8 @@
--- Each feature row of a fixed sample equals what the events strictly before its instant give when counted
--- one by one; so no row covers an event at or after its event_timestamp, and none misses one before it.
 with
 
 features as (
 
-    select * from {{ ref('feat_user_activity') }}
-    where {{ if_changed('user_id') }}
-    order by hashtextextended(user_id, extract(epoch from event_timestamp)::bigint), user_id, event_timestamp
-    limit {% if should_full_refresh() %}500{% else %}100{% endif %}
+    {{ sampled_rows(ref('feat_user_activity'), ['user_id']) }}
 
 ),
 

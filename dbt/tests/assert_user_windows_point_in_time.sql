@@ -1,13 +1,8 @@
--- Each feature row of a fixed sample equals what the events of the days before its instant give when counted one by
--- one: no row covers an event at or after its event_timestamp, and none misses one before it.
 with
 
 features as (
 
-    select * from {{ ref('feat_user_windows') }}
-    where {{ if_changed('user_id') }}
-    order by hashtextextended(user_id, extract(epoch from event_timestamp)::bigint), user_id, event_timestamp
-    limit {% if should_full_refresh() %}500{% else %}100{% endif %}
+    {{ sampled_rows(ref('feat_user_windows'), ['user_id']) }}
 
 ),
 
@@ -16,8 +11,9 @@ events as (
     select
         user_id,
         occurred_at,
-        rating,
-        {{ utc_midnight('occurred_date + 1') }} as midnight
+        1 as interactions,
+        rating as rating_sum,
+        (rating is not null)::integer as rating_count
 
     from {{ ref('fct_interactions') }}
     where user_id in (select user_id from features)
@@ -26,40 +22,10 @@ events as (
 
 counted as (
 
-    select
-        features.user_id,
-        features.event_timestamp,
-        count(events.occurred_at) filter (
-            where events.occurred_at >= features.event_timestamp - interval '1 day'
-        ) as events_1d,
-        count(events.occurred_at) filter (
-            where events.occurred_at >= features.event_timestamp - interval '7 days'
-        ) as events_7d,
-        count(events.occurred_at) filter (
-            where events.occurred_at >= features.event_timestamp - interval '30 days'
-        ) as events_30d,
-        count(events.occurred_at) as events_90d,
-        count(events.occurred_at) filter (where events.rating is null) as implicit_90d,
-        avg(events.rating) as mean_rating
-
-    from features
-    left join events
-        on
-            features.user_id = events.user_id
-            and events.occurred_at < features.event_timestamp
-            and events.occurred_at >= features.event_timestamp - interval '90 days'
-    group by features.user_id, features.event_timestamp
+    {{ recounted_windows(['user_id'], of_entity='features.user_id = events.user_id') }}
 
 )
 
 select features.* from features
 inner join counted using (user_id, event_timestamp)
-where
-    features.event_timestamp > {{ as_of() }}
-    or features.user_events_1d != counted.events_1d
-    or features.user_events_7d != counted.events_7d
-    or features.user_events_30d != counted.events_30d
-    or features.user_events_90d != counted.events_90d
-    or features.user_implicit_90d != counted.implicit_90d
-    or (features.user_recent_mean_rating is null) != (counted.mean_rating is null)
-    or abs(features.user_recent_mean_rating - counted.mean_rating) > 1e-8
+where {{ windows_differ('user') }}

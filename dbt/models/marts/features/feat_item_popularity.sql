@@ -4,16 +4,7 @@
         incremental_strategy='replace',
         on_schema_change='fail',
         incremental_predicates=[
-            "(item_id, event_timestamp) in (
-                select stated.item_id, stated.event_timestamp
-                from marts.feat_item_popularity as stated
-                inner join (
-                    select item_id, min(occurred_date) as since_date
-                    from intermediate.int_interactions_changed
-                    group by item_id
-                ) as changed using (item_id)
-                where stated.event_timestamp > changed.since_date::timestamp at time zone 'UTC'
-            )",
+            stated_after_a_change('item_id'),
             "event_timestamp >= (select as_of::timestamp at time zone 'UTC' from intermediate.builds where state = 'complete')"
         ],
         indexes=[{'columns': ['item_id', 'event_timestamp'], 'unique': true}]
