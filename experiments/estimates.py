@@ -143,15 +143,6 @@ def wilson(successes: int, trials: int, confidence: float = 0.95) -> Estimate:
     return Estimate(successes / trials, float(bounds.low), float(bounds.high))
 
 
-def proportions_z(successes: tuple[int, int], trials: tuple[int, int]) -> float | None:
-    """Return the z statistic of two proportions being equal, with pooled variance; None where it is undefined."""
-    pooled = sum(successes) / sum(trials) if sum(trials) else 0.0
-    variance = pooled * (1 - pooled) * sum(1 / n for n in trials) if all(trials) else 0.0
-    if variance == 0:
-        return None
-    return (successes[0] / trials[0] - successes[1] / trials[1]) / sqrt(variance)
-
-
 def quantile(confidence: float) -> float:
     """Return how many standard errors an interval of this confidence reaches to each side."""
     return float(stats.norm.ppf(0.5 + confidence / 2))

@@ -6,13 +6,10 @@ chooses cannot be judged (the weights below are then zero, and the effective sam
 
 from dataclasses import dataclass
 from math import sqrt
-from typing import Literal
 
 import numpy as np
 
 from experiments.estimates import Estimate, quantile, ratio
-
-Estimator = Literal["ips", "snips", "dr"]
 
 
 @dataclass(frozen=True)

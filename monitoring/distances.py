@@ -34,13 +34,6 @@ def bin_of(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
     return np.searchsorted(edges, values, "right") + np.searchsorted(edges, values, "left")
 
 
-def psi_of_numbers(reference: np.ndarray, current: np.ndarray) -> float:
-    """Return the PSI of two samples of a number over the reference's deciles. No nulls."""
-    edges = decile_edges(reference)
-    shares = [np.bincount(bin_of(v, edges), minlength=2 * len(edges) + 1) / len(v) for v in (reference, current)]
-    return float(population_stability(*shares))
-
-
 def wasserstein(reference: np.ndarray, current: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Return the area between two cumulative distributions over these ascending values. Shares (…, B) → (…)."""
     apart = np.abs(np.cumsum(reference - current, -1))[..., :-1]

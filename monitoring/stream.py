@@ -14,23 +14,6 @@ TOLERATED = 0.05
 """Shortfall that does not count, in standard deviations of a request's quality."""
 
 
-@dataclass
-class PageHinkley:
-    """The test of one stream, value by value."""
-
-    mean: float
-    """What is expected of each value."""
-    tolerated: float
-    """Shortfall of each value that does not count, in its own unit."""
-    threshold: float
-    statistic: float = 0.0
-
-    def update(self, value: float) -> bool:
-        """Take the next value; return whether the quality has fallen."""
-        self.statistic = max(0.0, self.statistic + self.mean - value - self.tolerated)
-        return self.statistic > self.threshold
-
-
 def page_hinkley(values: np.ndarray, mean: np.ndarray | float, tolerated: np.ndarray | float) -> np.ndarray:
     """Return the statistic after each value of each stream. (…, N) → (…, N)"""
     risen = np.cumsum(np.asarray(mean)[..., None] - values - np.asarray(tolerated)[..., None], axis=-1)

@@ -12,7 +12,6 @@
 Every event counts as a positive signal, whatever its rating: somebody who rates a film chose to watch it.
 """
 
-import json
 import os
 import shutil
 from collections.abc import Iterable, Sequence
@@ -176,11 +175,6 @@ class Cut:
         return np.split(rows, ends[:-1])
 
 
-def cuts_folder(settings: Settings) -> Path:
-    """Return the folder that holds the cuts."""
-    return settings.var_dir / "training"
-
-
 def read_marts(settings: Settings, interval: Interval) -> tuple[pa.Table, pa.Table]:
     """Return the interval's events, by user and time, and the items that can be recommended, by item id.
 
@@ -283,13 +277,6 @@ def publish_folder(draft: Path, folder: Path) -> None:
         folder.rename(retired)
         shutil.rmtree(retired)
     os.replace(draft, folder)
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write a file whole or not at all."""
-    draft = path.with_suffix(".draft")
-    draft.write_text(json.dumps(value, indent=2, default=str))
-    draft.replace(path)
 
 
 def texts_of(items: dict[str, Sequence]) -> Iterable[str]:

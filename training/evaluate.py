@@ -266,11 +266,6 @@ def model_folder(cut: Cut, name: str) -> Path:
     return cut.folder / "models" / name
 
 
-def fitted_models(cut: Cut, names: tuple[str, ...]) -> list[str]:
-    """Return those of the models that have a bundle in this cut, in the given order."""
-    return [name for name in names if (model_folder(cut, name) / "bundle" / "manifest.json").is_file()]
-
-
 def table(qualities: dict[str, Quality], against: dict[str, dict[str, float]], costs: dict[str, dict]) -> list[dict]:
     """Return a row a model for people, the best first."""
     rows = []

@@ -25,7 +25,6 @@ OUTSIDE_THE_CONTRACTS = {
 DAG_MODULES = {"airflow", "pendulum", "recsys.artifacts", "recsys.columns"}
 STATION_README_WORDS = ("reads", "writes", "run", "owner")
 
-SETTINGS_PREFIX = "RECSYS_"
 METRIC_TYPES = {"Counter", "Gauge", "Histogram", "Summary", "Info", "Enum"}
 HTTP_VERBS = {"get", "post", "put", "delete", "patch", "add_api_route", "add_route", "api_route", "route"}
 

@@ -40,6 +40,7 @@ def _meaning(field: FieldInfo) -> str:
 def _name(annotation: Any) -> str:
     return {
         str: "text", int: "whole number", float: "number", Path: "path", dict[str, float]: "JSON object",
+        dict[str, str]: "JSON object",
     }.get(annotation, getattr(annotation, "__name__", str(annotation)))  # fmt: skip
 
 

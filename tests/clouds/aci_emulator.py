@@ -29,7 +29,6 @@ FIELDS = {
 }
 CONTAINER = {"image", "command", "ports", "environmentVariables", "resources", "livenessProbe", "readinessProbe",
              "volumeMounts"}  # fmt: skip
-NEVER = 10**9
 
 
 class AciEmulator(ArmEmulator):

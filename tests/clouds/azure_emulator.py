@@ -35,7 +35,6 @@ KINDS: dict[str, tuple[type, type, tuple[str, ...]]] = {
     "computes": (models.ComputeResource, models.AmlCompute, ("location", "properties.properties.vmSize",
                                                              "properties.properties.scaleSettings.maxNodeCount")),
 }  # fmt: skip
-SLOW = ("onlineEndpoints", "deployments", "batchEndpoints", "computes")
 FAILED = {
     "unhealthy": ("ResourceNotReady", "User container has crashed or terminated: readiness probe failed"),
     "no image": ("BadArgument", "The image registry.example/recsys does not exist or cannot be pulled"),

@@ -15,7 +15,6 @@ from experiments.estimates import (
     cuped,
     difference,
     log_lift,
-    proportions_z,
     ratio,
     wilson,
 )  # fmt: skip
@@ -42,12 +41,6 @@ def test_wilson_without_trials_says_nothing_and_refuses_nonsense():
     assert wilson(0, 0) == Estimate(None)
     with pytest.raises(ValueError, match="3 successes in 2 trials"):
         wilson(3, 2)
-
-
-def test_the_z_of_two_proportions_is_that_of_statsmodels():
-    assert proportions_z((200, 250), (2000, 2000)) == pytest.approx(-2.501955416802671, abs=1e-9)
-    assert proportions_z((0, 0), (10, 10)) is None
-    assert proportions_z((0, 0), (0, 10)) is None
 
 
 def users(seed: int, rate: float, count: int = 2000) -> tuple[np.ndarray, np.ndarray]:

@@ -20,7 +20,6 @@ from tests.serving.ports import assemble
 from tests.worlds.ranked import UNRATED, write_facts, write_ranker
 from tests.worlds.served import BOOKS, EVEN, FILMS, ITEMS, ODD, POPULAR, write_world
 
-RUNGS_TRIED = ["popular", "user", "session"]
 PIN = {"name": "p", "action": "pin", "item_id": "a", "rank": 1}
 HIDE_BOOKS = {"name": "no books", "action": "hide", "items": {"domain": "books"}}
 
