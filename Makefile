@@ -5,6 +5,7 @@ DATA_DIR ?=
 RUN := .venv/platform/bin/python
 CLOUD := .venv/cloud/bin/python
 .DEFAULT_GOAL := help
+NEEDS_SETUP = [ -x $(RUN) ] || { echo "The platform environment is missing: run make setup" >&2; exit 1; }
 .PHONY: help setup demo up down status rollback lineage clean clean-all test soak setup-cloud rehearse cloud-report lint eda report bench benchmark \
   compose-check docs
 # Without the bytecode cache every process would compile the libraries anew.
@@ -27,12 +28,16 @@ down: ## stop the platform
 	@[ ! -x $(RUN) ] || $(RUN) -m infra.local down
 
 status: ## show every service: state, memory, health, address
+	@$(NEEDS_SETUP)
 	@$(RUN) -m infra.local status
 
 rollback: ## serve the former model again, and make it champion: TO=VERSION WHY='…' are optional
+	@$(NEEDS_SETUP)
 	@$(RUN) -m infra.local rollback --to "$(TO)" --why "$(WHY)"
 
 lineage: ## from ID=REQUEST|VERSION|CUT|PARTITION back to the raw partitions, and forward again
+	@$(NEEDS_SETUP)
+	@[ -n "$(ID)" ] || { echo "Say what to trace: make lineage ID=… (a request id, a model version, a data cut or a raw partition)" >&2; exit 1; }
 	@$(RUN) -m infra.local lineage "$(ID)"
 
 clean: down ## remove what the platform wrote
@@ -58,34 +63,43 @@ rehearse: setup-cloud ## roll releases out through the clouds' own SDKs, against
 	$(RUN) -m bench.rehearsal
 
 cloud-report: ## measure the serving process at each cloud shape's limits, beside its price, into docs/results/
+	@$(NEEDS_SETUP)
 	$(RUN) -m bench.cloud_report
 
 lint: ## style and layers only
+	@$(NEEDS_SETUP)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	.venv/platform/bin/lint-imports
 	.venv/platform/bin/sqlfluff lint --disable-progress-bar dbt/models dbt/tests
 
 eda: ## write an HTML page a domain about what the marts hold, into var/reports/eda
+	@$(NEEDS_SETUP)
 	@$(RUN) -m monitoring explore
 
 report: ## write the final report, the slides and the models' page from docs/results and the warehouse, into var/reports/final
+	@$(NEEDS_SETUP)
 	@$(RUN) -m bench.report
 
-bench: up ## measure the warm pipeline on DATA_DIR, into docs/results/
+bench: ## measure the warm pipeline on DATA_DIR, into docs/results/
 	@[ -d "$(DATA_DIR)" ] || { echo "Say on which data: make bench DATA_DIR=/path/to/ml-1m" >&2; exit 1; }
+	@$(MAKE) --no-print-directory up
 	$(RUN) -m bench.pipeline "$(abspath $(DATA_DIR))"
 
 benchmark: ## train and judge on a public split: TRAIN=FILE TEST=FILE FORMAT=lightgcn|ncf|sequence MODEL=NAME|best OUT=FILE
-	@[ -x $(RUN) ] || { echo "The platform environment is missing: run make setup" >&2; exit 1; }
+	@$(NEEDS_SETUP)
+	@[ -n "$(TRAIN)" ] && [ -n "$(FORMAT)" ] && [ -n "$(MODEL)" ] && [ -n "$(OUT)" ] || { \
+	  echo "Say what on what: make benchmark TRAIN=FILE TEST=FILE FORMAT=lightgcn|ncf|sequence MODEL=NAME|best OUT=FILE (docs/benchmark.md)" >&2; exit 1; }
 	@$(RUN) -m training.benchmark --train "$(TRAIN)" $(if $(TEST),--test "$(TEST)") --format "$(FORMAT)" --model "$(MODEL)" \
 	  --budget-s "$(or $(BUDGET_S),600)" --seed "$(or $(SEED),1)" --threads "$(or $(THREADS),1)" --out "$(OUT)" \
 	  $(if $(CONFIG),--config '$(CONFIG)') $(if $(PER_USER),--per-user "$(PER_USER)")
 
 compose-check: ## validate docker-compose.yml without a daemon
+	@$(NEEDS_SETUP)
 	@$(RUN) -m infra.compose_check
 
 docs: ## write the generated parts of the docs anew, and serve dbt's pages of the warehouse on loopback (PORT=8089)
+	@$(NEEDS_SETUP)
 	@$(RUN) -m tests.architecture.settings_table
 	@$(RUN) -m bench.report.index
 	@$(RUN) -m infra.local warehouse-docs --port "$(or $(PORT),8089)"

@@ -34,7 +34,7 @@ from recsys.settings import HOME, Settings
 from recsys.warehouse import apply_schema, connect
 
 PYTHON = sys.executable
-TITLE = "The landing and the warehouse at full size"
+TITLE = "The landing and the warehouse at {millions:.0f} M events"
 WORDS = ("land", "load", "build")
 DBT = ("dbt.build", "--domains=movies", "--code=dbt", "--after=etl.load",
        "--reads=raw.interactions_stream:occurred_at,raw.impressions:shown_at")  # fmt: skip
@@ -152,7 +152,7 @@ def main() -> None:
         home.chmod(0o711)
         for rows in (*arguments.sizes, arguments.rows, *arguments.landing_only):
             table += of_size(home, real, arguments, rows, rows in arguments.landing_only)
-            publish(arguments.name, TITLE, table)
+            publish(arguments.name, TITLE.format(millions=arguments.rows / 1e6), table)
 
 
 def of_size(

@@ -335,7 +335,8 @@ def main() -> None:
         )
         if rows is not None:
             name = "drift" if arguments.ratings is None else "drift_more_users"
-            publish(name, "Drift: what is promised and what is kept", rows, DRIFT_NOTES)
+            title = f"Drift, {frame['user'].nunique():,} users: what is promised and what is kept"
+            publish(name, title, rows, DRIFT_NOTES)
 
 
 if __name__ == "__main__":
