@@ -5,6 +5,8 @@ import re
 
 import pytest
 
+from bench import results
+from bench.report import index
 from recsys import artifacts, columns
 from recsys.settings import HOME
 from tests.architecture import rules, settings_table
@@ -74,6 +76,11 @@ def test_named_commands_of_runbooks_exist():
 
     assert seen > 20
     assert faults == []
+
+
+def test_the_index_of_the_results_is_that_of_their_pages():
+    """To mend: `python -m bench.report.index`, as `make docs` does."""
+    assert (results.FOLDER / index.NAME).read_text() == index.text(results.FOLDER)
 
 
 def test_decisions_are_numbered_and_indexed():

@@ -7,7 +7,6 @@ import pytest
 
 from bench.report import figures, index, results, warehouse
 from bench.report.__main__ import TEMPLATES, gather, learned, render
-from bench.results import FOLDER
 from recsys import artifacts
 from recsys.settings import HOME
 from recsys.warehouse import connect
@@ -72,10 +71,6 @@ def test_the_index_counts_verdicts_and_names_what_was_missed(folder):
     assert "| [Models](models.md) | 2026-11-20 | 1 | 1 |  | 1 |" in told
     assert "| [Clouds](clouds.md) |" in told
     assert told.rstrip().splitlines()[-1].startswith("- [Models](models.md): split: slow. Target hit_rate@10 0.70")
-
-
-def test_the_published_index_is_that_of_the_published_pages():
-    assert (FOLDER / index.NAME).read_text() == index.text(FOLDER), "write it anew: make docs"
 
 
 def test_models_are_read_as_numbers_beside_the_published(folder):
