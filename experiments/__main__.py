@@ -38,7 +38,8 @@ def _plan(arguments: Namespace) -> dict[str, Any]:
         single = planning.users_needed(effect, arguments.alpha, arguments.power)
         looks = planning.sequential_users(effect, arguments.look_every, arguments.alpha, arguments.power)
     except ValueError as error:
-        raise RecsysError("plan", error, "Give two different rates between 0 and 1") from error
+        way_out = "Give two different rates between 0 and 1, alpha below power, and at least one user a look"
+        raise RecsysError("plan", error, way_out) from error
     sequence = Sequence.tuned_for(looks, arguments.alpha)
     return {
         **smallest,

@@ -104,7 +104,13 @@ def sequential_power(effect: float, users: int, look_every: int, sequence: Seque
 
 def sequential_users(effect: float, look_every: int, alpha: float = 0.05, wanted_power: float = 0.8) -> int:
     """Return the users of both variants together after which always-valid looks have the wanted power, a multiple of
-    `look_every`; the sequence is tuned for that number."""
+    `look_every`; the sequence is tuned for that number.
+
+    Raises:
+        ValueError: there is no effect to find, or no user between two looks.
+    """
+    if look_every < 1:
+        raise ValueError(f"a look every {look_every} users")
 
     def is_reached(looks: int) -> bool:
         users = looks * look_every

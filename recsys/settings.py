@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from recsys.errors import RecsysError
 
 HOME = Path(__file__).resolve().parent.parent
 
@@ -186,10 +188,23 @@ def load_settings() -> Settings:
     """Return this process's settings.
 
     Raises:
-        pydantic.ValidationError: a value has the wrong type, or `platform.env` holds an unknown name.
+        RecsysError: a value has the wrong type, or `platform.env` holds an unknown name. It names the setting and not
+            the value, which may be a password.
     """
     var_dir = Path(os.environ.get("RECSYS_VAR_DIR", HOME / "var"))
-    return Settings(_env_file=var_dir / "platform.env", var_dir=var_dir)
+    try:
+        return Settings(_env_file=var_dir / "platform.env", var_dir=var_dir)
+    except ValidationError as error:
+        faults = "; ".join(f"{_variable(fault['loc'])}: {fault['msg']}" for fault in error.errors(include_input=False))
+    except SettingsError as error:  # a JSON object that is none
+        faults = str(error)
+    raise RecsysError("settings", faults, "See docs/settings.md")
+
+
+def _variable(place: tuple[int | str, ...]) -> str:
+    """Return the variable that a fault's place stands for, as the user wrote it."""
+    name = str(place[0])
+    return f"RECSYS_{name.upper()}" if name in Settings.model_fields else name.upper()
 
 
 def process_environment(**said: str) -> dict[str, str]:

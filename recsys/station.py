@@ -14,13 +14,18 @@ from recsys.errors import RecsysError
 FAILED = 1
 
 
+def log() -> None:
+    """Send what is logged to standard error, a line a message."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+
+
 def run(main: Callable[[], Mapping[str, Any]]) -> None:
     """Run a station's main function and end the process.
 
     Prints the returned mapping as the last line of standard output, as JSON. A `RecsysError` becomes one sentence on
     standard error and exit code 1. Any other exception is a programming mistake and keeps its traceback.
     """
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    log()
     try:
         result = main()
     except RecsysError as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from recsys import interval, station
+from recsys.errors import MissingArtifact
 from recsys.settings import load_settings
 
 
@@ -51,6 +52,28 @@ def precompute(given: argparse.Namespace) -> Mapping[str, Any]:
     return run(load_settings(), interval.from_arguments(given), given.length, not given.without_files)
 
 
+def answer_lines(given: argparse.Namespace) -> Mapping[str, Any]:
+    """Answer a file, or a folder of files.
+
+    Raises:
+        MissingArtifact: it is not there.
+    """
+    from serving.lines import answer_files
+
+    if not given.source.exists():
+        raise MissingArtifact("requests", given.source, "Name a file with a request a line, or a folder of such")
+    return {"answered": answer_files(given.source, given.destination)}
+
+
+def serve(given: argparse.Namespace) -> Mapping[str, Any]:
+    """Answer requests until a signal comes."""
+    from serving import process
+
+    logging.getLogger("kafka").setLevel(logging.WARNING)
+    process.serve(load_settings(), lambda: datetime.now(UTC), given.host, given.port, given.share_port)
+    return {"ended_by": "signal"}
+
+
 def tell_key(given: argparse.Namespace) -> None:
     """Print a new key and its entry; the key is stored nowhere."""
     from pydantic import ValidationError
@@ -70,23 +93,19 @@ def main() -> None:
         station.run(lambda: precompute(given))
         return
     if given.command == "lines":
-        from serving.lines import answer_files
-
-        print(json.dumps({"answered": answer_files(given.source, given.destination)}))
+        station.run(lambda: answer_lines(given))
         return
     if given.command == "key":
         tell_key(given)
         return
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    logging.getLogger("kafka").setLevel(logging.WARNING)
     if given.command == "carry":
         from serving.carrier import carry
 
+        station.log()
+        logging.getLogger("kafka").setLevel(logging.WARNING)
         carry(load_settings())
         return
-    from serving.process import serve
-
-    serve(load_settings(), lambda: datetime.now(UTC), given.host, given.port, given.share_port)
+    station.run(lambda: serve(given))
 
 
 if __name__ == "__main__":

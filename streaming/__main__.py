@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from recsys import interval, station
+from recsys.errors import UnusableInput
 from recsys.settings import load_settings
 
 
@@ -36,6 +37,8 @@ def main() -> dict[str, Any]:
 
         if arguments.command == "erase":
             return privacy.erase(settings, arguments.user, datetime.now(UTC))
+        if not arguments.out.parent.is_dir():
+            raise UnusableInput("--out", arguments.out, "Its folder must be there")
         arguments.out.write_text(json.dumps(privacy.export(settings, arguments.user), default=str, indent=2))
         return {"written": str(arguments.out)}
 

@@ -54,7 +54,8 @@ class World:
 
     def __post_init__(self) -> None:
         if self.events < 1_000 or not 0 < self.drift_day < self.days:
-            raise RecsysError("synthetic world", self, "It needs 1000 events at least and a drift inside its days")
+            told = f"{self.events} events, {self.days} days, drift on day {self.drift_day}"
+            raise RecsysError("synthetic world", told, "It needs 1000 events at least and a drift inside its days")
 
     @property
     def user_count(self) -> int:

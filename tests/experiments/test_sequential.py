@@ -90,6 +90,8 @@ def test_a_plan_without_an_effect_is_refused():
         planning.users_needed(0.0)
     with pytest.raises(ValueError, match="must lie in"):
         planning.effect_of_proportions(0.0, 0.1)
+    with pytest.raises(ValueError, match="a look every 0 users"):
+        planning.sequential_users(0.6, look_every=0)
 
 
 def test_the_power_of_many_looks_is_what_a_simulation_finds():

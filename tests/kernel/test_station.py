@@ -5,7 +5,8 @@ import json
 import pytest
 
 from recsys import station
-from recsys.errors import UnusableInput
+from recsys.errors import RecsysError, UnusableInput
+from recsys.settings import load_settings
 
 
 def test_success_is_the_last_line_of_standard_output(capsys):
@@ -30,3 +31,26 @@ def test_a_fault_that_a_person_can_act_on_is_one_sentence_and_exit_1(capsys):
 def test_a_mistake_of_ours_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
         station.run(lambda: {"rows": 1 // 0})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("RECSYS_SEED", "many", "RECSYS_SEED: Input should be a valid integer"),
+        ("RECSYS_VARIANT_WEIGHTS", "{half", "variant_weights"),
+        ("WANDB_MODE", "maybe", "WANDB_MODE: Input should be 'disabled'"),
+    ],
+)
+def test_a_setting_of_the_wrong_type_is_one_sentence_without_its_value(monkeypatch, tmp_path, name, value, says):
+    monkeypatch.setenv("RECSYS_VAR_DIR", str(tmp_path))
+    monkeypatch.setenv(name, value)
+    with pytest.raises(RecsysError, match=says) as fault:
+        load_settings.__wrapped__()
+    assert value not in str(fault.value)
+
+
+def test_an_unknown_name_in_the_installations_file_is_named(monkeypatch, tmp_path):
+    (tmp_path / "platform.env").write_text("RECSYS_SEEED=1\n")
+    monkeypatch.setenv("RECSYS_VAR_DIR", str(tmp_path))
+    with pytest.raises(RecsysError, match=r"RECSYS_SEEED: Extra inputs are not permitted\. See docs/settings\.md"):
+        load_settings.__wrapped__()
