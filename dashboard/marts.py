@@ -121,6 +121,14 @@ EXPRESSIONS: dict[str, LiteralString] = {
 READ_SO = (artifacts.OUTCOMES, artifacts.CLOUD_SHAPES)
 
 
+def lately(day: LiteralString, order: LiteralString) -> LiteralString:
+    """Return the condition that leaves each domain the days shown before its latest one, in this order."""
+    return (
+        f"inner join (select domain, max({day}) as latest_day from {{table}} group by domain) as latest using (domain)"
+        f" where {day} > latest_day - {{days}} order by {order}"
+    )
+
+
 def headlines(settings: Settings) -> pd.DataFrame:
     """Return one row per domain and headline."""
     return select(settings, artifacts.AGG_HEADLINES, "order by domain, headline")
@@ -128,15 +136,7 @@ def headlines(settings: Settings) -> pd.DataFrame:
 
 def daily_engagement(settings: Settings) -> pd.DataFrame:
     """Return one row per day and domain, oldest first."""
-    return select(
-        settings,
-        artifacts.AGG_DAILY_ENGAGEMENT,
-        """
-        inner join (select domain, max(activity_date) as day from {table} group by domain) as latest using (domain)
-        where activity_date > latest.day - {days}
-        order by activity_date, domain
-        """,
-    )
+    return select(settings, artifacts.AGG_DAILY_ENGAGEMENT, lately("activity_date", "activity_date, domain"))
 
 
 def recommendation_funnel(settings: Settings) -> pd.DataFrame:
@@ -158,15 +158,7 @@ def recommendation_effectiveness(settings: Settings) -> pd.DataFrame:
 
 def sessions(settings: Settings) -> pd.DataFrame:
     """Return one row per day and domain, oldest first."""
-    return select(
-        settings,
-        artifacts.AGG_SESSIONS,
-        """
-        inner join (select domain, max(session_date) as day from {table} group by domain) as latest using (domain)
-        where session_date > latest.day - {days}
-        order by session_date, domain
-        """,
-    )
+    return select(settings, artifacts.AGG_SESSIONS, lately("session_date", "session_date, domain"))
 
 
 def cohort_retention(settings: Settings) -> pd.DataFrame:
@@ -181,15 +173,7 @@ def model_quality(settings: Settings) -> pd.DataFrame:
 
 def daily_outcomes(settings: Settings) -> pd.DataFrame:
     """Return one row per day and domain, oldest first."""
-    return select(
-        settings,
-        artifacts.AGG_DAILY_OUTCOMES,
-        """
-        inner join (select domain, max(outcome_date) as day from {table} group by domain) as latest using (domain)
-        where outcome_date > latest.day - {days}
-        order by outcome_date, domain
-        """,
-    )
+    return select(settings, artifacts.AGG_DAILY_OUTCOMES, lately("outcome_date", "outcome_date, domain"))
 
 
 def model_front(settings: Settings) -> pd.DataFrame:
@@ -209,15 +193,7 @@ def revenue_attribution(settings: Settings) -> pd.DataFrame:
 
 def segment_profiles(settings: Settings) -> pd.DataFrame:
     """Return one row per domain, day and segment, oldest day first, the largest segment first."""
-    return select(
-        settings,
-        artifacts.SEGMENT_PROFILES,
-        """
-        inner join (select domain, max(as_of) as day from {table} group by domain) as latest using (domain)
-        where as_of > latest.day - {days}
-        order by domain, as_of, users desc, segment
-        """,
-    )
+    return select(settings, artifacts.SEGMENT_PROFILES, lately("as_of", "domain, as_of, users desc, segment"))
 
 
 def segment_effectiveness(settings: Settings) -> pd.DataFrame:

@@ -31,7 +31,7 @@ from recsys.bundle import Catalogue
 from recsys.errors import MissingArtifact, ServiceUnavailable, UnusableInput
 from recsys.interval import Interval
 from recsys.settings import Settings
-from recsys.splits import temporal_split
+from recsys.temporal_split import temporal_split
 
 MANIFEST = "manifest.json"
 TRAIN_SHARE = 0.8

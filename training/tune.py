@@ -31,7 +31,7 @@ from recsys.errors import CheckFailed, RecsysError, UnusableInput
 from recsys.interval import Interval
 from recsys.retriever import top_k
 from recsys.settings import Settings
-from recsys.splits import temporal_split
+from recsys.temporal_split import temporal_split
 from recsys.warehouse import connect
 from training import tasks
 from training.dataset import TRAIN_SHARE, Cut, TrainingData

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys.splits import temporal_split
+from recsys.temporal_split import temporal_split
 
 
 @st.composite
