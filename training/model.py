@@ -19,7 +19,7 @@ A module may say more, for `python -m training.benchmark` (docs/benchmark.md), w
     NEEDS_ORDER: bool                         true: it cannot learn where `data.is_ordered` is false
     estimate_seconds(data, config) -> float   processor seconds that a fit is expected to take, on one core
 
-and for `python -m training tune` (training/tune.py):
+and it has to say for `python -m training tune` (training/tune.py):
 
     SPACE: dict[str, Between | OneOf]         field of Config → values that may be searched, the default among them
 
