@@ -83,6 +83,14 @@ def test_the_index_of_the_results_is_that_of_their_pages():
     assert (results.FOLDER / index.NAME).read_text() == index.text(results.FOLDER)
 
 
+def test_the_benches_page_names_every_script():
+    scripts = {path.stem for path in (HOME / "bench").glob("[a-z]*.py")}
+    told = (HOME / "bench" / "README.md").read_text()
+
+    assert len(scripts) > 20
+    assert sorted(name for name in scripts if f"`{name}`" not in told) == []
+
+
 def test_decisions_are_numbered_and_indexed():
     pages = sorted(path.name for path in (DOCS / "decisions").glob("*.md") if path.name != "README.md")
     numbers = [int(name[:4]) for name in pages]
