@@ -3,11 +3,8 @@
 Triggered by hand. Targets roll out beside each other; one that fails goes back alone. A second run changes nothing.
 """
 
-from datetime import timedelta
-
-import alerts
 from airflow.sdk import DAG, Param, TriggerRule, task, task_group
-from station_operator import StationOperator
+from station_operator import StationOperator, default_args
 
 from recsys import artifacts
 
@@ -18,12 +15,7 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     is_paused_upon_creation=False,
-    default_args={
-        "retries": 2,
-        "retry_delay": timedelta(seconds=5),
-        "retry_exponential_backoff": 2.0,
-        "on_failure_callback": alerts.on_failure(),
-    },
+    default_args=default_args(),
     params={
         "targets": Param(
             ["local"], type="array", items={"type": "string", "pattern": "^[a-z0-9]+$"}, minItems=1, uniqueItems=True,

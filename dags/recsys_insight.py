@@ -3,11 +3,9 @@
 Woken by assets, not by a clock: new marts or new evaluations rebuild the analytics and the experiments' readings.
 """
 
-from datetime import timedelta
-
 import alerts
 from airflow.sdk import DAG
-from station_operator import DBT_BUILD, EVALUATIONS, INSIGHT, MARTS, foreign, station
+from station_operator import DBT_BUILD, EVALUATIONS, INSIGHT, MARTS, default_args, foreign, station
 
 from recsys import artifacts
 
@@ -29,11 +27,7 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     is_paused_upon_creation=False,
-    default_args={
-        "retries": 2,
-        "retry_delay": timedelta(seconds=5),
-        "on_failure_callback": alerts.on_failure(),
-    },
+    default_args=default_args(),
     tags=["recsys"],
 ):
     refresh_analytics = foreign(

@@ -3,8 +3,6 @@
 When and in what order, nothing more: every task is a command of its station (see station_operator.py).
 """
 
-from datetime import timedelta
-
 import alerts
 import pendulum
 from airflow.configuration import conf
@@ -20,6 +18,7 @@ from station_operator import (
     MARTS,
     RAW,
     StationOperator,
+    default_args,
     foreign,
     runbook,
     station,
@@ -48,12 +47,7 @@ with DAG(
     catchup=True,
     max_active_runs=1,
     is_paused_upon_creation=False,
-    default_args={
-        "retries": 2,
-        "retry_delay": timedelta(seconds=5),
-        "retry_exponential_backoff": 2.0,
-        "on_failure_callback": alerts.on_failure(),
-    },
+    default_args=default_args(),
     params={
         "domains": Param(
             ["movies"], type="array", items={"enum": list(DOMAINS)}, minItems=1, uniqueItems=True,

@@ -3,12 +3,9 @@
 Paused until somebody has clouds in `RECSYS_CLOUDS`; `recsys_deploy` wakes an endpoint. Needs the environment `cloud`.
 """
 
-from datetime import timedelta
-
-import alerts
 import pendulum
 from airflow.sdk import DAG, CronTriggerTimetable
-from station_operator import StationOperator
+from station_operator import StationOperator, default_args
 
 from recsys import artifacts
 
@@ -20,11 +17,7 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     is_paused_upon_creation=True,
-    default_args={
-        "retries": 2,
-        "retry_delay": timedelta(seconds=5),
-        "on_failure_callback": alerts.on_failure(),
-    },
+    default_args=default_args(),
     tags=["recsys"],
 ):
     StationOperator(

@@ -120,6 +120,17 @@ class StationOperator(BaseOperator):
                 os.killpg(self._process.pid, kind)
 
 
+def default_args(retries: int = 2) -> dict[str, Any]:
+    """Return what holds for every task of a DAG: it is tried again after 5, then 10 s, and whoever is to hear of a red
+    one hears."""
+    return {
+        "retries": retries,
+        "retry_delay": timedelta(seconds=5),
+        "retry_exponential_backoff": 2.0,
+        "on_failure_callback": alerts.on_failure(),
+    }
+
+
 def looking(dag_id: str, doc_md: str, schedule: Any) -> DAG:
     """A DAG that looks at short intervals and mostly has nothing to do: one look at a time, none made up for."""
     return DAG(
@@ -130,11 +141,7 @@ def looking(dag_id: str, doc_md: str, schedule: Any) -> DAG:
         catchup=False,
         max_active_runs=1,
         is_paused_upon_creation=False,
-        default_args={
-            "retries": 1,
-            "retry_delay": timedelta(seconds=5),
-            "on_failure_callback": alerts.on_failure(),
-        },
+        default_args=default_args(retries=1),
         tags=["recsys"],
     )
 
