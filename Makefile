@@ -6,7 +6,7 @@ RUN := .venv/platform/bin/python
 CLOUD := .venv/cloud/bin/python
 .DEFAULT_GOAL := help
 NEEDS_SETUP = [ -x $(RUN) ] || { echo "The platform environment is missing: run make setup" >&2; exit 1; }
-.PHONY: help setup demo up down status rollback lineage clean clean-all test soak setup-cloud rehearse cloud-report lint eda report bench benchmark \
+.PHONY: help setup demo up down status rollback lineage clean clean-all test soak load setup-cloud rehearse cloud-report lint eda report bench benchmark \
   compose-check docs
 # Without the bytecode cache every process would compile the libraries anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -53,8 +53,13 @@ test: ## set up what the tests need, check the style and the layers, run the tes
 	$(RUN) -m pytest -n 2 --no-loadscope-reorder
 
 soak: ## the long proofs: every task killed once, a Spark cluster, alerts, each on services of their own
-	@$(PYTHON) -m infra.local.setup --with-tests
+	@$(PYTHON) -m infra.local.setup --with-tests --with-load
 	$(RUN) -m pytest -m soak
+
+load: ## let Locust's users loose on the API: HOST=http://127.0.0.1:18080 USERS=50 SECONDS=60 are the defaults
+	@$(PYTHON) -m infra.local.setup --with-load
+	.venv/load/bin/locust -f bench/locustfile.py --headless --host "$(or $(HOST),http://127.0.0.1:18080)" --users "$(or $(USERS),50)" \
+	  --spawn-rate 10 --run-time "$(or $(SECONDS),60)s" $(if $(KEY),--key "$(KEY)")
 
 setup-cloud: ## the clouds' SDKs too, in an environment of their own (1 GB)
 	@$(PYTHON) -m infra.local.setup --with-tests --with-clouds

@@ -1,6 +1,6 @@
 """Sets up everything that the platform needs below `.venv/`, from hash-checked locks; without root, for one user.
 
-    python3.11 -m infra.local.setup [--with-tests] [--with-clouds]
+    python3.11 -m infra.local.setup [--with-tests] [--with-clouds] [--with-load]
 
 Standard library only: this runs before anything is installed. It says first what this machine lacks, all of it at once.
 Each environment carries a stamp of what decided its content, so a second run costs nothing.
@@ -285,6 +285,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python3.11 -m infra.local.setup", description=__doc__.splitlines()[0])
     parser.add_argument("--with-tests", action="store_true", help="also what the tests need")
     parser.add_argument("--with-clouds", action="store_true", help="also the clouds' SDKs, and what rehearses them")
+    parser.add_argument("--with-load", action="store_true", help="also Locust, for load as users make it")
     arguments = parser.parse_args()
 
     lacking = complaints()
@@ -306,6 +307,8 @@ def main() -> int:
         if arguments.with_clouds:
             setup.environment("cloud", "cloud", "cloud-test")
             setup.go_tools()
+        if arguments.with_load:
+            setup.environment("load", "load")
 
     try:
         setup.bootstrap()
