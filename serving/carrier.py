@@ -2,11 +2,12 @@
 
     python -m serving carry
 
-Lines come on the standard input (`outbox.py`); its end is the order to finish. It survives a signal to the whole group:
-what waits must still be carried while its parent finishes.
+Lines come on the standard input (`outbox.py`); its end is the order to finish. It leads a process group of its own and
+lets signals pass: what waits must still be carried while its parent finishes, or when that was killed with its group.
 """
 
 import json
+import os
 import signal
 import sys
 import threading
@@ -22,12 +23,17 @@ from serving.rollout import LiveRollout
 from serving.shadow import ShadowAnswers
 
 REPORT_SECONDS = 0.1
+NICENESS = 5
+"""How far it stands back where processors are short: an answer goes before what the last one has left."""
 
 
 def carry(settings: Settings) -> None:
     """Carry what comes until the input ends."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    if os.getpgrp() != os.getpid():
+        os.setpgid(0, 0)
+    os.nice(NICENESS)
     metrics, ended = Metrics(), threading.Event()
     impressions = ImpressionWriter(settings.kafka_bootstrap, settings.topic_prefix, metrics)
     records = RecordWriter(settings.redis_url, settings.request_days, metrics)

@@ -30,7 +30,7 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 from infra.local import applications, broker, stores
-from infra.local.service import NotHealthyYet, Service, poll
+from infra.local.service import NotHealthyYet, Service, poll, stand_back
 from recsys.errors import ServiceUnavailable
 from recsys.settings import HOME, Settings, load_settings
 from recsys.warehouse import apply_schema
@@ -89,7 +89,7 @@ def start(service: Service, log: Path) -> subprocess.Popen[bytes]:
     service.prepare()
     with log.open("wb") as output:
         process = subprocess.Popen(
-            service.command,
+            service.line,
             env={**os.environ, **service.environment},
             cwd=HOME if service.user is None else "/",
             stdout=output,
@@ -97,6 +97,7 @@ def start(service: Service, log: Path) -> subprocess.Popen[bytes]:
             start_new_session=True,
             **service.account(),
         )
+    stand_back(process.pid, service.niceness)
 
     def check() -> None:
         if process.poll() is not None:

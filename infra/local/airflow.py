@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import psycopg
 
 from infra.local import alerting
-from infra.local.applications import ENVIRONMENTS, answers
+from infra.local.applications import BEHIND_EVENTS, ENVIRONMENTS, answers
 from infra.local.service import NotHealthyYet, Service, run, write_private
 from infra.local.stores import LOOPBACK, create_database, with_database
 from recsys.settings import HOME, Settings
@@ -156,6 +156,7 @@ def airflow(settings: Settings) -> list[Service]:
             prepare=prepare_once,
             after=("postgres",),
             patience_seconds=600,
+            niceness=BEHIND_EVENTS,  # its tasks inherit it: a training gives way to answers
         )
 
     prepare_once = once(prepare)

@@ -11,6 +11,8 @@ from recsys.settings import HOME, Settings
 
 ENVIRONMENTS = HOME / ".venv"
 MLFLOW_DATABASE = "mlflow"
+BEHIND_ANSWERS, BEHIND_EVENTS = 5, 10
+"""Niceness: of the consumer, that an answer goes before the event behind it; of all that no user waits for."""
 
 
 def python_of(environment: str) -> str:
@@ -64,6 +66,7 @@ def mlflow(settings: Settings) -> Service:
         prepare=prepare,
         after=("postgres",),
         patience_seconds=600,
+        niceness=BEHIND_EVENTS,
     )  # fmt: skip
 
 
@@ -92,6 +95,7 @@ def streaming(settings: Settings) -> Service:
         check=answers(f"{settings.streaming_url}/healthz"),
         after=("postgres", "valkey", "kafka"),
         patience_seconds=600,
+        niceness=BEHIND_ANSWERS,
     )
 
 
@@ -106,6 +110,7 @@ def monitoring(settings: Settings) -> Service:
         check=answers(f"{settings.monitoring_url}/metrics"),
         after=("airflow-api",),
         is_optional=True,
+        niceness=BEHIND_EVENTS,
     )
 
 
@@ -121,4 +126,5 @@ def dashboard(settings: Settings) -> Service:
         check=answers(f"{settings.dashboard_url}/_stcore/health"),
         after=("postgres",),
         is_optional=True,
+        niceness=BEHIND_EVENTS,
     )

@@ -6,6 +6,7 @@ import shlex
 import stat
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import which
@@ -55,10 +56,25 @@ class Service:
     """How long a start may take on a slow machine."""
     is_optional: bool = False
     """Started on request only."""
+    niceness: int = 0
+    """How far it stands back when processors are short (0 to 19): beyond 0 for what nobody waits for while it works."""
+
+    @property
+    def line(self) -> tuple[str, ...]:
+        """The command as it is started, with its niceness."""
+        return ("nice", "-n", str(self.niceness), *self.command) if self.niceness else self.command
 
     def account(self) -> dict[str, Any]:
         """The arguments of `subprocess` that make the process run as `user`."""
         return account(self.user)
+
+
+def stand_back(pid: int, niceness: int) -> None:
+    """Let the session that this process leads stand back. Linux may give each session a group of its own, whose share
+    of the processors the niceness of its processes does not change; where there are no such groups, nothing is to do.
+    """
+    with suppress(OSError):
+        Path(f"/proc/{pid}/autogroup").write_text(str(niceness))
 
 
 def unprivileged_user() -> str | None:

@@ -74,7 +74,7 @@ def render(services: Iterable[Service], var_dir: Path) -> str:
         f"stderr_logfile={logs}/{LISTENER}.log\nstderr_logfile_maxbytes=1MB\nstderr_logfile_backups=0\n",
     ]
     for service in services:
-        command = shlex.join(service.command).replace("%", "%%")
+        command = shlex.join(service.line).replace("%", "%%")
         variables = {"RECSYS_VAR_DIR": str(var_dir), **CACHED_BYTECODE, **service.environment}
         environment = ",".join(f"{name}={quoted(value)}" for name, value in variables.items())
         user = f"user={service.user}\n" if service.user else ""

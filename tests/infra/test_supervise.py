@@ -5,6 +5,7 @@ import os
 import shlex
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ import pytest
 import redis
 
 from infra.local import platform, stores
-from infra.local.service import NotHealthyYet, Service, poll
+from infra.local.service import NotHealthyYet, Service, poll, stand_back
 from infra.local.supervise import LONGEST_SOCKET_PATH, Supervisor, render, socket_path
 from recsys.errors import RecsysError, ServiceUnavailable
 from recsys.settings import Settings
@@ -60,6 +61,29 @@ def test_every_service_is_a_program_that_is_restarted_and_stopped_with_its_group
     assert configuration["program:postgres"]["stopsignal"] == "INT"
     assert configuration["program:mlflow"]["environment"].count("RECSYS_VAR_DIR=") == 1
     assert "secret" not in configuration["program:mlflow"]["command"]
+
+
+def test_what_nobody_waits_for_stands_back_behind_answers(settings):
+    services = {service.name: service for service in platform.definitions(settings)}
+    program = parsed(render(services.values(), settings.var_dir))["program:airflow-scheduler"]
+    assert program["command"].startswith("nice -n 10 ")
+    for before, behind in (("serving", "streaming"), ("streaming", "mlflow"), ("streaming", "dashboard")):
+        assert services[before].niceness < services[behind].niceness, (before, behind)
+    for name in ("serving", "valkey", "postgres", "kafka"):  # an answer waits for them
+        assert services[name].line == services[name].command, name
+
+
+def test_a_session_of_its_own_stands_back_as_a_whole():
+    sleeper = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    try:
+        stand_back(sleeper.pid, 7)
+        group = Path(f"/proc/{sleeper.pid}/autogroup")
+        if not group.exists():
+            pytest.skip("this kernel does not divide the processors among sessions (no /proc/PID/autogroup)")
+        assert group.read_text().split()[-1] == "7"
+    finally:
+        sleeper.kill()
+        sleeper.wait()
 
 
 def test_nothing_listens_beyond_this_machine(settings):

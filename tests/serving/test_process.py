@@ -302,11 +302,18 @@ def test_of_two_processes_at_one_address_one_may_be_killed(tmp_path, dead):
         shared = {"RECSYS_SERVING_URL": str(client.base_url), **dead}
         with serving(tmp_path, "serve", "--share-port", **shared) as (_, second):
             eventually(lambda: check_listening(second))  # till then the first one answers for both
+            eventually(lambda: check_carrier_leads_a_group(first))
             first.kill()
             first.wait()
             with httpx.Client(base_url=client.base_url, transport=httpx.HTTPTransport(retries=3)) as again:
                 answers = [again.get("/v1/users/u/recommendations").status_code for _ in range(20)]
     assert answers == [200] * 20
+
+
+def check_carrier_leads_a_group(process: subprocess.Popen) -> None:
+    """Whoever ends what a killed process left of its group does not end what it left to be carried."""
+    (carrier,) = psutil.Process(process.pid).children()
+    assert os.getpgid(carrier.pid) == carrier.pid != os.getpgid(process.pid)
 
 
 def check_listening(process: subprocess.Popen) -> None:
