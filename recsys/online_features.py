@@ -10,7 +10,7 @@ serialization version 3.
 """
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property, lru_cache
@@ -21,6 +21,7 @@ import mmh3
 
 from recsys import artifacts
 from recsys.columns import ITEM_ID, USER_ID
+from recsys.round_trip import exchange, send
 
 PROJECT = "recsys"
 STRING = 2
@@ -100,6 +101,18 @@ class View:
         raw = entity_id.encode()
         return self._head + struct.pack("<I", len(raw)) + raw + PROJECT.encode()
 
+    @cached_property
+    def _reading(self) -> tuple[bytes, bytes]:
+        """What stands before and behind the key of the command that reads a row, as it goes over the wire."""
+        head, tail = hiredis.pack_command(("HMGET", b"", *self.fields)).split(b"$0\r\n\r\n")
+        return head, b"\r\n" + tail
+
+    def reading(self, entity_id: str) -> bytes:
+        """Return the command that reads an entity's row, packed."""
+        head, tail = self._reading
+        key = self.key(entity_id)
+        return b"%b$%d\r\n%b%b" % (head, len(key), key, tail)
+
     def cells(self, at: datetime, values: Sequence[float | None]) -> list[bytes]:
         """Return the contents of one row's fields, the instant's first."""
         cells = [timestamp(at)]
@@ -173,41 +186,9 @@ def _decode_integer(raw: bytes) -> int:
     return number - (1 << 64) if number >> 63 else number
 
 
-def send(client: Any, commands: Iterable[Sequence[Any]]) -> list[Any]:
-    """Send commands to a `redis.Redis` in one round trip and return the replies: a pipeline without its bookkeeping,
-    which costs four times what the commands do.
-
-    Raises:
-        redis.ResponseError: the first reply that is one; all commands were carried out or refused.
-        redis.ConnectionError, redis.TimeoutError: no reply; nobody knows what was carried out.
-    """
-    from redis.exceptions import ResponseError
-
-    packed = [hiredis.pack_command(tuple(command)) for command in commands]
-    connection = client.connection_pool.get_connection()
-    try:
-        connection.send_packed_command([b"".join(packed)])
-        replies: list[Any] = []
-        for _ in packed:
-            try:
-                replies.append(connection.read_response(disable_decoding=True))
-            except ResponseError as error:
-                replies.append(error)
-    except BaseException:
-        connection.disconnect()  # replies that nobody reads would be the next one's
-        raise
-    finally:
-        client.connection_pool.release(connection)
-    for reply in replies:
-        if isinstance(reply, ResponseError):
-            raise reply
-    return replies
-
-
 def read(client: Any, view: View, entity_ids: Sequence[str]) -> list[list[float | None]]:
     """Return the latest values of these entities, in the view's order; unknown ones have none. One round trip."""
-    fields = view.fields
-    rows = send(client, [("HMGET", view.key(one), *fields) for one in entity_ids])
+    rows = exchange(client, [view.reading(one) for one in entity_ids])
     return [[decode_value(raw) for raw in row] for row in rows]
 
 

@@ -16,6 +16,8 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 MAX_HISTORY = 5000
+EXACT = 2.0**53
+"""Below it, whole numbers are exact as floats."""
 
 CARRY = f"""
 local place = 1
@@ -101,8 +103,13 @@ def set_features(client: Any, user_id: str, features: Mapping[str, float | None]
 
 
 def _told(features: Mapping[str, float | None]) -> tuple[dict[str, str], list[str]]:
-    present = {name: repr(float(value)) for name, value in features.items() if value is not None}
+    present = {name: _decimal(float(value)) for name, value in features.items() if value is not None}
     return present, [name for name, value in features.items() if value is None]
+
+
+def _decimal(value: float) -> str:
+    """Return the shortest text that is read as this number; the store keeps that of a whole one as an integer."""
+    return str(int(value)) if value.is_integer() and abs(value) < EXACT else repr(value)
 
 
 def move_version(client: Any, user_id: str) -> None:

@@ -170,7 +170,8 @@ def describe(decision: Decision) -> dict[str, Any]:
     answer, model, query = decision.answer, decision.model, decision.query
     retriever, manifest = model.retriever, model.manifest
     _, seen = seen_items(retriever, query)
-    used = by_latest_event(seen)[-manifest.max_history :] if answer.rung in {PERSONALISED, SESSION} else seen[:0]
+    once = by_latest_event(seen)
+    used = once[-manifest.max_history :] if answer.rung in {PERSONALISED, SESSION} else once[:0]
     return {
         "request_id": answer.request_id,
         "answered_at": decision.answered_at.isoformat(),
@@ -191,13 +192,21 @@ def describe(decision: Decision) -> dict[str, Any]:
             "items": len(query.history),
             "session_items": len(query.session),
             "used_items": len(used),
-            "latest_items": [retriever.catalogue.item_id[item] for item in used[::-1].tolist()],
+            "latest_items": _names(model, query, used)[::-1],
         },
-        "filtered": _filtered(model, query.domain, seen),
+        "filtered": _filtered(model, query.domain, once),
         "graph": model.plan.version,
         "context": model.context,
         **_staged(decision),
     }
+
+
+def _names(model: ServedModel, query: Query, used: np.ndarray) -> list[str]:
+    """Return the ids of the items that the model took. As a rule it took all, and they are at hand as they came."""
+    came = [*query.history, *query.session]
+    if len(used) == len(came):
+        return came
+    return [model.retriever.catalogue.item_id[item] for item in used.tolist()]
 
 
 def _staged(decision: Decision) -> dict[str, Any]:
@@ -266,8 +275,9 @@ def _weighed(model: ServedModel, record: RequestRecord) -> list[list[dict[str, A
 
 
 def _filtered(model: ServedModel, domain: str | None, seen: np.ndarray) -> dict[str, int]:
+    """Return where the catalogue's items went; `seen` holds each item once."""
     of_domain, shown, hidden = model.counts(domain)
-    seen_allowed = int(np.count_nonzero(model.allowed(domain)[by_latest_event(seen)]))
+    seen_allowed = int(np.count_nonzero(model.allowed(domain)[seen]))
     return {
         "catalogue": model.retriever.n_items,
         "domain": model.retriever.n_items - of_domain,

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from redis import Redis
 from redis.exceptions import RedisError
 
+from recsys.round_trip import send
 from recsys.user_state import record_key as record_key
 from serving.cache import ListLine, list_key
 from serving.explanation import Decision, RequestRecord
@@ -102,25 +103,23 @@ class RecordWriter:
         return taken
 
     def _write(self, lines: list[tuple[bytes, type[RequestRecord] | type[ListLine]]]) -> None:
-        with self._writing.pipeline(transaction=False) as pipeline:
-            for line, kind in lines:
-                self._queue(pipeline, line, kind)
-            written = sum(kind is RequestRecord for _, kind in lines)
-            try:
-                pipeline.execute()
-            except (RedisError, OSError) as error:
-                log.warning("%d request records are dropped: %s", written, error)
-                self._metrics.dependency_errors.labels(REDIS).inc()
-                self._metrics.records_dropped.labels("unavailable").inc(written)
+        commands = [command for line, kind in lines if (command := self._command(line, kind)) is not None]
+        written = sum(kind is RequestRecord for _, kind in lines)
+        try:
+            send(self._writing, commands)
+        except (RedisError, OSError) as error:
+            log.warning("%d request records are dropped: %s", written, error)
+            self._metrics.dependency_errors.labels(REDIS).inc()
+            self._metrics.records_dropped.labels("unavailable").inc(written)
 
-    def _queue(self, pipeline: Any, line: bytes, kind: type[RequestRecord] | type[ListLine]) -> None:
+    def _command(self, line: bytes, kind: type[RequestRecord] | type[ListLine]) -> tuple[Any, ...] | None:
+        """Return what writes this line, or None: it holds no list."""
         if kind is RequestRecord:  # checked when it is read; here it only needs its key
             request_id, _, _ = line.removeprefix(RECORD_HEAD).partition(b'"')
-            pipeline.set(record_key(request_id.decode()), line, ex=self._keep_seconds)
-            return
+            return "SET", record_key(request_id.decode()), line, "EX", self._keep_seconds
         try:
             kept = ListLine.model_validate_json(line)
         except ValidationError as error:
             log.error("an answer makes no valid list: %s", error)
-        else:
-            pipeline.set(list_key(kept.user_id, kept.domain), kept.list.model_dump_json(), ex=kept.seconds)
+            return None
+        return "SET", list_key(kept.user_id, kept.domain), kept.list.model_dump_json(), "EX", kept.seconds

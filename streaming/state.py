@@ -6,7 +6,7 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from recsys import user_state
-from recsys.online_features import send
+from recsys.round_trip import send
 from streaming.activity import UserFeatures
 from streaming.land import Landed
 

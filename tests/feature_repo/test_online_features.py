@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
+import hiredis
 import pandas as pd
 import pytest
 import redis
@@ -162,3 +163,9 @@ def test_many_are_read_as_each_alone(client):
     ]  # fmt: skip
     assert read(client, USER_ACTIVITY, many[:8]) == [read(client, USER_ACTIVITY, [one])[0] for one in many[:8]]
     assert read(client, USER_ACTIVITY, []) == []
+
+
+@pytest.mark.parametrize("entity_id", ["u:ann", "", "ü:Zoë", "$0\r\n\r\n", "x" * 70_000])
+def test_a_read_is_packed_as_the_client_library_packs_it(entity_id):
+    by_library = hiredis.pack_command(("HMGET", USER_ACTIVITY.key(entity_id), *USER_ACTIVITY.fields))
+    assert USER_ACTIVITY.reading(entity_id) == by_library

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from recsys.approximate import INDEX, TUNED, Approximate, Tuned, _fewest, build
+from recsys.approximate import INDEX, TUNED, Approximate, Tuned, _fewest, _without, build
 from recsys.bundle import Catalogue, Manifest, write_bundle
 from recsys.errors import CheckFailed
 from recsys.retriever import Retriever
@@ -126,3 +128,9 @@ def test_what_was_tuned_is_told(built):
     folder, _, _, tuned, index = built
     assert Tuned.model_validate_json((folder / TUNED).read_text()) == tuned == index.tuned
     assert (tuned.items, tuned.users) == (ITEMS, 60)
+
+
+@given(st.lists(st.integers(0, 30)), st.lists(st.integers(0, 30)))
+def test_what_is_dropped_is_what_isin_finds(items, dropped):
+    found, out = np.array(items, np.int64), np.sort(np.array(dropped, np.int64))
+    assert _without(found, out).tolist() == found[~np.isin(found, out)].tolist()
