@@ -45,6 +45,7 @@ class Plan(BaseModel):
     connections: int = Field(ge=1, le=512)
     seconds: float = Field(gt=0)
     rate: float | None = Field(None, gt=0, description="requests a second, open loop; none: closed loop")
+    objective_ms: float = Field(100.0, gt=0, description="answers that take longer are counted as `late`")
     retries: bool = Field(False, description="a request whose connection was lost is sent again on another one")
     seed: int = 1
 
@@ -126,7 +127,9 @@ class Load:
             for ready in select.select(list(self._busy), [], [], self._wait(now))[0]:
                 self._receive(self._busy[ready])
         seconds, lost = perf_counter() - self._started, self._sent - len(self.latencies)
-        return _report(np.array(self.latencies), seconds, self.statuses, self.wrong, lost) | {"cut": self.cut}
+        late = int(np.count_nonzero(1000 * np.array(self.latencies) > self._plan.objective_ms))
+        report = _report(np.array(self.latencies), seconds, self.statuses, self.wrong, lost)
+        return report | {"cut": self.cut, "late": late}
 
     def _more(self, now: float) -> bool:
         """Whether requests of the plan are still to be sent."""
