@@ -4,14 +4,19 @@ what one more day costs.
     python -m bench.etl REAL_RATINGS.csv.gz MOVIES.csv.gz --rows 20000000 [--sizes 5000000] [--landing-only 40000000]
         [--peers 2]
 
+With `--rows 0` only what `--landing-only` names is measured; its smallest size then has the peers beside it.
+
 Needs a few tens of GB of disk below the temporary folder and a PostgreSQL that it starts itself with the platform's
 options. An installation's first landing, which keeps an archive of Spark's classes, comes before and is not counted.
-Each step is a process of its own; its seconds are of the wall and, in parentheses, of the processor with all that it
-started. Peak memory is that of the step's processes together (RSS), PostgreSQL's apart.
+Each step is a process of its own; its seconds are of the wall and, in parentheses, of the processor: its own with all
+that it started, Java too, and PostgreSQL's meanwhile. Peak memory is that of the step's processes together (RSS),
+PostgreSQL's apart.
 """
 
 import argparse
+import ctypes
 import json
+import os
 import resource
 import shutil
 import subprocess
@@ -34,7 +39,10 @@ from recsys.settings import HOME, Settings
 from recsys.warehouse import apply_schema, connect
 
 PYTHON = sys.executable
+ADOPTS = 36
+"""Linux's `PR_SET_CHILD_SUBREAPER`: a Java that outlives its Python becomes this process's child; its time counts."""
 TITLE = "The landing and the warehouse at {millions:.0f} M events"
+SHORT_TITLE = "Landing and loading at full size, beside a pipeline by hand"
 WORDS = ("land", "load", "build")
 DBT = ("dbt.build", "--domains=movies", "--code=dbt", "--after=etl.load",
        "--reads=raw.interactions_stream:occurred_at,raw.impressions:shown_at")  # fmt: skip
@@ -46,16 +54,18 @@ class Step:
 
     seconds: float
     cpu_seconds: float
+    server_seconds: float
     peak_bytes: int
     said: dict
 
     def __str__(self) -> str:
-        return f"{self.seconds:.1f} s ({self.cpu_seconds:.1f} s of processor)"
+        return f"{self.seconds:.1f} s ({self.cpu_seconds:.1f} + {self.server_seconds:.1f} s of processor)"
 
 
 def measured(settings: Settings, arguments: Sequence[str]) -> Step:
     """Run `python <arguments>` and return its costs."""
-    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), perf_counter()
+    before, server, started = resource.getrusage(resource.RUSAGE_CHILDREN), server_cpu(settings), perf_counter()
+    others = {process.pid for process in psutil.Process().children()}
     child = subprocess.Popen(
         [PYTHON, *arguments], cwd=HOME, env=settings.own_environment(), stdout=subprocess.PIPE, text=True
     )
@@ -69,13 +79,30 @@ def measured(settings: Settings, arguments: Sequence[str]) -> Step:
 
     with MemorySampler(tree) as memory:
         said, _ = child.communicate()
-    seconds, after = perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = perf_counter() - started
+    for left in psutil.Process().children():
+        if left.pid not in others:
+            os.waitpid(left.pid, 0)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if child.returncode:
         raise SystemExit(f"{arguments} ended with {child.returncode}")
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    step = Step(seconds, cpu, memory.peak_rss, json.loads(said.strip().splitlines()[-1]))
+    step = Step(seconds, cpu, server_cpu(settings) - server, memory.peak_rss, json.loads(said.strip().splitlines()[-1]))
     print(" ".join(arguments)[:60], step, f"{step.peak_bytes / 2**30:.2f} GiB", flush=True)
     return step
+
+
+def server_cpu(settings: Settings) -> float:
+    """Return the processor seconds of PostgreSQL so far: of what runs, and of what has ended and was waited for."""
+    pid = int((settings.var_dir / "postgres" / "data" / "postmaster.pid").read_text().split()[0])
+    server = psutil.Process(pid)
+    spent = sum(server.cpu_times()[:4])
+    for process in server.children():
+        try:
+            spent += sum(process.cpu_times()[:2])
+        except psutil.NoSuchProcess:  # it ended meanwhile
+            continue
+    return spent
 
 
 @contextmanager
@@ -132,7 +159,7 @@ def total(steps: Sequence[Step]) -> float:
 
 
 def cpu(steps: Sequence[Step]) -> float:
-    return sum(step.cpu_seconds for step in steps)
+    return sum(step.cpu_seconds + step.server_seconds for step in steps)
 
 
 def main() -> None:
@@ -146,17 +173,21 @@ def main() -> None:
     parser.add_argument("--name", default="etl")
     arguments = parser.parse_args()
     real = etl_world.read(arguments.ratings)
+    ctypes.CDLL(None).prctl(ADOPTS, 1, 0, 0, 0)
     table = []
     with tempfile.TemporaryDirectory(prefix="recsys-bench-") as name:
         home = Path(name)
         home.chmod(0o711)
-        for rows in (*arguments.sizes, arguments.rows, *arguments.landing_only):
-            table += of_size(home, real, arguments, rows, rows in arguments.landing_only)
-            publish(arguments.name, TITLE.format(millions=arguments.rows / 1e6), table)
+        for rows in filter(None, (*arguments.sizes, arguments.rows, *arguments.landing_only)):
+            is_short = rows in arguments.landing_only
+            has_peers = not is_short or (not arguments.rows and rows == min(arguments.landing_only))
+            table += of_size(home, real, arguments, rows, is_short, arguments.peers if has_peers else 0)
+            title = TITLE.format(millions=arguments.rows / 1e6) if arguments.rows else SHORT_TITLE
+            publish(arguments.name, title, table)
 
 
 def of_size(
-    home: Path, real: etl_world.Ratings, arguments: argparse.Namespace, rows: int, is_short: bool
+    home: Path, real: etl_world.Ratings, arguments: argparse.Namespace, rows: int, is_short: bool, peers: int
 ) -> list[dict]:
     """Measure one size and return its rows of the published table; nothing of it stays on the disk."""
     as_of, day_after = real.last_day, real.last_day + timedelta(days=1)
@@ -164,19 +195,17 @@ def of_size(
     _, of_day = etl_world.write(real, arguments.movies, rows, history, day, as_of)
     size, found = f"{rows / 1e6:g} M", []
     with warehouse(home / f"var-{rows}") as settings:
-        first = home / f"first-{rows}" / "ml-25m"
-        etl_world.write(real, arguments.movies, 1000, first, home / f"first-{rows}-day", as_of)
-        given = settings.model_copy(update={"data_dir": first.parent})
-        measured(given, ["-m", "etl", "land", f"--as-of={as_of}", "--domains=movies"])  # keeps Spark's classes
+        keep_classes(home, real, arguments.movies, as_of, settings)
         full = land(settings, history.parent, as_of, builds=not is_short)
-        found.append(("peak memory of landing, loading and building", "≤ 6 GiB", peaks(full)))
+        what = "landing and loading" if is_short else "landing, loading and building"
+        found.append((f"peak memory of {what}", "≤ 6 GiB", peaks(full)))
         found.append(("the whole history", "reported", said(full)))
         if not is_short:
             one = land(settings, day.parent, day_after, since=as_of)
             assert raw_rows(settings) == rows + of_day
             share = f"{total(one) / total(full):.1%}: {said(one)}"
             found.append((f"one more day of {of_day:,} events", "≤ 5 % of the whole", share))
-        for words in () if is_short else ((), ("index-last",))[: arguments.peers]:
+        for words in ((), ("index-last",))[:peers]:
             peer = measured(settings, ["-m", "bench.etl_peer", str(history), str(home / f"peer-{rows}{len(words)}"),
                                        settings.postgres_url, *words])  # fmt: skip
             assert peer.said["rows"] == rows
@@ -185,17 +214,35 @@ def of_size(
                                       "reported" if words else "≥ 0.7 ×", beside(rows, full[:2], peer)))  # fmt: skip
     for folder in (f"{rows}", f"{rows}-day", f"var-{rows}", *(f"peer-{rows}{number}" for number in (0, 1))):
         shutil.rmtree(home / folder, ignore_errors=True)
-    command = f"python -m bench.etl RATINGS MOVIES --{'landing-only' if is_short else 'rows'} {rows}"
+    command = f"python -m bench.etl RATINGS MOVIES {'--rows 0 --landing-only' if is_short else '--rows'} {rows}"
     return [
         {"measure": f"{size}: {measure}", "target": target, "measured": value, "command": command}
         for measure, target, value in found
     ]
 
 
+def keep_classes(
+    home: Path, real: etl_world.Ratings, movies: Path, as_of: date, settings: Settings, rows: int = 1000
+) -> None:
+    """Put the archive of Spark's classes where the landing looks for it; at the first time by landing a few rows."""
+    kept, place = home / "classes", settings.var_dir / "spark"
+    if not kept.is_dir():
+        first = home / "first" / "ml-25m"
+        etl_world.write(real, movies, rows, first, home / "first-day", as_of)
+        given = settings.model_copy(update={"data_dir": first.parent})
+        measured(given, ["-m", "etl", "land", f"--as-of={as_of}", "--domains=movies"])
+        kept.mkdir()
+        for archive in place.glob("*.jsa"):
+            shutil.copy2(archive, kept)
+    place.mkdir(exist_ok=True)
+    for archive in kept.iterdir():
+        shutil.copy2(archive, place)
+
+
 def beside(rows: int, own: Sequence[Step], peer: Step) -> str:
     return (
         f"{rows / total(own):,.0f} / {rows / peer.seconds:,.0f} = {peer.seconds / total(own):.2f} × (by processor "
-        f"{peer.cpu_seconds / cpu(own):.2f} ×; peer's memory {peer.peak_bytes / 2**30:.1f} GiB)"
+        f"{cpu([peer]) / cpu(own):.2f} ×; peer's memory {peer.peak_bytes / 2**30:.1f} GiB)"
     )
 
 

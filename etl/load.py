@@ -4,13 +4,14 @@ Judged before it is published: a source of which too many rows were refused keep
 they were; its quarantine is loaded all the same, for a person to look at.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import adbc_driver_postgresql.dbapi as adbc
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 
 from etl.lake import parquet_files, partition_folder
 from etl.sources.synthetic import NAME as SYNTHETIC
@@ -22,7 +23,9 @@ from recsys.settings import Settings
 from recsys.warehouse import Outcome
 
 STATION = "etl"
-BATCH_ROWS = 1 << 16
+BATCH_ROWS = 1 << 12
+"""The driver encodes a batch, hands it over and waits until the connection has taken it. One that is small beside the
+connection's buffers lies there while the next is encoded: client and server work at the same time, not in turn."""
 WARN_REFUSED_SHARE = 0.01
 FAIL_REFUSED_SHARE = 0.20
 WARN_KEPT_SHARE = 0.80
@@ -44,6 +47,8 @@ TARGETS = {
 
 FILES, FRESH = "raw.interactions_files", "raw.interactions_fresh"
 """The partition of events from files, and the table that takes its place at a first load."""
+LANDED_TX = "landed_tx"
+"""The column whose default is the transaction that writes the row."""
 INDEX_MEMORY = "512MB"
 NEW_SHARE = 0.05
 """Share of new rows from which on the planner's statistics are made anew."""
@@ -151,35 +156,75 @@ def replace_partition(
         sources |= _delete(cursor, table, interval, sources)
         folders = [partition_folder(lake, table, *place, interval.partition) for place in places]
         files = [path for folder in folders for path in parquet_files(folder)]
-        target = TARGETS[table]
-        if table == "interactions" and files and (is_first := _begin_first_load(cursor)):
-            target = FRESH
-        written[table] = copy_files(cursor, target, files) if files else 0
+        target, told = TARGETS[table], {}
+        if table == "interactions" and files and (is_first := not _has_events(cursor)):
+            target, told = FRESH, constants_of(files)
+            begin_first_load(cursor, told)
+        written[table] = copy_files(cursor, target, files, told) if files else 0
         if written[table] != expected[table]:
             found = f"{written[table]} rows in the lake, {expected[table]} landed"
             raise MissingArtifact(TARGETS[table], found, "Land again: the lake has changed since")
     if is_first:  # last, as nobody reads the table from here until the end of the transaction
-        _end_first_load(cursor)
+        end_first_load(cursor)
     for statement in FORGET_LOADED:
         cursor.execute(statement)
     return written
 
 
-def _begin_first_load(cursor: adbc.Cursor) -> bool:
-    """Return whether no event of any file is there; then make a table without indexes that will be the partition.
-
-    Sorting all rows once into an index costs a third of putting each into its place.
-    """
+def _has_events(cursor: adbc.Cursor) -> bool:
+    """Return whether an event of any file is there."""
     cursor.execute(f"select exists (select from {FILES})")
-    if cursor.fetchone() == (True,):
-        return False
+    return cursor.fetchone() == (True,)
+
+
+def constants_of(files: Sequence[Path]) -> dict[str, str]:
+    """Return the columns of text that hold one value in all rows of these files, from the files' footers; the rows
+    are flat."""
+    found: dict[str, set[Any]] = {}
+    for path in files:
+        metadata = pq.read_metadata(path)
+        for group in map(metadata.row_group, range(metadata.num_row_groups)):
+            for column in map(group.column, range(group.num_columns)):
+                told = column.statistics
+                is_one = told is not None and told.has_min_max and told.null_count == 0 and told.min == told.max
+                found.setdefault(column.path_in_schema, set()).add(told.min if is_one else None)
+    return {name: value for name, (value, *others) in found.items() if not others and isinstance(value, str) and value}
+
+
+def begin_first_load(cursor: adbc.Cursor, constants: Mapping[str, str]) -> None:
+    """Make a table without indexes that will be the partition, with `constants` for defaults.
+
+    Sorting all rows once into an index costs a third of putting each into its place. What is the same in all rows
+    need not be encoded, sent, read and checked with each.
+    """
     cursor.execute(f"create table {FRESH} (like {artifacts.RAW_INTERACTIONS} including defaults)")
-    return True
+    cursor.execute("select pg_current_xact_id()::text")
+    ((transaction_id,),) = cursor.fetchall()
+    for name, value in {**constants, LANDED_TX: transaction_id}.items():
+        literal = value.replace("'", "''")
+        cursor.execute(f"alter table {FRESH} alter column {name} set default '{literal}'")
 
 
-def _end_first_load(cursor: adbc.Cursor) -> None:
+def _restore_defaults(cursor: adbc.Cursor) -> None:
+    """Give the new table's columns the defaults of the whole table's again."""
+    cursor.execute(
+        f"""
+        select attribute.attname::text, pg_get_expr(given.adbin, given.adrelid)
+        from pg_attribute as attribute
+        left join pg_attrdef as given on given.adrelid = attribute.attrelid and given.adnum = attribute.attnum
+        where attribute.attrelid = '{artifacts.RAW_INTERACTIONS}'::regclass
+            and attribute.attnum > 0 and not attribute.attisdropped
+        """
+    )
+    for name, default in cursor.fetchall():
+        change = "drop default" if default is None else f"set default {default}"
+        cursor.execute(f"alter table {FRESH} alter column {name} {change}")
+
+
+def end_first_load(cursor: adbc.Cursor) -> None:
     """Index the new rows, and put their table into the place of the empty partition with what schema.sql gave that."""
     schema, name = FILES.split(".")
+    _restore_defaults(cursor)
     for statement in (
         f"set local maintenance_work_mem = '{INDEX_MEMORY}'",
         f"create index on {FRESH} (user_id, item_id)",
@@ -244,9 +289,15 @@ def _delete(cursor: adbc.Cursor, table: str, interval: Interval, sources: set[st
     return {source for (source,) in cursor.fetchall()}
 
 
-def copy_files(cursor: adbc.Cursor, target: str, files: Sequence[Path]) -> int:
-    """Append the files' rows to a table through COPY, one record batch in memory at a time; return how many."""
+def copy_files(cursor: adbc.Cursor, target: str, files: Sequence[Path], left_out: Iterable[str] = ()) -> int:
+    """Append the files' rows to a table through COPY, one record batch in memory at a time; return how many.
+
+    Columns that are `left_out` get the table's default.
+    """
     schema, table = target.split(".")
     rows = ds.dataset([str(path) for path in files], format="parquet")
-    reader = rows.scanner(batch_size=BATCH_ROWS, batch_readahead=2, fragment_readahead=1, use_threads=False).to_reader()
-    return cursor.adbc_ingest(table, reader, mode="append", db_schema_name=schema)
+    columns = [name for name in rows.schema.names if name not in left_out]
+    scanner = rows.scanner(
+        columns=columns, batch_size=BATCH_ROWS, batch_readahead=2, fragment_readahead=1, use_threads=False
+    )
+    return cursor.adbc_ingest(table, scanner.to_reader(), mode="append", db_schema_name=schema)

@@ -27,6 +27,9 @@ POSTGRES_OPTIONS = {
     "work_mem": "64MB",
     "maintenance_work_mem": "256MB",
     "max_wal_size": "4GB",
+    # No standby reads the log: what a transaction puts into a table that it made is flushed at its end, not logged.
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
     "random_page_cost": "1.1",  # of a disk without moving parts: else a few users cost a scan of all events
     "log_min_messages": "warning",
 }

@@ -3,11 +3,13 @@
 from datetime import date, datetime
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from etl.__main__ import land, load
 from etl.lake import parquet_files
+from etl.load import FRESH, begin_first_load, constants_of, copy_files, end_first_load, transaction
 from recsys.errors import CheckFailed, MissingArtifact
 from recsys.interval import Interval
 from recsys.settings import Settings
@@ -94,6 +96,40 @@ def test_a_first_load_leaves_the_partition_in_the_form_of_the_schema(settings):
     )
     unsummarised = "select count(*) from raw.interactions where landed_partition = 'history' and landed_tx > 0"
     assert rows(settings, unsummarised)[0][0] == len(in_lake(settings, "interactions"))
+
+
+def test_what_all_rows_share_is_a_default_and_arrives_all_the_same(settings, tmp_path):
+    columns = {
+        "event_id": ["e1", "e2"], "user_id": ["u", "u"], "item_id": ["i", "i"], "rating": [1.0, 1.0],
+        "occurred_at": pa.array([NOW, NOW], pa.timestamp("us", "UTC")), "domain": ["movies"] * 2,
+        "event_type": ["rate", "view"], "context": ['{"it\'s": "\\\\"}'] * 2, "source": ["s"] * 2,
+        "landed_partition": ["history", None],
+    }  # fmt: skip
+    table = pa.table({**columns, "landed_partition": ["history"] * 2})
+    pq.write_table(table, path := tmp_path / "part-0.parquet", row_group_size=1)
+    pq.write_table(pa.table(columns), tmp_path / "with_null.parquet", row_group_size=1)
+    shared = constants_of([path])
+    assert shared.keys() == {"user_id", "item_id", "domain", "context", "source", "landed_partition"}
+    assert shared["context"] == columns["context"][0]
+    assert "landed_partition" not in constants_of([path, tmp_path / "with_null.parquet"])
+    with transaction(settings) as cursor:
+        begin_first_load(cursor, shared)
+        assert copy_files(cursor, FRESH, [path], shared) == 2
+        end_first_load(cursor)
+    found = rows(settings, "select * from raw.interactions order by event_id")
+    assert [row[:-1] for row in found] == [tuple(row.values()) for row in table.to_pylist()]
+
+
+def test_a_first_load_is_not_logged(settings):
+    """Its rows are flushed with their table at the end, not written to PostgreSQL's log as well."""
+    many = [f"{user}::{film}::4::{978300000 + user * 100 + film}" for user in range(1, 301) for film in range(1, 101)]
+    world_files.movielens_1m(settings.data_dir / "ml-1m", ratings=many)
+    land(settings, MOVIES, NOW)
+    position = "select pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')"
+    before = rows(settings, position)[0][0]
+    assert load(settings, MOVIES)["rows"]["interactions"] == len(many)
+    logged = rows(settings, position)[0][0] - before
+    assert 0 < logged < rows(settings, "select pg_relation_size('raw.interactions_files') / 2")[0][0]
 
 
 def test_the_second_time_both_say_unchanged_until_a_file_changes(settings):
