@@ -9,7 +9,15 @@ import pytest
 
 from etl.__main__ import land, load
 from etl.lake import parquet_files
-from etl.load import FRESH, begin_first_load, constants_of, copy_files, end_first_load, transaction
+from etl.load import (
+    FRESH,
+    begin_first_load,
+    constants_of,
+    copy_files,
+    end_first_load,
+    replace_partition,
+    transaction,
+)
 from recsys.errors import CheckFailed, MissingArtifact
 from recsys.interval import Interval
 from recsys.settings import Settings
@@ -124,10 +132,11 @@ def test_a_first_load_is_not_logged(settings):
     """Its rows are flushed with their table at the end, not written to PostgreSQL's log as well."""
     many = [f"{user}::{film}::4::{978300000 + user * 100 + film}" for user in range(1, 301) for film in range(1, 101)]
     world_files.movielens_1m(settings.data_dir / "ml-1m", ratings=many)
-    land(settings, MOVIES, NOW)
+    landed = land(settings, MOVIES, NOW)["sources"]
     position = "select pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')"
     before = rows(settings, position)[0][0]
-    assert load(settings, MOVIES)["rows"]["interactions"] == len(many)
+    with transaction(settings) as cursor:
+        assert replace_partition(cursor, Path(settings.lake), MOVIES, landed)["interactions"] == len(many)
     logged = rows(settings, position)[0][0] - before
     assert 0 < logged < rows(settings, "select pg_relation_size('raw.interactions_files') / 2")[0][0]
 
