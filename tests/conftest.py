@@ -109,6 +109,9 @@ def start(service: Service, log: Path) -> subprocess.Popen[bytes]:
     except (NotHealthyYet, ServiceUnavailable) as error:
         stop(process)
         raise ServiceUnavailable(service.name, error, log.read_text(errors="replace")[-4000:]) from error
+    except BaseException:  # told to end while it starts: nobody knows of it yet
+        stop(process)
+        raise
     return process
 
 
