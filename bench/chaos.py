@@ -1,7 +1,7 @@
 """Faults under load: what users see while a service is killed, frozen, slow, unreachable or without a byte of disk, and
 whether an event is lost.
 
-    python -m bench.chaos [--seconds 20] [--rounds 1] [--minutes M] [--only SERVICE]
+    python -m bench.chaos [--seconds 20] [--rounds 1] [--minutes M] [--only SERVICE] [--note TEXT]
 
 Writes docs/results/chaos.md. The platform's own services run as processes (bench/live_world.py); lists are asked for at
 an open loop's instants (bench/load_generator.py), clicks go into the log, and each fault (bench/faults.py) is done to a
@@ -230,13 +230,14 @@ def measured(given: argparse.Namespace, faults: Sequence[Fault], settings: Setti
             clicks.join(patience)
             events = survey(settings, clicks, patience)
         rows = rows_of(run.stretches, events, lasted)
-        command = f"{COMMAND} {' '.join(sys.argv[1:])}".strip()
+        length_said = f"--minutes {given.minutes:g}" if given.minutes else f"--seconds {given.seconds:g}"
+        command = f"{COMMAND} {length_said} --rounds {given.rounds}"
         table = [{"measure": a, "target": b, "measured": c, "command": command} for a, b, c in rows]
         for one in rows:
             print(*one, sep=" | ", file=sys.stderr, flush=True)
         if given.only is None and run.stretches:
-            said = notes(stolen(before, psutil.cpu_times()))
-            publish("chaos", "Faults under load", table, f"{broken}\n\n{said}".strip())
+            said = [broken, given.note, notes(stolen(before, psutil.cpu_times()))]
+            publish("chaos", "Faults under load", table, "\n\n".join(filter(None, said)))
 
 
 def rows_of(stretches: Sequence[Stretch], events: dict[str, int], minutes: float) -> list[tuple[str, str, str]]:
@@ -257,6 +258,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=STRETCH_SECONDS, help="length of a stretch")
     parser.add_argument("--rounds", type=int, default=1, help="how often each fault is done")
     parser.add_argument("--minutes", type=float, default=None, help="length of all stretches together")
+    parser.add_argument("--note", default="", help="what else the page shall say of this run")
     parser.add_argument(
         "--only", choices=sorted({one.service for one in FAULTS}), help="faults of one service; no page"
     )

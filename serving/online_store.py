@@ -52,7 +52,7 @@ class OnlineStore:
         except (RedisError, OSError, ValueError) as error:  # ValueError: a value that is none of ours
             self._breaker.failed()
             self._metrics.dependency_errors.labels(REDIS).inc()
-            raise _unavailable(error) from error
+            raise _unavailable(str(error) or "no reply in time") from error
         self._breaker.succeeded()
         return decoded
 

@@ -43,4 +43,5 @@ def test_those_who_wait_on_a_frozen_store_do_not_ask_it_again():
     connections, said, last = asyncio.run(frozen(20))
     assert len(said) == 20
     assert connections == 1  # none of them came back with a connection of its own
+    assert all("no reply in time" in one for one in said)
     assert "left alone" in last
