@@ -355,7 +355,10 @@ A file that is cut off between two rows is not among the faults: it cannot be to
 `rows_kept` warns of it. Found on the way, of the bench: the transaction's number was taken for data; Airflow's
 patience with its scheduler, cut to 10 s to save time, called live tasks orphans on a busy machine. Of the platform: a
 killed MLflow left a child that answered on, held the port, and let each new start fail; the runs were green, but the
-supervisor started it every 20 s for ever (mended before run 1048: infra/local/leftovers.py)."""
+supervisor started it every 20 s for ever (mended before run 1048: infra/local/leftovers.py). After a clock that went
+ten minutes ahead (run 1097, green) Airflow's scheduler had marked itself as failed and called itself unhealthy for good,
+though it went on working; the slice ended there, its run 1099, green in Airflow, is not counted, for its tables were not
+compared. Not mended: docs/runbooks/airflow_down.md says what to do."""
 
 
 def counted(outcomes: list[dict]) -> list[dict]:
