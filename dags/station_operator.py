@@ -1,11 +1,13 @@
 """What the Airflow DAGs share: one operator (a command in its station's environment, an exit code, one line of JSON),
 and the head of those that look every minute."""
 
+import ctypes
 import json
 import os
 import resource
 import signal
 import subprocess
+import sys
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -20,6 +22,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from recsys import artifacts
 
+PR_SET_PDEATHSIG = 1
 HOME = Path(__file__).resolve().parent.parent
 RUNBOOKS = HOME / "docs" / "runbooks"
 SETUP = "`make setup-cloud` brings the clouds' SDKs, `make setup` the others"
@@ -79,7 +82,7 @@ class StationOperator(BaseOperator):
         started = perf_counter()
         self._process = subprocess.Popen(
             command, cwd=HOME, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-            start_new_session=True,
+            start_new_session=True, preexec_fn=_end_with_parent,
         )  # fmt: skip
         result, sentence = None, "it printed nothing"
         for line in self._process.stdout:
@@ -118,6 +121,13 @@ class StationOperator(BaseOperator):
         if self._process:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, kind)
+
+
+def _end_with_parent() -> None:
+    """In the command, before it begins: on Linux it is killed with the task's process, so that it does not go on beside
+    the next try."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def default_args(retries: int = 2) -> dict[str, Any]:
