@@ -349,18 +349,20 @@ def main() -> None:
 
 NOTES = """Each run has work to do (the receipts of two tasks are withdrawn) and meets one fault at a random moment
 of a chosen task's usual time; a file is corrupt from the run's begin. What each run met is in
-pipeline_faults_runs.jsonl. The world is 120 users of MovieLens; the popularity baseline is trained, and the other
-DAGs are paused. Tables are compared row by row, but for who wrote them when (the model's version, the transaction).
-A file that is cut off between two rows is not among the faults: it cannot be told from a smaller one, and only
-`rows_kept` warns of it. Found on the way, of the bench: the transaction's number was taken for data; Airflow's
-patience with its scheduler, cut to 10 s to save time, called live tasks orphans on a busy machine. Of the platform: a
-killed MLflow left a child that answered on, held the port, and let each new start fail; the runs were green, but the
-supervisor started it every 20 s for ever (mended before run 1048: infra/local/leftovers.py). After a clock that went
-ten minutes ahead (run 1097, green) Airflow's scheduler had marked itself as failed and called itself unhealthy for good,
-though it went on working; the slice ended there, its run 1099, green in Airflow, is not counted, for its tables were not
-compared. Not mended: docs/runbooks/airflow_down.md says what to do. Run 2053 did not end within the bench's 300 s: two
-runs before, the clock had gone ten minutes ahead, so that the killed scheduler's last sign of life lay in the future, and
-Airflow would have given its two running tasks to the new one only after that time; the run after it was green."""
+pipeline_faults_runs.jsonl. The world is 120 users of MovieLens; the popularity baseline is trained, and
+the other DAGs are paused. Tables are compared row by row, but for who wrote them when (the model's
+version, the transaction). A file that is cut off between two rows is not among the faults: it cannot be
+told from a smaller one, and only `rows_kept` warns of it. Found on the way, of the bench: the
+transaction's number was taken for data; Airflow's patience with its scheduler, cut to 10 s to save time,
+called live tasks orphans on a busy machine. Of the platform: a killed MLflow left a child that answered
+on, held the port, and let each new start fail; the runs were green, but the supervisor started it every
+20 s for ever (mended before run 1048: infra/local/leftovers.py). After a clock that went ten minutes
+ahead (run 1097, green) Airflow's scheduler had marked itself as failed and called itself unhealthy for
+good, though it went on working; the slice ended there, its run 1099, green in Airflow, is not counted,
+for its tables were not compared. Not mended: docs/runbooks/airflow_down.md says what to do. Run 2053 did
+not end within the bench's 300 s: two runs before, the clock had gone ten minutes ahead, so that the
+killed scheduler's last sign of life lay in the future, and Airflow would have given its two running tasks
+to the new one only after that time; the run after it was green."""
 
 
 def counted(outcomes: list[dict]) -> list[dict]:
