@@ -19,7 +19,9 @@ def send(client: Any, commands: Iterable[Sequence[Any]]) -> list[Any]:
 
 def exchange(client: Any, packed: Sequence[bytes]) -> list[Any]:
     """Do what `send` does, of commands that are packed."""
+    from redis.exceptions import ConnectionError as RedisConnectionError
     from redis.exceptions import ResponseError
+    from redis.exceptions import TimeoutError as RedisTimeoutError
 
     connection = client.connection_pool.get_connection()
     try:
@@ -27,8 +29,12 @@ def exchange(client: Any, packed: Sequence[bytes]) -> list[Any]:
         # of its parser at once: the connection itself looks at clocks and listeners for every single reply
         reply_of = connection._parser.read_response
         replies = [reply_of(disable_decoding=True) for _ in packed]
-    except BaseException:
+    except BaseException as error:
         connection.disconnect()  # replies that nobody reads would be the next one's
+        if isinstance(error, TimeoutError):  # the parser says it in Python's own words, the connection in the client's
+            raise RedisTimeoutError("no reply in time") from error
+        if isinstance(error, OSError):
+            raise RedisConnectionError(str(error)) from error
         raise
     finally:
         client.connection_pool.release(connection)

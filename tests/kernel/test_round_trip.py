@@ -1,0 +1,50 @@
+"""A round trip that fails says so in the client library's own words: whoever waits for a store knows them."""
+
+import socket
+import threading
+
+import pytest
+import redis
+
+from recsys.round_trip import send
+from streaming.consumer import will_pass
+
+
+def answered(how) -> BaseException:
+    """Return what a round trip raises against a server that does this with its connection."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def take() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65_536)
+                how(connection)
+
+        thread = threading.Thread(target=take)
+        thread.start()
+        address = f"redis://127.0.0.1:{server.getsockname()[1]}/0"
+        with redis.Redis.from_url(address, socket_timeout=0.2) as client:
+            client.connection_pool.connection_kwargs["lib_name"] = None
+            with pytest.raises(redis.RedisError) as caught:
+                send(client, [("GET", "a"), ("GET", "b")])
+        thread.join()
+    return caught.value
+
+
+def test_a_store_that_is_silent_will_answer_later():
+    released = threading.Event()
+    error = answered(lambda connection: released.wait(1.0))
+    assert isinstance(error, redis.TimeoutError)
+    assert will_pass(error)
+
+
+def test_a_store_that_hangs_up_will_answer_later():
+    error = answered(lambda connection: None)
+    assert isinstance(error, redis.ConnectionError)
+    assert will_pass(error)
+
+
+def test_a_reply_that_is_an_error_is_raised_behind_the_others():
+    error = answered(lambda connection: connection.sendall(b"-WRONGTYPE of another kind\r\n$1\r\nb\r\n"))
+    assert isinstance(error, redis.ResponseError)
+    assert not will_pass(error)
