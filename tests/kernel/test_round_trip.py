@@ -23,7 +23,7 @@ def answered(how) -> BaseException:
         thread = threading.Thread(target=take)
         thread.start()
         address = f"redis://127.0.0.1:{server.getsockname()[1]}/0"
-        with redis.Redis.from_url(address, socket_timeout=0.2) as client:
+        with redis.Redis.from_url(address, socket_timeout=0.2, driver_info=None, retry=None) as client:
             client.connection_pool.connection_kwargs["lib_name"] = None
             with pytest.raises(redis.RedisError) as caught:
                 send(client, [("GET", "a"), ("GET", "b")])
