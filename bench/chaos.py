@@ -182,8 +182,15 @@ class Run:
             seconds = length(len(plan) - place)
             report = self._done(seconds, fault) or self._done(seconds, fault)
             self.stretches.append(Stretch(number, fault, report, resident(self._processes)))
+            self._start_again()
             for measure, _, measured in told(self.stretches[-1]):
                 print(measure, measured, file=sys.stderr, flush=True)
+
+    def _start_again(self) -> None:
+        """Start what has ended by itself, as the supervisor would; it has counted as ended."""
+        for name, process in list(self._processes.items()):
+            if process.poll() is not None:
+                target_of(self._settings, self._services, self._processes, Fault(name, "kill")).again()
 
     def _done(self, seconds: float, fault: Fault | None) -> dict[str, Any]:
         if fault is None:

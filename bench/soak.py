@@ -27,7 +27,7 @@ class Stretch:
     report: Mapping[str, Any]
     """The load generator's; empty where it gave none."""
     memory: Mapping[str, float] = field(default_factory=dict)
-    """Resident MiB of each process at the end."""
+    """Resident MiB of each process at the end; 0: it has ended."""
 
     @property
     def name(self) -> str:
@@ -74,6 +74,7 @@ def judged(stretches: Sequence[Stretch], events: Mapping[str, int], minutes: flo
         ("soak: p99 in each fault", f"≤ {OBJECTIVE_MS:g} ms", _in_faults(whole)),
         ("soak: each fault of the harness", f"{TIMES} times", _how_often(whole)),
         ("soak: duration", f"{MINUTES} min", _verdict(minutes >= MINUTES - 0.05, f"{minutes:.1f} min")),
+        ("soak: processes that ended by themselves", "0", _ended(stretches)),
         ("soak: memory", f"the last round ≤ {FLAT:g} × the first", _memory(stretches)),
     ]
     if asked:
@@ -108,6 +109,11 @@ def _how_often(whole: Sequence[Stretch]) -> str:
     done = [one.fault for one in whole]
     least = min(done.count(fault) for fault in FAULTS)
     return _verdict(least >= TIMES, f"{len(FAULTS)} faults, each at least {least} times")
+
+
+def _ended(stretches: Sequence[Stretch]) -> str:
+    found = [f"{name} in {one.name}" for one in stretches for name, taken in one.memory.items() if taken == 0]
+    return _verdict(not found, f"{len(found)} ({', '.join(found)})" if found else "0")
 
 
 def _memory(stretches: Sequence[Stretch]) -> str:

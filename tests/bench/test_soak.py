@@ -24,7 +24,7 @@ def with_one(**changed):
 
 def test_a_soak_without_a_flaw_meets_every_sentence():
     said = verdicts()
-    assert len(said) == 8
+    assert len(said) == 9
     assert all(one.endswith(": met") for one in said.values())
     assert f"{len(FAULTS)} faults, each at least 2 times" in said["soak: each fault of the harness"]
 
@@ -41,6 +41,7 @@ def test_a_soak_without_a_flaw_meets_every_sentence():
         ("soak: each fault of the harness", with_one(report={}), EVENTS, 30),
         ("soak: duration", SOAK, EVENTS, 12),
         ("soak: memory", [*SOAK[:-1], replace(SOAK[-1], memory={"serving": 190.0})], EVENTS, 30),
+        ("soak: processes that ended by themselves", with_one(memory={"serving": 0.0}), EVENTS, 30),
         ("soak: memory", SOAK[: len(FAULTS) + 1], EVENTS, 30),
     ],
 )
@@ -67,4 +68,6 @@ def test_a_stretch_without_a_report_is_void_and_nothing_else_is_said_of_it():
 
 
 def test_a_run_that_broke_off_at_once_meets_nothing():
-    assert not any(said.endswith(": met") for said in verdicts([], {}, 0.0).values())
+    said = verdicts([], {}, 0.0)
+    assert said.pop("soak: processes that ended by themselves") == "0: met"  # there was none
+    assert not any(one.endswith(": met") for one in said.values())
