@@ -11,6 +11,7 @@ The services are the embedded platform's own definitions (infra/local); nothing 
 import importlib
 import itertools
 import os
+import random
 import secrets
 import shutil
 import signal
@@ -68,16 +69,17 @@ def pytest_collection_finish() -> None:
 
 
 def free_port(span: int = 1) -> int:
-    """Return a port such that it and the following `span - 1` are free on 127.0.0.1 at this moment."""
+    """Return a port such that it and the following `span - 1` are free on 127.0.0.1 at this moment.
+
+    It is below those that Linux gives to outgoing connections (32 768 and more): of those, any connection may take one
+    before the service that it was meant for is up.
+    """
     while True:
-        with ExitStack() as stack:
-            first = stack.enter_context(socket.socket())
-            first.bind((stores.LOOPBACK, 0))
-            port = first.getsockname()[1]
-            with suppress(OSError, OverflowError):
-                for offset in range(1, span):
-                    stack.enter_context(socket.socket()).bind((stores.LOOPBACK, port + offset))
-                return port
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with ExitStack() as stack, suppress(OSError):
+            for offset in range(span):
+                stack.enter_context(socket.socket()).bind((stores.LOOPBACK, port + offset))
+            return port
 
 
 def start(service: Service, log: Path) -> subprocess.Popen[bytes]:
