@@ -120,7 +120,8 @@ async function patientWhy(request: string, signal: AbortSignal): Promise<Explana
     try {
       return await api.why(request, signal);
     } catch (error) {
-      if (!(error instanceof ApiError) || error.status !== 404 || tries >= 12) throw error;
+      // Not written yet, or a store that is silent for a moment: both pass.
+      if (!(error instanceof ApiError) || ![404, 503].includes(error.status) || tries >= 20) throw error;
       await new Promise((resume) => setTimeout(resume, 60 + 20 * tries));
     }
   }
