@@ -34,7 +34,7 @@ from infra.local.applications import python_of
 from infra.prices import PRICES, READ
 from infra.shapes import COLUMNS, KINDS, LIMITS, Measured, Shape, limits, shapes, told
 from recsys.settings import HOME, Settings
-from tests.conftest import free_port
+from tests.ports import free_port
 
 K, WARM_SECONDS, BATCH_LINES = 10, 3.0, 1500
 RATE = 100

@@ -11,7 +11,6 @@ brings them back.
 import json
 import os
 import secrets
-import socket
 import subprocess
 import sys
 import tempfile
@@ -35,6 +34,7 @@ from infra.local.stores import postgres
 from infra.local.supervise import Supervisor
 from recsys.artifacts import ALIAS_CHAMPION, DAG_DEPLOY, DAG_REST, REGISTERED_MODEL
 from recsys.settings import HOME, Settings, load_settings
+from tests.ports import free_port
 
 COMMAND = "python -m bench.deploy_dag"
 TARGETS = ["aci", "aws", "azure", "gcp", "k8s", "local"]
@@ -75,12 +75,6 @@ class Run(NamedTuple):
         """Of all steps; a dry run's are planned ones."""
         told = [said.get("changes", ()) for said in self.results.values()]
         return sum(each if isinstance(each, int) else len(each) for each in told)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @contextmanager

@@ -108,7 +108,8 @@ def server_cpu(settings: Settings) -> float:
 @contextmanager
 def warehouse(folder: Path) -> Iterator[Settings]:
     """Yield settings whose PostgreSQL runs, with the platform's own options, for as long as the block does."""
-    from tests.conftest import free_port, start, stop
+    from tests.conftest import start, stop
+    from tests.ports import free_port
 
     folder.mkdir()
     folder.chmod(0o711)

@@ -23,7 +23,8 @@ from recsys.columns import DOMAINS
 from recsys.warehouse import apply_schema, connect
 from tests.browser.chromium import Chromium
 from tests.browser.test_dashboard import FIGURES, PAGES, QUIET
-from tests.conftest import Services, free_port, start, stop
+from tests.conftest import Services, start, stop
+from tests.ports import free_port
 from tests.worlds import insight_marts
 
 TARGET_SECONDS, ROUNDS = 2.0, 5

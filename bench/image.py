@@ -24,13 +24,14 @@ from typing import Any, NamedTuple
 
 import requests
 
-from bench.deploy_dag import DEAD, free_port, move_champion, platform, register
+from bench.deploy_dag import DEAD, move_champion, platform, register
 from bench.results import publish
 from infra.local.applications import python_of
 from infra.local.service import NotHealthyYet, poll
 from infra.rollout import normal
 from infra.tofu_check import secrets_in
 from recsys.settings import HOME
+from tests.ports import free_port
 from tests.worlds.served import write_world
 
 COMMAND = "python -m bench.image"

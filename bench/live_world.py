@@ -21,7 +21,8 @@ from recsys.artifacts import FEAT_ITEM_POPULARITY, FEAT_ITEM_WINDOWS, FEAT_USER_
 from recsys.settings import Settings
 from recsys.task import command_environment, run_command
 from recsys.warehouse import apply_schema
-from tests.conftest import Services, free_port, start, stop
+from tests.conftest import Services, start, stop
+from tests.ports import free_port
 
 PAST = 165
 """Events of a user before the measurement: as many as in MovieLens 1M, on average."""

@@ -28,7 +28,7 @@ from recsys import artifacts
 from recsys.online_features import USER_ACTIVITY, read
 from recsys.settings import HOME, Settings
 from recsys.task import command_environment
-from tests.conftest import free_port
+from tests.ports import free_port
 from tests.streaming.log import eventually
 
 USERS, ROUNDS = 200_000, 1000

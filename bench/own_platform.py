@@ -3,7 +3,6 @@
 import json
 import os
 import secrets
-import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -11,12 +10,7 @@ from pathlib import Path
 
 from infra.local import platform as installation
 from recsys.settings import Settings, load_settings
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+from tests.ports import free_port
 
 
 def addresses() -> dict[str, str]:

@@ -26,7 +26,7 @@ from bench.results import publish
 from bench.serving_world import ML_1M_ITEMS, ML_25M_ITEMS, stores, write_model, write_ranker, write_users
 from infra.local.applications import python_of
 from recsys.settings import HOME, Settings
-from tests.conftest import free_port
+from tests.ports import free_port
 
 K, RATE, CLOSED_CONNECTIONS, OPEN_CONNECTIONS = 10, 200, 16, 64
 WARM_SECONDS, READY_SECONDS, CACHE_SECONDS = 5.0, 300.0, 3600

@@ -36,18 +36,20 @@ def _plan(arguments: Namespace) -> dict[str, Any]:
         smallest = _smallest(planning, arguments)
         effect = planning.effect_of_proportions(arguments.baseline, arguments.treated)
         single = planning.users_needed(effect, arguments.alpha, arguments.power)
-        looks = planning.sequential_users(effect, arguments.look_every, arguments.alpha, arguments.power)
+        look_every = planning.spacing_of_looks(2 * single) if arguments.look_every is None else arguments.look_every
+        looks = planning.sequential_users(effect, look_every, arguments.alpha, arguments.power)
     except ValueError as error:
-        way_out = "Give two different rates between 0 and 1, alpha below power, and at least one user a look"
+        way_out = "Give two different rates between 0 and 1, alpha below power, and fewer than a thousand looks"
         raise RecsysError("plan", error, way_out) from error
     sequence = Sequence.tuned_for(looks, arguments.alpha)
     return {
         **smallest,
         "single_look_users_per_variant": single,
         "always_valid_users_in_all": looks,
-        "always_valid_power": planning.sequential_power(effect, looks, arguments.look_every, sequence),
+        "look_every": look_every,
+        "always_valid_power": planning.sequential_power(effect, looks, look_every, sequence),
         "always_valid_power_at_single_look_users": planning.sequential_power(
-            effect, round(2 * single), arguments.look_every, sequence
+            effect, round(2 * single), look_every, sequence
         ),
     }
 
@@ -73,7 +75,11 @@ def _parse() -> Namespace:
     plan.add_argument("--alpha", type=float, default=0.05)
     plan.add_argument("--power", type=float, default=0.8)
     plan.add_argument("--users", type=int, help="in each variant: tell the smallest difference that they show, too")
-    plan.add_argument("--look-every", type=int, default=1000, help="users between two looks")
+    plan.add_argument(
+        "--look-every",
+        type=int,
+        help="users between two looks; default 1000, or as many thousands as leave a few hundred looks",
+    )
     check = commands.add_parser("check", help="is the declaration right?")
     check.add_argument("file", type=Path, nargs="?", help="default: the one that the settings name")
     return parser.parse_args()

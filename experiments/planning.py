@@ -16,6 +16,10 @@ POINTS_A_STEP = 12
 """Grid points to a standard deviation of what lies between two looks; twice as many move the power by under 1e-4."""
 FEWEST_POINTS = 101
 MOST_USERS = 10**10
+MOST_LOOKS = 1000
+"""Of a single look's users; each look is an integration over its neighbours: more take minutes."""
+USUAL_LOOKS = 300
+LOOK_EVERY = 1000
 
 
 def effect_of_proportions(baseline: float, treated: float) -> float:
@@ -102,12 +106,20 @@ def sequential_power(effect: float, users: int, look_every: int, sequence: Seque
     return 1 - undecided
 
 
+def spacing_of_looks(users: float) -> int:
+    """Return the users between two looks of a plan that needs about so many: a multiple of `LOOK_EVERY` that leaves at
+    most `USUAL_LOOKS`, since looks along the way ask for up to three times the users of a single one.
+    """
+    return LOOK_EVERY * max(1, ceil(3 * users / LOOK_EVERY / USUAL_LOOKS))
+
+
 def sequential_users(effect: float, look_every: int, alpha: float = 0.05, wanted_power: float = 0.8) -> int:
     """Return the users of both variants together after which always-valid looks have the wanted power, a multiple of
     `look_every`; the sequence is tuned for that number.
 
     Raises:
-        ValueError: there is no effect to find, or no user between two looks.
+        ValueError: there is no effect to find, no user between two looks, or so few that the plan has more looks than
+            can be computed in a minute.
     """
     if look_every < 1:
         raise ValueError(f"a look every {look_every} users")
@@ -116,7 +128,12 @@ def sequential_users(effect: float, look_every: int, alpha: float = 0.05, wanted
         users = looks * look_every
         return sequential_power(effect, users, look_every, Sequence.tuned_for(users, alpha)) >= wanted_power
 
-    few = ceil(users_needed(effect, alpha, wanted_power) / look_every)  # one look at half of what it needs: too few
+    single = 2 * users_needed(effect, alpha, wanted_power)
+    if single / look_every > MOST_LOOKS:
+        raise ValueError(
+            f"{single / look_every:,.0f} looks: look every {spacing_of_looks(single)} users, or more rarely"
+        )
+    few = ceil(single / 2 / look_every)  # one look at half of what it needs: too few
     many = 2 * few
     while not is_reached(many):
         few, many = many, 2 * many

@@ -11,16 +11,14 @@ The services are the embedded platform's own definitions (infra/local); nothing 
 import importlib
 import itertools
 import os
-import random
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -35,6 +33,7 @@ from infra.local.service import NotHealthyYet, Service, poll, stand_back
 from recsys.errors import ServiceUnavailable
 from recsys.settings import HOME, Settings, load_settings
 from recsys.warehouse import apply_schema
+from tests.ports import free_port
 
 World = Callable[..., Settings]
 SHARED_COUNTERS = ("PROMETHEUS_MULTIPROC_DIR", "PROMETHEUS_MULTIPROCESS_DIR")
@@ -66,20 +65,6 @@ def pytest_collection_finish() -> None:
     """Take back what Feast's import has written into the environment, which the services would inherit."""
     for variable in SHARED_COUNTERS:
         os.environ.pop(variable, None)
-
-
-def free_port(span: int = 1) -> int:
-    """Return a port such that it and the following `span - 1` are free on 127.0.0.1 at this moment.
-
-    It is below those that Linux gives to outgoing connections (32 768 and more): of those, any connection may take one
-    before the service that it was meant for is up.
-    """
-    while True:
-        port = random.SystemRandom().randrange(20_000, 32_000)
-        with ExitStack() as stack, suppress(OSError):
-            for offset in range(span):
-                stack.enter_context(socket.socket()).bind((stores.LOOPBACK, port + offset))
-            return port
 
 
 def start(service: Service, log: Path) -> subprocess.Popen[bytes]:

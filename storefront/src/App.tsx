@@ -1,7 +1,7 @@
 import { useCallback, useEffect, useRef, useState } from "react";
-import { type Answer, api, type CatalogueItem, type Domain, type Overview, type UserView } from "./api";
+import { type Answer, api, type CatalogueItem, type Domain, LENGTH, type Overview, type UserView } from "./api";
 import { Fault } from "./Fault";
-import { ForYou, LENGTH, useReasons } from "./ForYou";
+import { ForYou, useReasons } from "./ForYou";
 import { type Load, useAddress, useLoad } from "./hooks";
 import { type Journey, travel } from "./journey";
 import { LoopPanel } from "./LoopPanel";

@@ -1,8 +1,7 @@
 /** Beside the list that a user gets, the one that another variant or another model would give the same user now. */
-import { type Answer, api, type Domain, type OfferedModel, type Overview } from "./api";
+import { type Answer, api, type Domain, LENGTH, type OfferedModel, type Overview } from "./api";
 import { Card, type CardActions, Waiting } from "./Card";
 import { Fault } from "./Fault";
-import { LENGTH } from "./ForYou";
 import { useGlide, useLoad } from "./hooks";
 import { walk } from "./Shelf";
 import { ms } from "./words";

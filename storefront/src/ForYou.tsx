@@ -1,5 +1,14 @@
 import { useEffect, useMemo, useState } from "react";
-import { type Answer, api, ApiError, type CatalogueItem, type Domain, type Explanation, type Overview } from "./api";
+import {
+  type Answer,
+  api,
+  ApiError,
+  type CatalogueItem,
+  type Domain,
+  type Explanation,
+  LENGTH,
+  type Overview,
+} from "./api";
 import { Card, type CardActions, Waiting } from "./Card";
 import type { Change } from "./changes";
 import { Compared, type Other, Switch } from "./Compared";
@@ -7,8 +16,6 @@ import { Fault } from "./Fault";
 import { type Load, useGlide, useLoad } from "./hooks";
 import { walk } from "./Shelf";
 import { rung, title } from "./words";
-
-export const LENGTH = 12;
 
 interface Props extends CardActions {
   user: string;

@@ -1,5 +1,8 @@
 /** The recommendation API as this page uses it. Types follow serving's OpenAPI document; errors have one shape. */
 
+/** Items of a list on this page. */
+export const LENGTH = 12;
+
 export type Domain = "movies" | "products" | "books" | "social";
 
 export interface CatalogueItem {

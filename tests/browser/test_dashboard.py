@@ -14,7 +14,7 @@ from recsys.settings import HOME, Settings
 from recsys.warehouse import connect
 from tests.browser.chromium import Chromium, Page, executable
 from tests.browser.test_storefront import AXE, SERIOUS
-from tests.conftest import free_port
+from tests.ports import free_port
 from tests.worlds import insight_marts
 
 pytestmark = [

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import urllib.parse
 import urllib.request
@@ -15,6 +14,7 @@ import pytest
 from infra.local.service import NotHealthyYet, poll
 from recsys.settings import HOME
 from tests.clouds.conformance import REQUEST
+from tests.ports import free_port
 
 WORLD = """
 import sys
@@ -32,12 +32,6 @@ def answers_ping(url: str, log: Path) -> None:
             return
     except OSError as error:
         raise NotHealthyYet(f"{url}: {error!r}; {log.read_text()[-2000:]}") from error
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="session")

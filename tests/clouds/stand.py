@@ -27,7 +27,8 @@ from tests.clouds.certificate import self_signed
 from tests.clouds.emulation import json_answer
 from tests.clouds.gcp_emulator import GcpEmulator
 from tests.clouds.k8s_emulator import K8sEmulator
-from tests.clouds.processes import WORLD, answers_ping, container_environment, free_port
+from tests.clouds.processes import WORLD, answers_ping, container_environment
+from tests.ports import free_port
 
 IDENTITY = "/identity/token"
 PYTHON = {name: HOME / ".venv" / name / "bin" / "python" for name in ("platform", "serving")}

@@ -26,7 +26,7 @@ from infra.local.applications import python_of
 from infra.local.service import NotHealthyYet, poll
 from recsys.settings import HOME
 from tests.clouds.processes import container_environment
-from tests.conftest import free_port
+from tests.ports import free_port
 from tests.serving.gate import Gate
 from tests.worlds.served import write_world
 

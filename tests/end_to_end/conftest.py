@@ -23,7 +23,7 @@ from infra.local.supervise import Supervisor
 from recsys import artifacts
 from recsys.errors import RecsysError
 from recsys.settings import HOME, Settings
-from tests.conftest import free_port
+from tests.ports import free_port
 
 PYTHON = HOME / ".venv" / "platform" / "bin" / "python"
 AS_OF = "2026-11-01"

@@ -92,6 +92,18 @@ def test_a_plan_without_an_effect_is_refused():
         planning.effect_of_proportions(0.0, 0.1)
     with pytest.raises(ValueError, match="a look every 0 users"):
         planning.sequential_users(0.6, look_every=0)
+    with pytest.raises(ValueError, match="look every 60000 users"):
+        planning.sequential_users(0.0023, look_every=1000)
+
+
+@pytest.mark.parametrize("effect", [1.0, 0.01, 0.001, 1e-4])
+def test_a_plan_without_a_word_on_it_has_few_enough_looks(effect):
+    needed = 2 * planning.users_needed(effect)
+    spacing = planning.spacing_of_looks(needed)
+    assert spacing % 1000 == 0
+    assert 3 * needed / spacing <= planning.USUAL_LOOKS
+    if spacing > 1000:
+        assert 3 * needed / (spacing - 1000) > planning.USUAL_LOOKS
 
 
 def test_the_power_of_many_looks_is_what_a_simulation_finds():

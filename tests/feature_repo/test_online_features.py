@@ -26,7 +26,7 @@ from recsys.settings import HOME, Settings
 from recsys.task import command_environment, run_command
 from recsys.warehouse import connect
 from streaming.materialize import materialize
-from tests.conftest import free_port
+from tests.ports import free_port
 from tests.streaming.log import eventually
 from tests.worlds.warehouse import FEATURE_TABLES, INTERVAL, insert, instant
 

@@ -25,7 +25,7 @@ from recsys import artifacts
 from recsys.errors import RecsysError
 from recsys.settings import Settings
 from recsys.warehouse import connect
-from tests.conftest import free_port
+from tests.ports import free_port
 
 CLOUD = Path(".venv/cloud")  # the clouds' SDKs: not on every machine that runs the tests
 

@@ -9,7 +9,7 @@ from infra.local import follow
 from recsys.errors import ServiceUnavailable
 from recsys.promotion import candidate_folder
 from recsys.settings import Settings
-from tests.conftest import free_port
+from tests.ports import free_port
 
 NOW = datetime(2026, 11, 29, tzinfo=UTC)
 

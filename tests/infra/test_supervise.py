@@ -22,7 +22,8 @@ from infra.local.service import NotHealthyYet, Service, poll, stand_back
 from infra.local.supervise import LONGEST_SOCKET_PATH, Supervisor, render, socket_path
 from recsys.errors import RecsysError, ServiceUnavailable
 from recsys.settings import Settings
-from tests.conftest import POSTGRES_TEST_OPTIONS, free_port
+from tests.conftest import POSTGRES_TEST_OPTIONS
+from tests.ports import free_port
 
 LOOPBACK = stores.LOOPBACK
 

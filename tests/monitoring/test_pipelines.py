@@ -14,7 +14,7 @@ from recsys.artifacts import DAG_PIPELINE, DAG_PROMOTION, PIPELINE_RUNS
 from recsys.errors import RecsysError, ServiceUnavailable
 from recsys.settings import Settings
 from recsys.warehouse import connect
-from tests.conftest import free_port
+from tests.ports import free_port
 
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
 DAY = timedelta(days=1)

@@ -20,7 +20,7 @@ from serving.keys import KEY_PREFIX, SCOPES, ApiKey, digest, new_key, read_keys
 from serving.metrics import Metrics
 from serving.online_store import OnlineStore
 from serving.process import build
-from tests.conftest import free_port
+from tests.ports import free_port
 from tests.serving.patience import eventually
 from tests.serving.ports import INSTANT
 from tests.worlds.served import EVEN, FILMS, write_world

@@ -24,7 +24,7 @@ from serving.batch import run
 from serving.cache import list_key
 from serving.model import load
 from serving.recommend import Query, recommend
-from tests.conftest import free_port
+from tests.ports import free_port
 from tests.worlds.served import BOOKS, EVEN, FILMS, ITEMS, ODD, write_world
 
 pytestmark = pytest.mark.services

@@ -11,7 +11,7 @@ import pytest
 import tenacity
 
 from recsys.settings import HOME
-from tests.conftest import free_port
+from tests.ports import free_port
 from tests.worlds.served import ODD, write_world
 
 MISSING = [tool for tool in ("buildah", "podman", "runc", "mmdebstrap") if shutil.which(tool) is None]

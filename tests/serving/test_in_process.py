@@ -13,7 +13,7 @@ from recsys.settings import Settings
 from serving.cache import list_key
 from serving.process import build
 from serving.request_records import DAY_SECONDS, record_key
-from tests.conftest import free_port
+from tests.ports import free_port
 from tests.serving.gate import Gate
 from tests.serving.patience import eventually
 from tests.serving.ports import INSTANT

@@ -22,7 +22,7 @@ from recsys import user_state
 from recsys.artifacts import TOPIC_IMPRESSIONS, TOPIC_INTERACTIONS
 from recsys.schemas import Impression, Interaction, ShownList
 from recsys.settings import HOME, Settings
-from tests.conftest import free_port
+from tests.ports import free_port
 from tests.serving.gate import Gate
 from tests.serving.patience import eventually
 from tests.worlds.served import EVEN, FILMS, ODD, POPULAR, write_world

@@ -19,7 +19,7 @@ from serving.model import ServedModel
 from serving.process import build
 from serving.rollout import Candidate
 from serving.shelf import Shelf
-from tests.conftest import free_port
+from tests.ports import free_port
 from tests.serving.ports import INSTANT, Parts, assemble
 from tests.worlds.served import BOOKS, EVEN, FILMS, ITEMS, ODD, POPULAR, write_world
 

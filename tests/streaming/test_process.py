@@ -24,7 +24,7 @@ from recsys import artifacts
 from recsys.settings import HOME, Settings
 from recsys.task import command_environment, run_command
 from streaming.consumer import Batches
-from tests.conftest import free_port
+from tests.ports import free_port
 from tests.streaming.log import eventually, landed, producer, uncommitted
 from tests.worlds.clicks import impression, instant, interaction, message, shown
 

@@ -20,7 +20,7 @@ from recsys.settings import HOME, Settings
 from streaming import structured
 from streaming.consumer import Batches
 from streaming.events import Message
-from tests.conftest import free_port
+from tests.ports import free_port
 from tests.streaming.log import dead_letters, eventually, landed, producer, uncommitted
 from tests.worlds.clicks import impression, instant, interaction, message, shown
 

@@ -17,8 +17,8 @@ from recsys.registry import champion_knows_until
 from recsys.settings import Settings
 from recsys.warehouse import Outcome, connect, write_outcomes
 from streaming.health import Health, serve
-from tests.conftest import free_port
 from tests.infra.test_rollback import read_only
+from tests.ports import free_port
 from training.decide import LOCK, decide_retraining
 from training.landed import FEW, landed
 from training.move import enter

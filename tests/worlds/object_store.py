@@ -13,7 +13,7 @@ from pyarrow import fs
 
 from infra.local.service import NotHealthyYet, poll
 from recsys.settings import HOME
-from tests.conftest import free_port
+from tests.ports import free_port
 
 CLOUD = HOME / ".venv" / "cloud" / "bin" / "python"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pyspark
 import tenacity
 
-from tests.conftest import free_port
+from tests.ports import free_port
 
 LOOPBACK = "127.0.0.1"
 WORKERS = 2
