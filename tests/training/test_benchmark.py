@@ -1,10 +1,8 @@
-"""The benchmark command: its formats, its validation part, its judgement, and the promise of its budget."""
+"""The benchmark command: its validation part, its judgement, and the promise of its budget."""
 
-import gzip
 import json
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,130 +11,18 @@ import pytest
 from recsys import metrics
 from recsys.errors import RecsysError
 from recsys.settings import HOME
+from tests.training.test_benchmark_formats import Oracle, lightgcn, ncf, write
 from tests.worlds import checkerboard as world
-from training.benchmark import choice, protocol, trial
-from training.benchmark.choice import Budget, choose
+from training.benchmark import choice, pace, protocol, trial
+from training.benchmark.choice import choose
 from training.benchmark.formats import read
+from training.benchmark.pace import Budget
 from training.benchmark.protocol import hold_out, judge
 from training.benchmark.report import given_settings
 from training.benchmark.trial import Job, Outcome
 from training.model import ModelConfig, Workplace, module_of
 
 GIB = 2**30
-
-
-def write(path: Path, lines: list[str]) -> Path:
-    text = "".join(f"{line}\n" for line in lines).encode()
-    path.write_bytes(gzip.compress(text) if path.suffix == ".gz" else text)
-    return path
-
-
-def lightgcn(tmp_path: Path, user="{}".format, item="{}".format) -> tuple[Path, Path]:
-    """The checkerboard, what is held back as the test."""
-    used = world.histories()
-    train = [" ".join([user(u), *map(item, items.tolist())]) for u, items in enumerate(used)]
-    test = [" ".join([user(u), *map(item, sorted(world.held_back(u)))]) for u in range(world.USERS)]
-    return write(tmp_path / "train.txt.gz", train), write(tmp_path / "test.txt", test)
-
-
-def ncf(tmp_path: Path) -> tuple[Path, Path]:
-    rng, train, test, negatives = np.random.default_rng(1), [], [], []
-    for user, items in enumerate(world.histories()):
-        order = rng.permutation(len(items))
-        train += [f"{user}\t{items[place]}\t5\t{place}" for place in order]  # the file's order is not that of time
-        wanted = min(world.held_back(user))
-        others = [item for item in range(world.ITEMS) if item % 2 != user % 2]
-        test.append(f"{user}\t{wanted}\t4\t99")
-        negatives.append("\t".join([f"({user},{wanted})", *map(str, [*others, wanted][:13])]))
-    write(tmp_path / "x.test.negative.gz", negatives)
-    return write(tmp_path / "x.train.rating", train), write(tmp_path / "x.test.rating.gz", test)
-
-
-# formats --------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "spell", ["{}".format, lambda n: str(10**30 + int(n)), lambda n: f"-{int(n) + 1}7", lambda n: f"käse-{n}"]
-)
-def test_any_integers_and_strings_are_ids(tmp_path, spell):
-    split = read(*lightgcn(tmp_path, item=spell), "lightgcn")
-    assert len(split.user_ids) == world.USERS
-    assert set(split.item_ids) <= {spell(item) for item in range(world.ITEMS)}
-    for user, items in enumerate(world.histories()):
-        code = split.user_ids.index(str(user))
-        coded = split.train.items[split.train.users == code]
-        assert [split.item_ids[item] for item in coded] == [spell(item) for item in items.tolist()]
-        asked = split.asked.items[split.asked.start[code] : split.asked.start[code + 1]]
-        assert {split.item_ids[item] for item in asked} == {spell(item) for item in world.held_back(user)}
-    assert not split.train.is_ordered
-
-
-def test_integers_keep_their_numeric_order(tmp_path):
-    split = read(*lightgcn(tmp_path), "lightgcn")
-    assert split.item_ids == [str(item) for item in range(world.ITEMS)]
-
-
-def test_ncf_puts_a_user_in_the_order_of_time(tmp_path):
-    split = read(*ncf(tmp_path), "ncf")
-    for user, items in enumerate(world.histories()):
-        assert split.train.items[split.train.users == user].tolist() == items.tolist()
-    assert split.asked.items.tolist() == [min(world.held_back(user)) for user in range(world.USERS)]
-    own = split.asked.candidates[:, :1]
-    assert (split.asked.candidates[:, 1:] != own).all(), "the test item among its own negatives counts once"
-
-
-def test_both_ways_of_reading_ratings_agree(tmp_path):
-    train, test = ncf(tmp_path)
-    whole = read(train, test, "ncf")
-    write(train, [line.replace("\t", " ") for line in train.read_text().splitlines()])  # no longer four tab columns
-    slow = read(train, test, "ncf")
-    np.testing.assert_array_equal(whole.train.items, slow.train.items)
-    np.testing.assert_array_equal(whole.train.users, slow.train.users)
-
-
-def test_the_last_item_of_a_sequence_is_the_test(tmp_path):
-    path = write(tmp_path / "s.txt", ["10 4 5 6", "9 7", "2 6 4"])
-    split = read(path, None, "sequence")
-    assert [split.user_ids[user] for user in split.asked.users] == ["2", "10"]
-    assert [split.item_ids[item] for item in split.asked.items] == ["4", "6"]
-    assert [split.item_ids[item] for item in split.train.items] == ["6", "7", "4", "5"]
-    assert split.train.is_ordered
-
-
-BROKEN = {
-    "missing": (lambda t: (t / "no.txt", t / "test.txt"), "lightgcn", "It is not there"),
-    "empty test": (lambda t: (t / "train.txt.gz", write(t / "e.txt", ["3", ""])), "lightgcn", "interactions in"),
-    "broken id": (
-        lambda t: (t / "train.txt.gz", write(t / "e.txt", ["1 3", "2 4x"])), "lightgcn", "line 2 of .*e.txt: 4x",
-    ),
-    "binary": (lambda t: (t / "train.txt.gz", write(t / "e.txt", ["1 3", "2 \0"])), "lightgcn", "line 2 of"),
-    "no gzip": (lambda t: (t / "test.txt", (t / "test.txt").rename(t / "t.gz")), "lightgcn", "file: "),
-    "unknown format": (lambda t: (t / "train.txt.gz", t / "test.txt"), "csv", "Choose among"),
-    "no test": (lambda t: (t / "train.txt.gz", None), "lightgcn", "is missing"),
-    "a test too many": (lambda t: (t / "train.txt.gz", t / "test.txt"), "sequence", "must be left out"),
-    "one item a line": (lambda t: (write(t / "e.txt", ["1 2", "2 3"]), None), "sequence", "none with two items"),
-    "columns": (
-        lambda t: (write(t / "e", ["1\t2\t3\t4", "1\t2\t3\t4\t5"]), t / "x.test.rating.gz"), "ncf", "line 2 of .*5 col",
-    ),
-    "rating": (
-        lambda t: (write(t / "e", ["1\t2\t3\t4", "1\t2\tnan\t4"]), t / "x.test.rating.gz"), "ncf", "rating nan",
-    ),
-    "no negatives": (
-        lambda t: (t / "x.train.rating", write(t / "y.test.rating", ["1\t2\t3\t4"])), "ncf", "y.test.negative",
-    ),
-    "foreign negatives": (
-        lambda t: (t / "x.train.rating", write(t / "x.test.rating", ["0\t1\t3\t4"])), "ncf", "line 1 of .*Expected",
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("fault", BROKEN)
-def test_a_fault_is_one_sentence_that_names_it(tmp_path, fault):
-    lightgcn(tmp_path)
-    ncf(tmp_path)
-    paths, form, sentence = BROKEN[fault]
-    with pytest.raises(RecsysError, match=sentence):
-        read(*paths(tmp_path), form)
 
 
 def test_settings_that_are_none_are_refused():
@@ -180,16 +66,6 @@ def test_what_is_held_out_comes_from_training_alone(tmp_path, form, write_files)
     np.testing.assert_array_equal(asked.items, again.items)
     if form == "lightgcn":
         assert asked.items.tolist() != other.items.tolist()
-
-
-class Oracle:
-    """Scores from a table. (U, I)"""
-
-    def __init__(self, table: np.ndarray):
-        self.table = table
-
-    def score_users(self, users: np.ndarray) -> np.ndarray:
-        return self.table[users].copy()
 
 
 def test_a_judge_that_goes_user_by_user_agrees(tmp_path, monkeypatch):
@@ -240,6 +116,8 @@ def staged(monkeypatch, tmp_path):
         def run(job: Job, allowed: float, memory_bytes: float) -> Outcome:
             is_final = job.data is split.train
             took = models[job.model].get("last" if is_final else "seconds", models[job.model]["seconds"])
+            if isinstance(took, list):  # one after the other, the last of them for ever
+                took = took.pop(0) if len(took) > 1 else took[0]
             clock.now += min(took, allowed)
             played.append((job.model, job.config.get("setting"), is_final))
             if took > allowed:
@@ -255,7 +133,7 @@ def staged(monkeypatch, tmp_path):
 
         monkeypatch.setattr(choice, "run", run)
         monkeypatch.setattr(choice, "module_of", module)
-        monkeypatch.setattr(choice, "cpu_seconds", lambda: 0.0)
+        monkeypatch.setattr(pace, "cpu_seconds", lambda: 0.0)
         verdict = choose(split, list(models), Budget(seconds, 1, 0.0, clock), 1, tmp_path, GIB)
         assert clock.now <= seconds
         return verdict, played
@@ -273,8 +151,9 @@ def test_validation_chooses_and_the_leader_gets_the_trials(staged):
         100,
     )
     assert (verdict.model, verdict.final.hyper_parameters) == ("strong", {"setting": 0.05})
-    assert [model for model, _, _ in played] == ["weak", "strong", "strong", "strong", "weak", "weak", "strong"]
-    assert [is_final for _, _, is_final in played] == [False] * 6 + [True]
+    tried = [model for model, _, is_final in played if not is_final]
+    assert tried == ["weak", "strong", "strong", "strong", "weak", "weak"]
+    assert [(model, setting) for model, setting, is_final in played if is_final] == [("strong", 0.0), ("strong", 0.05)]
     assert len(verdict.validation) == 6
 
 
@@ -303,26 +182,53 @@ def test_a_last_fit_that_overruns_leaves_the_cheapest_its_time(staged):
     assert ("liar", None, True) in played
 
 
+def test_a_machine_that_stands_still_at_the_end_costs_the_better_answer_not_every_answer(staged):
+    """Where the machine gives ten times less for the last fits, the one that was laid by while it was quiet stands."""
+    trials = ({"setting": 0.0}, {"setting": 0.1})
+    verdict, played = staged(
+        {
+            "quick": {"seconds": 1, "quality": 0.1},
+            "strong": {"seconds": 2, "quality": 0.3, "last": [3, 500], "trials": trials},
+        },
+        60,
+    )
+    assert (verdict.model, verdict.final.hyper_parameters) == ("strong", {"setting": 0.0})
+    assert played[-1] == ("strong", 0.1, True)
+    assert any("last fit: abandoned" in note for note in verdict.notes)
+
+
+def test_the_baseline_never_answers_where_a_better_one_fits(staged):
+    """A budget that is short for one model only: the others were tried first."""
+    models = {
+        "popularity": {"seconds": 3, "quality": 0.01, "said": 1},
+        "knn": {"seconds": 4, "quality": 0.2, "said": 2},
+        "dear": {"seconds": 60, "quality": 0.9, "said": 20},
+    }
+    for seconds in (30, 60, 120):
+        verdict, _ = staged(models, seconds)
+        assert verdict.model == "knn"
+
+
 def test_what_is_kept_back_for_the_test_grows_with_its_users():
-    pace = choice.Pace(more_users=3.0)
+    known = pace.Pace(more_users=3.0)
     trial = Outcome(fit_cpu_seconds=2, judge_cpu_seconds=2, wall_seconds=12, judge_wall_seconds=4)
-    pace.learn(trial)
-    assert pace.slowness == 3
-    assert pace.last(trial) == pytest.approx(choice.MORE_DATA * 8 + choice.MORE_ASKED * 3 * 4)
-    longest = Outcome(wall_seconds=pace.trial(100.0), judge_wall_seconds=4)
-    assert longest.wall_seconds + pace.last(longest) == pytest.approx(100)
+    known.learn(trial)
+    assert known.slowness == 3
+    assert known.last(trial) == pytest.approx(pace.MORE_DATA * 8 + pace.MORE_ASKED * 3 * 4)
+    longest = Outcome(wall_seconds=known.trial(100.0), judge_wall_seconds=4)
+    assert longest.wall_seconds + known.last(longest) == pytest.approx(100)
 
 
 @pytest.mark.parametrize(
     ("seconds", "order"),
-    [(400, [0.2, 0.3, 0.1, 0.3]), (100, [0.1, 0.1])],
+    [(400, [0.2, 0.3, 0.1]), (100, [0.1])],
     ids=["60 s of 400 are too many, 40 are not", "where all are too dear, the cheapest"],
 )
 def test_a_model_begins_with_the_first_of_its_trials_that_is_cheap_enough(staged, seconds, order):
     trials = ({"setting": 0.3}, {"setting": 0.2}, {"setting": 0.1})
     costly = {"seconds": 20, "quality": 0.1, "said": lambda config: 200 * config.setting, "trials": trials}
     _, played = staged({"costly": costly}, seconds)
-    assert [setting for _, setting, _ in played] == order
+    assert [setting for _, setting, is_final in played if not is_final] == order
 
 
 def test_what_never_ends_is_said(staged):

@@ -4,16 +4,20 @@ Every model's first trial comes first, the cheapest by estimate at the head, so 
 that does not end; it is the first of the model's own that takes a small share of the budget. Then come the trials of
 the leader of the moment. A trial is not begun when, by estimate or by what was measured, it and the fit on all of the
 training part would not end in time; one that overruns is ended. A model that stops in time by itself is begun with less
-than it asks for, down to `LEAST_SHARE`. What is kept back for the last fit is the leader's, and beside it that of the
-cheapest, who answers if the leader overruns: there is always an answer.
+than it asks for, down to `LEAST_SHARE`.
+
+There is always an answer: as soon as the cheap models were tried, the leader is fitted on all of the training part and
+asked about the test's users, if that takes a small share of the time, and asked again whenever the lead grew. What it
+answers is laid by, and compared with what the users did only if it is the last word. So the test is read once, and a
+busy machine costs the better answer, never every answer. While nothing is laid by, the time of the leader's last fit is
+kept back, and beside it that of the cheapest, who answers if the leader overruns.
 """
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import perf_counter
 from types import ModuleType
 from typing import Any
 
@@ -21,9 +25,9 @@ import numpy as np
 
 from recsys.artifacts import BASELINE_MODEL
 from recsys.errors import CheckFailed, RecsysError
+from training.benchmark.pace import Budget, Pace
 from training.benchmark.protocol import DECIDING, Split, hold_out
 from training.benchmark.trial import Job, Outcome, run
-from training.cost import cpu_seconds
 from training.dataset import TrainingData
 from training.model import Workplace, module_of
 
@@ -31,30 +35,17 @@ CANDIDATES = (BASELINE_MODEL, "spectral", "ease", "ials", "item_knn", "lightgcn"
 """What `best` chooses among, the baseline first: it always fits."""
 CANDIDATES_IN_ORDER = (BASELINE_MODEL, "slist", *CANDIDATES[1:5], "sasrec")
 """The same where the order of a user's events is known."""
-MORE_DATA = 1.5
-"""So many times its trial's seconds are kept back for a model's last fit: it learns from all, and the machine may be
-busier by then."""
-MORE_ASKED = 1.2
-"""So many times its trial's judgement of as many users is kept back for that of the test, which has more of them."""
 FIRST_SHARE = 0.12
 """Of the budget: what a model's first trial may be expected to take, where the model has a trial that takes no more."""
 LEAST_SHARE = 0.3
 """Of the expected seconds, with which a model that stops in time by itself still learns something."""
-FIT_SHARE = 0.75
-"""Of the allowed seconds: what such a model may train for; the rest is for its start and for judging it."""
-LAST_SECONDS = 1.0
-"""Kept back for writing the result."""
+EARLY_SHARE = 0.15
+"""Of the seconds left: what an answer that is laid by may be expected to take."""
+EARLY_PATIENCE = 3.0
+"""So many times what is expected such an answer may take."""
+WORTH = 1.05
+"""So many times what is laid by the leader must be worth on the validation part for another one to be laid by."""
 log = logging.getLogger(__name__)
-
-
-class Budget:
-    """Seconds of wall time, and of one processor a thread, since the command began; what is spent first counts."""
-
-    def __init__(self, seconds: float, threads: int, started: float, clock: Callable[[], float] = perf_counter):
-        self.seconds, self.threads, self.started, self.clock = seconds, threads, started, clock
-
-    def left(self) -> float:
-        return self.seconds - LAST_SECONDS - max(self.clock() - self.started, cpu_seconds() / self.threads)
 
 
 @dataclass
@@ -96,38 +87,6 @@ class Contender:
         return max((outcome.metrics[metric] for _, outcome in self.tried if not outcome.failed), default=-math.inf)
 
 
-class Pace:
-    """What the trials so far say of this machine in this hour, and of the way from a trial to a last fit."""
-
-    def __init__(self, more_users: float):
-        """`more_users`: users of the test for each one of the validation part."""
-        self.more_users, self.done = more_users, []
-
-    def learn(self, outcome: Outcome) -> None:
-        if not outcome.failed:
-            self.done.append(outcome)
-
-    @property
-    def slowness(self) -> float:
-        """Wall seconds that a processor second takes, one or more: others may use the machine as well."""
-        cpu = sum(np.nan_to_num(one.fit_cpu_seconds) + np.nan_to_num(one.judge_cpu_seconds) for one in self.done)
-        return max(1.0, sum(one.wall_seconds for one in self.done) / cpu) if cpu > 1 else 1.0
-
-    @property
-    def judging(self) -> float:
-        """Wall seconds that the judgement of a trial takes at least."""
-        return min((one.judge_wall_seconds for one in self.done), default=0.0)
-
-    def last(self, outcome: Outcome) -> float:
-        """Return the wall seconds that a model's last fit may take, by one of its trials."""
-        judging = outcome.judge_wall_seconds
-        return MORE_DATA * (outcome.wall_seconds - judging) + MORE_ASKED * max(1.0, self.more_users) * judging
-
-    def trial(self, left: float) -> float:
-        """Return how long a trial may take so that its own last fit still ends in these seconds."""
-        return (left - (MORE_ASKED * max(1.0, self.more_users) - MORE_DATA) * self.judging) / (1 + MORE_DATA)
-
-
 @dataclass(frozen=True)
 class Verdict:
     """The model that was chosen, how it did on the test, and the whole way there."""
@@ -139,6 +98,16 @@ class Verdict:
     notes: list[str]
 
 
+@dataclass(frozen=True)
+class Answer:
+    """A last fit that came to its end."""
+
+    contender: Contender
+    worth: float
+    """On the validation part; -inf where nothing was tried."""
+    final: Outcome
+
+
 def choose(
     split: Split,
     names: Sequence[str],
@@ -148,7 +117,7 @@ def choose(
     memory_bytes: float,
     given: dict[str, Any] | None = None,
 ) -> Verdict:
-    """Tune on a part of the training part, fit the best on all of it, and read the test once.
+    """Tune on a part of the training part, and fit the best on all of it. The test's items are not read.
 
     Args:
         given: settings of the one model; with them nothing is tuned.
@@ -156,44 +125,11 @@ def choose(
     Raises:
         CheckFailed: no fit came to its end within the budget.
     """
-    metric, notes = DECIDING[split.form], []
+    notes: list[str] = []
     contenders = [contender for name in names if (contender := _contender(name, split, given, notes)) is not None]
     if not contenders:
         raise CheckFailed("MODEL", ", ".join(names), f"It cannot be trained on this split: {'; '.join(notes)}")
-    rows, pace = _tune(contenders, split, budget, seed, cache, memory_bytes, metric, notes)
-
-    ranking = sorted(
-        (
-            (outcome.metrics[metric], contender, config, outcome)
-            for contender in contenders
-            for config, outcome in contender.tried
-            if not outcome.failed
-        ),
-        key=lambda entry: -entry[0],
-    )
-    queue = [(contender, config, pace.last(outcome)) for _, contender, config, outcome in ranking]
-    if not queue:  # nothing was tried: untuned is better than nothing
-        queue = [
-            (one, one.waiting[0], one.estimate(one.waiting[0], split.train, pace)) for one in contenders if one.waiting
-        ]
-    for place, (contender, config, expected) in enumerate(queue, 1):
-        kept_back = min(
-            (seconds for _, _, seconds in queue[place:]), default=0.0
-        )  # for who answers if this one overruns
-        left = budget.left()
-        allowed = left - kept_back if kept_back < expected else left
-        if expected * contender.least_share > allowed and place < len(queue):
-            notes.append(f"{contender.name} {config}: its last fit may take {expected:.1f} of {allowed:.1f} s")
-            continue
-        workplace = Workplace(budget.threads, cache, FIT_SHARE * allowed)
-        job = Job(contender.name, config, split.train, split.asked, seed, workplace, is_last=True)
-        final = run(job, allowed, memory_bytes)
-        if not final.failed:
-            return Verdict(contender.name, final, rows, notes)
-        notes.append(f"{contender.name} {config}: last fit: {final.failed}")
-    raise CheckFailed(
-        "BUDGET_S", f"{budget.seconds:.0f}", f"No fit came to its end in it: {'; '.join(notes)}; give more time"
-    )
+    return Race(split, contenders, budget, seed, cache, memory_bytes, notes).run()
 
 
 def _contender(name: str, split: Split, given: dict[str, Any] | None, notes: list[str]) -> Contender | None:
@@ -205,67 +141,149 @@ def _contender(name: str, split: Split, given: dict[str, Any] | None, notes: lis
     return Contender(name, module, [dict(trial) for trial in trials])
 
 
-def _tune(
-    contenders: list[Contender],
-    split: Split,
-    budget: Budget,
-    seed: int,
-    cache: Path,
-    memory_bytes: float,
-    metric: str,
-    notes: list[str],
-) -> tuple[list[dict[str, Any]], Pace]:
-    """Run trials until none is left that fits. Returns a row a trial, and what was learnt of the machine."""
-    rows, pace = [], Pace(1.0)
-    if len(contenders) == 1 and len(contenders[0].waiting) == 1:
-        notes.append(f"{contenders[0].name} has one setting: nothing was tuned")
-        return rows, pace
-    try:
-        data, asked = hold_out(split, seed)
-    except RecsysError as error:
-        notes.append(str(error))
-        return rows, pace
-    pace = Pace(len(split.asked.users) / len(asked.users))
-    while True:
-        open_ones = [contender for contender in contenders if contender.waiting and not contender.is_out]
-        if not open_ones:
-            return rows, pace
+class Race:
+    """The trials of all contenders, in one budget."""
+
+    def __init__(
+        self,
+        split: Split,
+        contenders: list[Contender],
+        budget: Budget,
+        seed: int,
+        cache: Path,
+        memory_bytes: float,
+        notes: list[str],
+    ):
+        self.split, self.contenders, self.budget, self.seed = split, contenders, budget, seed
+        self.cache, self.memory_bytes, self.notes = cache, memory_bytes, notes
+        self.metric, self.pace = DECIDING[split.form], Pace(1.0)
+        self.rows: list[dict[str, Any]] = []
+        self.laid_by: Answer | None = None
+        self.not_in_time: list[tuple[str, dict[str, Any]]] = []
+
+    def run(self) -> Verdict:
+        """Try what fits, then fit the best on all; where that does not end in time, the next or what is laid by."""
+        self._tune()
+        ranking = self._ranking()
+        queue = [(one, config, self.pace.last(outcome), outcome) for _, one, config, outcome in ranking]
+        if not queue:  # nothing was tried: untuned is better than nothing
+            queue = [
+                (one, config, one.estimate(config, self.split.train, self.pace), None)
+                for one in self.contenders
+                for config in one.waiting[:1]
+            ]
+        for place, (contender, config, expected, outcome) in enumerate(queue, 1):
+            worth = outcome.metrics[self.metric] if outcome else -math.inf
+            if self.laid_by and worth <= self.laid_by.worth:
+                break
+            allowed = self.budget.left()
+            if not self.laid_by:  # who answers if this one overruns
+                behind = min((seconds for _, _, seconds, _ in queue[place:]), default=0.0)
+                allowed -= behind if behind < expected else 0.0
+            if expected * contender.least_share > allowed and (self.laid_by or place < len(queue)):
+                self.notes.append(f"{contender.name} {config}: its last fit may take {expected:.1f} of {allowed:.1f} s")
+                continue
+            self._last_fit(contender, config, outcome, allowed)
+            if self.laid_by and self.laid_by.worth == worth:
+                break
+        if not self.laid_by:
+            raise CheckFailed(
+                "BUDGET_S", f"{self.budget.seconds:.0f}",
+                f"No fit came to its end in it: {'; '.join(self.notes)}; give more time",
+            )  # fmt: skip
+        return Verdict(self.laid_by.contender.name, self.laid_by.final, self.rows, self.notes)
+
+    def _tune(self) -> None:
+        """Run trials until none is left that fits."""
+        if len(self.contenders) == 1 and len(self.contenders[0].waiting) == 1:
+            self.notes.append(f"{self.contenders[0].name} has one setting: nothing was tuned")
+            return
+        try:
+            data, asked = hold_out(self.split, self.seed)
+        except RecsysError as error:
+            self.notes.append(str(error))
+            return
+        self.pace = Pace(len(self.split.asked.users) / len(asked.users))
+        while contender := self._next(data):
+            config, allowed = contender.waiting[0], self._allowed()
+            expected = contender.estimate(config, data, self.pace)
+            if expected * contender.least_share > allowed or allowed <= 0:
+                self.notes.append(
+                    f"{contender.name} {config}: not begun, {expected:.1f} s expected and {allowed:.1f} s left for it"
+                )
+                contender.is_out = contender.is_out or not contender.tried
+                if contender.tried:
+                    contender.waiting.pop(0)
+                continue
+            contender.waiting.pop(0)
+            place = Workplace(self.budget.threads, self.cache, self.pace.fit(allowed, self.pace.judging))
+            outcome = run(Job(contender.name, config, data, asked, self.seed, place), allowed, self.memory_bytes)
+            contender.tried.append((config, outcome))
+            self.pace.learn(outcome)
+            contender.is_out = bool(outcome.failed)
+            self.rows.append(_row(contender.name, config, outcome, self.metric))
+            said = outcome.failed or f"{self.metric} {outcome.metrics[self.metric]:.4f}"
+            log.info("%s %s: %s", contender.name, config, said)
+            self._lay_by(data)
+
+    def _next(self, data: TrainingData) -> Contender | None:
+        """Return whose trial comes next; it stands first among the contender's own."""
+        open_ones = [contender for contender in self.contenders if contender.waiting and not contender.is_out]
         untried = [contender for contender in open_ones if not contender.tried]
         for one in untried:
-            one.begin_with_what_fits(data, pace, FIRST_SHARE * budget.seconds)
+            one.begin_with_what_fits(data, self.pace, FIRST_SHARE * self.budget.seconds)
         if untried:
-            contender = min(untried, key=lambda one: np.nan_to_num(one.estimate(one.waiting[0], data, pace)))
+            return min(untried, key=lambda one: np.nan_to_num(one.estimate(one.waiting[0], data, self.pace)))
+        return max(open_ones, key=lambda one: one.best(self.metric), default=None)
+
+    def _ranking(self) -> list[tuple[float, Contender, dict[str, Any], Outcome]]:
+        """Return what was tried, the best on the validation part first."""
+        tried = [
+            (outcome.metrics[self.metric], contender, config, outcome)
+            for contender in self.contenders
+            for config, outcome in contender.tried
+            if not outcome.failed
+        ]
+        return sorted(tried, key=lambda entry: -entry[0])
+
+    def _allowed(self) -> float:
+        """Return the seconds that the next trial may take, so that the last fit, its own or the leader's, still ends in
+        time, and behind it the cheapest one's, should it overrun."""
+        left, ranking = self.budget.left(), self._ranking()
+        if not ranking:
+            return self.pace.trial(left)
+        leader = self.pace.last(ranking[0][3])
+        if self.laid_by:
+            leader *= ranking[0][0] > self.laid_by.worth
         else:
-            contender = max(open_ones, key=lambda one: one.best(metric))
-        config, allowed = contender.waiting[0], _allowed(contenders, budget, metric, pace)
-        expected = contender.estimate(config, data, pace)
-        if expected * contender.least_share > allowed or allowed <= 0:
-            notes.append(
-                f"{contender.name} {config}: not begun, {expected:.1f} s expected and {allowed:.1f} s left for it"
-            )
-            contender.is_out = contender.is_out or not contender.tried
-            if contender.tried:
-                contender.waiting.pop(0)
-            continue
-        contender.waiting.pop(0)
-        place = Workplace(budget.threads, cache, FIT_SHARE * allowed)
-        outcome = run(Job(contender.name, config, data, asked, seed, place), allowed, memory_bytes)
-        contender.tried.append((config, outcome))
-        pace.learn(outcome)
-        contender.is_out = bool(outcome.failed)
-        rows.append(_row(contender.name, config, outcome, metric))
-        log.info("%s %s: %s", contender.name, config, outcome.failed or f"{metric} {outcome.metrics[metric]:.4f}")
+            left -= min(self.pace.last(outcome) for *_, outcome in ranking)
+        return min(self.pace.trial(left), left - leader)
 
+    def _lay_by(self, data: TrainingData) -> None:
+        """Get the leader's answer now, where it is cheap and the cheap models were tried."""
+        ranking, left = self._ranking(), self.budget.left()
+        waiting = [one for one in self.contenders if one.waiting and not one.is_out and not one.tried]
+        soon = FIRST_SHARE * self.budget.seconds
+        are_cheap_ones_left = any(not one.estimate(one.waiting[0], data, self.pace) > soon for one in waiting)
+        if not ranking or (are_cheap_ones_left and left > self.budget.seconds / 2):
+            return
+        worth, contender, config, outcome = ranking[0]
+        expected = self.pace.last(outcome)
+        known = self.laid_by is not None and worth < WORTH * self.laid_by.worth
+        if not known and expected <= EARLY_SHARE * left and (contender.name, config) not in self.not_in_time:
+            self._last_fit(contender, config, outcome, EARLY_PATIENCE * expected)
 
-def _allowed(contenders: list[Contender], budget: Budget, metric: str, pace: Pace) -> float:
-    """Return the seconds that the next trial may take, so that the last fit, its own or the leader's, still ends in
-    time, and behind it the cheapest one's, should it overrun."""
-    done = [(o.metrics[metric], pace.last(o)) for one in contenders for _, o in one.tried if not o.failed]
-    if not done:
-        return pace.trial(budget.left())
-    leader, cheapest = max(done)[1], min(seconds for _, seconds in done)
-    left = budget.left() - cheapest
-    return min(pace.trial(left), left - leader)
+    def _last_fit(self, contender: Contender, config: dict[str, Any], trial: Outcome | None, allowed: float) -> None:
+        """Fit on all of the training part, ask about the test's users, and lay that by if it ends in time."""
+        place = Workplace(self.budget.threads, self.cache, self.pace.fit(allowed, self.pace.asking(trial)))
+        job = Job(contender.name, config, self.split.train, self.split.asked, self.seed, place, is_last=True)
+        final = run(job, allowed, self.memory_bytes)
+        if final.failed:
+            self.not_in_time.append((contender.name, config))
+            self.notes.append(f"{contender.name} {config}: last fit: {final.failed}")
+        else:
+            worth = trial.metrics[self.metric] if trial else -math.inf
+            self.laid_by = Answer(contender, worth, final)
 
 
 def _row(name: str, config: dict[str, Any], outcome: Outcome, metric: str) -> dict[str, Any]:

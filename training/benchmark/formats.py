@@ -1,4 +1,4 @@
-"""Public splits in their published formats, read as they lie; `.gz` directly.
+"""Public splits in their published formats, read as they lie, compressed by gzip or not, whatever ends a line.
 
     lightgcn   a line a user: the user, then the user's items; TRAIN and TEST alike. The items are a set.
     ncf        a line an interaction: user, item, rating, time, tab-separated; `.train.rating`, `.test.rating`, and
@@ -28,6 +28,7 @@ from training.dataset import TrainingData
 
 FORMATS = ("lightgcn", "ncf", "sequence")
 LONGEST_ID = 200
+GZIP, BYTE_ORDER_MARK = b"\x1f\x8b", b"\xef\xbb\xbf"
 FEW = 1000
 """One id among so many integers that is none is taken for a broken line."""
 
@@ -249,6 +250,8 @@ def _negatives(path: Path, asked: Pairs) -> tuple[np.ndarray, np.ndarray, np.nda
     """Return users, items and test rows (from 1) of all negatives; a line answers to the test line of its number."""
     items, rows, row = [], [], 0
     for number, tokens in _lines(path):
+        if tokens[0].endswith(b",") and len(tokens) > 1:  # (user, item)
+            tokens = [tokens[0] + tokens[1], *tokens[2:]]
         user, _, item = tokens[0].removeprefix(b"(").removesuffix(b")").rpartition(b",")
         if row >= len(asked.users) or (user, item) != (asked.users[row], asked.items[row]) or len(tokens) < 2:
             wanted = b",".join((asked.users[row], asked.items[row])).decode() if row < len(asked.users) else "nothing"
@@ -274,7 +277,7 @@ def _lines(path: Path) -> Iterator[tuple[int, list[bytes]]]:
     try:
         with _opened(path) as file:
             for number, line in enumerate(file, 1):
-                tokens = line.split()
+                tokens = line.removeprefix(BYTE_ORDER_MARK).split()
                 if b"\0" in line or max(map(len, tokens), default=0) > LONGEST_ID or not _is_text(line):
                     raise UnusableInput(f"line {number} of {path}", "no text", "It must be UTF-8; is it another file?")
                 if tokens:
@@ -286,7 +289,10 @@ def _lines(path: Path) -> Iterator[tuple[int, list[bytes]]]:
 
 
 def _opened(path: Path) -> IO[bytes]:
-    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
+    """Open a file by what it is, not by what it is called."""
+    with path.open("rb") as file:
+        is_compressed = file.read(2) == GZIP
+    return gzip.open(path) if is_compressed else path.open("rb")
 
 
 def _is_text(line: bytes) -> bool:

@@ -118,11 +118,31 @@ def _sampled(data: TrainingData, users: np.ndarray, items: np.ndarray, rng: np.r
 
 
 def judge(model: Any, data: TrainingData, asked: Asked) -> Judged:
-    """Rank for everybody and measure, block by block: no more than `BLOCK_SCORES` scores are ever there."""
+    """Ask a model, and measure what it answers."""
+    return measure_answers(answer(model, data, asked), data, asked)
+
+
+def answer(model: Any, data: TrainingData, asked: Asked) -> np.ndarray:
+    """Return what a model answers to the users who are asked, block by block: no more than `BLOCK_SCORES` scores are
+    ever there. What they did in truth is not read.
+
+    The first K items of each, int64 (B, K), see `rank`; in the sampled protocol the candidates' scores, float32
+    (B, 1 + N).
+    """
+    if asked.candidates is None:
+        return rank(model, data, asked)
+    given = [
+        np.take_along_axis(scores, np.maximum(asked.candidates[users], 0), axis=1)
+        for users, scores, _, _ in scored(model, data, asked)
+    ]
+    return np.concatenate(given)
+
+
+def measure_answers(answers: np.ndarray, data: TrainingData, asked: Asked) -> Judged:
+    """Compare what a model answered (see `answer`) with what the users did."""
     if asked.candidates is not None:
-        return measure_places(places(model, data, asked))
-    listed = rank(model, data, asked)
-    return measure(listed, hits_of(listed, asked), np.diff(asked.start), data)
+        return measure_places(places(answers, asked.candidates))
+    return measure(answers, hits_of(answers, asked), np.diff(asked.start), data)
 
 
 def rank(model: Any, data: TrainingData, asked: Asked) -> np.ndarray:
@@ -135,16 +155,11 @@ def rank(model: Any, data: TrainingData, asked: Asked) -> np.ndarray:
     return np.concatenate(listed)
 
 
-def places(model: Any, data: TrainingData, asked: Asked) -> np.ndarray:
-    """Return how many of the sampled items stand before each user's relevant one; of those that score the same, half:
-    what is to be expected if such ties are broken by chance. float64 (B,)"""
-    found = []
-    for users, scores, _, _ in scored(model, data, asked):
-        candidates = asked.candidates[users]
-        given = np.take_along_axis(scores, np.maximum(candidates, 0), axis=1)  # (B', 1 + N)
-        own, others = given[:, :1], np.where(candidates[:, 1:] < 0, -np.inf, given[:, 1:])
-        found.append((others > own).sum(1) + (others == own).sum(1) / 2)
-    return np.concatenate(found)
+def places(scores: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+    """Return how many of the sampled items stand before each user's relevant one, the first candidate; of those that
+    score the same, half: what is to be expected if such ties are broken by chance. Both (B, 1 + N) → float64 (B,)"""
+    own, others = scores[:, :1], np.where(candidates[:, 1:] < 0, -np.inf, scores[:, 1:])
+    return (others > own).sum(1) + (others == own).sum(1) / 2
 
 
 def answer_times(model: Any, data: TrainingData, asked: Asked) -> dict[str, float]:

@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 from threadpoolctl import threadpool_limits
 
 from recsys.errors import RecsysError
-from training.benchmark.choice import CANDIDATES, CANDIDATES_IN_ORDER, Budget, choose
+from training.benchmark.choice import CANDIDATES, CANDIDATES_IN_ORDER, choose
 from training.benchmark.formats import read
-from training.benchmark.protocol import DECIDING, Split
+from training.benchmark.pace import Budget
+from training.benchmark.protocol import DECIDING, Split, measure_answers
 from training.cost import cpu_seconds, peak_rss_bytes
 from training.model import module_of
 
@@ -29,14 +30,15 @@ def benchmark(arguments: argparse.Namespace, started: float, cache: Path, memory
         else:
             names = (arguments.model,)
         verdict = choose(split, names, budget, arguments.seed, cache, memory_bytes, given)
+        judged = measure_answers(verdict.final.answers, split.train, split.asked)
     if arguments.per_user:
         ids = [split.user_ids[user] for user in split.asked.users]
-        pq.write_table(pa.table({"user_id": ids, **verdict.final.per_user}), arguments.per_user)
+        pq.write_table(pa.table({"user_id": ids, **judged.per_user}), arguments.per_user)
     return {
         "model": verdict.model,
         "asked_for": arguments.model,
         "framework": module_of(verdict.model).FRAMEWORK,
-        "metrics": verdict.final.metrics,
+        "metrics": judged.overall,
         **_described(split),
         "hyper_parameters": verdict.final.hyper_parameters,
         "seed": arguments.seed,

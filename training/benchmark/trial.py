@@ -6,17 +6,19 @@ A model that crashes, hangs or swallows the machine costs its trial and nothing 
 import math
 import multiprocessing
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import psutil
 
 from recsys.errors import RecsysError
-from training.benchmark.protocol import Asked, answer_times, judge
+from training.benchmark.protocol import Asked, answer, answer_times, measure_answers
 from training.cost import cpu_seconds, peak_rss_bytes
 from training.dataset import TrainingData
 from training.model import Workplace, module_of
@@ -36,7 +38,8 @@ class Job:
     seed: int
     workplace: Workplace
     is_last: bool = False
-    """Whether the model itself is looked at, too: how fast it answers and how large it is."""
+    """Whether this is no trial: what it answers is kept unmeasured, and the model itself is looked at, how fast it
+    answers and how large it is."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,9 @@ class Outcome:
     """What became of a job."""
 
     metrics: dict[str, float] = field(default_factory=dict)
-    per_user: dict[str, Any] = field(default_factory=dict)
+    """Of a trial."""
+    answers: np.ndarray | None = None
+    """Of a last fit, as `protocol.answer` gives them; what they are worth nobody has looked at."""
     hyper_parameters: dict[str, Any] = field(default_factory=dict)
     fit_cpu_seconds: float = math.nan
     judge_cpu_seconds: float = math.nan
@@ -68,26 +73,22 @@ def run(job: Job, seconds: float, memory_bytes: float) -> Outcome:
     child = context.Process(target=_work, args=(job, theirs), daemon=True)
     child.start()
     theirs.close()
-    outcome, watched = None, psutil.Process(child.pid)
-    while outcome is None:
+    latest, ending, watched = None, "", psutil.Process(child.pid)
+    while not ending:
         if ours.poll(POLL_SECONDS):
-            outcome = _received(ours, child)
+            try:
+                received = ours.recv()
+                latest = received if latest is None or not received.failed else latest
+            except EOFError:
+                child.join()
+                ending = f"its process ended with code {child.exitcode}; standard error tells more"
         elif perf_counter() - started > seconds:
-            outcome = Outcome(failed=f"abandoned after {seconds:.1f} s: the budget ends")
+            ending = f"abandoned after {seconds:.1f} s: the budget ends"
         elif _rss(watched) > memory_bytes:
-            outcome = Outcome(failed=f"abandoned above {memory_bytes / 2**30:.1f} GiB of memory")
-    if outcome.failed:
-        child.kill()
+            ending = f"abandoned above {memory_bytes / 2**30:.1f} GiB of memory"
+    child.kill()
     child.join()
-    return Outcome(**{**vars(outcome), "wall_seconds": perf_counter() - started})
-
-
-def _received(connection: Connection, child: multiprocessing.Process) -> Outcome:
-    try:
-        return connection.recv()
-    except EOFError:
-        child.join()
-        return Outcome(failed=f"its process ended with code {child.exitcode}; standard error tells more")
+    return replace(latest or Outcome(failed=ending), wall_seconds=perf_counter() - started)
 
 
 def _rss(process: psutil.Process) -> int:
@@ -100,34 +101,37 @@ def _rss(process: psutil.Process) -> int:
 def _work(job: Job, connection: Connection) -> None:
     """Send what became of the job. A mistake of the model's code ends this process alone, with its traceback."""
     try:
-        outcome = do(job)
+        for outcome in do(job):
+            connection.send(outcome)
     except RecsysError as error:
-        outcome = Outcome(failed=str(error))
+        connection.send(Outcome(failed=str(error)))
     except MemoryError:
-        outcome = Outcome(failed="out of memory")
-    connection.send(outcome)
+        connection.send(Outcome(failed="out of memory"))
 
 
-def do(job: Job) -> Outcome:
-    """Fit and judge in this process."""
+def do(job: Job) -> Iterator[Outcome]:
+    """Fit and ask in this process. A last fit yields twice: the answers first, then what is told beside them."""
     module = module_of(job.model)
     config = module.Config(**job.config)
     begun = cpu_seconds()
     model = module.fit(job.data, config, job.seed, job.workplace)
     fitted, began_judging = cpu_seconds(), perf_counter()
-    judged = judge(model, job.data, job.asked)
+    answers = answer(model, job.data, job.asked)
+    metrics = {} if job.is_last else measure_answers(answers, job.data, job.asked).overall
     judged_at, judging = cpu_seconds(), perf_counter() - began_judging
-    return Outcome(
-        metrics=judged.overall,
-        per_user=judged.per_user,
+    outcome = Outcome(
+        metrics=metrics,
+        answers=answers if job.is_last else None,
         hyper_parameters=config.model_dump(),
         fit_cpu_seconds=fitted - begun,
         judge_cpu_seconds=judged_at - fitted,
         judge_wall_seconds=judging,
-        answer_ms=answer_times(model, job.data, job.asked) if job.is_last else {},
-        model_bytes=size_of(model) if job.is_last else 0,
         peak_rss_bytes=peak_rss_bytes(with_children=False),
     )
+    yield outcome
+    if job.is_last:
+        timed = answer_times(model, job.data, job.asked)
+        yield replace(outcome, answer_ms=timed, model_bytes=size_of(model))
 
 
 def size_of(model: Any) -> int:
