@@ -221,3 +221,21 @@
         {%- do return(relation) -%}
     {%- endif -%}
 {%- endmacro %}
+
+{#
+    A test of a column that PostgreSQL itself keeps unique and never null, by an index that every new row must pass. To look
+    for copies among all rows, as dbt's `unique` does, would find none: it took 109 s of a full build of 20 M events.
+#}
+{% test key_by_index(model, column_name) %}
+    select '{{ column_name }}' as column_without_key
+    where not exists (
+        select from pg_index as index
+        inner join pg_attribute as attribute
+            on attribute.attrelid = index.indrelid and attribute.attnum = index.indkey[0]
+        where
+            index.indrelid = '{{ model }}'::regclass
+            and index.indisunique and index.indisvalid and index.indimmediate
+            and index.indnkeyatts = 1 and index.indpred is null
+            and attribute.attname = '{{ column_name }}' and attribute.attnotnull
+    )
+{% endtest %}

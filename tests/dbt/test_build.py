@@ -327,3 +327,25 @@ def test_a_failed_test_ends_red_is_named_and_leaves_no_receipt(built):
         assert (
             receipts.recall(connection, DBT_BUILD.name, INTERVAL.key, wanted_fingerprint(connection, DBT_BUILD)) is None
         )
+
+
+def test_a_key_without_its_index_is_found(built):
+    """dbt puts the index there with every build of the table; a hand may take it away."""
+    ((index,),) = rows(
+        built, "select indexrelid::regclass::text from pg_index where indrelid = 'marts.dim_items'::regclass"
+    )
+    dbt = ["dbt", "--quiet", "test", "--project-dir", "dbt", "--profiles-dir", "dbt", "--select", "key_by_index*"]
+    said = ["--vars", '{"as_of": "2020-03-01", "domains": "movies"}']
+
+    def tested() -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [*dbt, *said], cwd=HOME, env=command_environment(built), check=False, capture_output=True, text=True
+        )
+
+    assert tested().returncode == 0
+    with connect(built) as connection:
+        connection.execute(f"drop index {index}")
+    found = tested()
+    assert found.returncode == 1
+    assert "key_by_index_dim_items_item_id" in found.stdout
+    assert "key_by_index_dim_users_user_id" not in found.stdout
