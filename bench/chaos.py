@@ -29,7 +29,6 @@ from functools import partial
 from time import perf_counter
 from typing import Any
 
-import httpx
 import numpy as np
 import psutil
 import psycopg
@@ -209,7 +208,9 @@ def main() -> None:
         with redis.Redis.from_url(settings.redis_url) as client:
             rebuild_all(settings, client)
         with running(settings, consumer(settings), *servings(settings)) as processes:
-            eventually(lambda: httpx.get(f"{settings.serving_url}/readyz").status_code == 200)
+            for name, process in processes.items():
+                if name.startswith("serving"):  # at their one address the first answers for the second, still starting
+                    eventually(partial(listens, process))
             measured(given, faults, settings, Run(settings, services, processes))
 
 
@@ -286,6 +287,7 @@ def target_of(settings: Settings, services: Services, processes: dict[str, subpr
 
         def anew() -> None:
             processes[fault.service] = start(ours, settings.var_dir / f"{fault.service}-again.log")
+            eventually(partial(listens, processes[fault.service]))
 
         return Target(processes[fault.service], ours.ports[0], anew, ours.check)
     definitions = {
@@ -299,6 +301,11 @@ def target_of(settings: Settings, services: Services, processes: dict[str, subpr
     folder = FOLDERS.get(fault.service)
     disk = settings.var_dir / folder if folder else None
     return Target(services.process(fault.service), theirs.ports[0], again, theirs.check, disk)
+
+
+def listens(process: subprocess.Popen) -> bool:
+    """Whether a process takes connections itself."""
+    return any(one.status == psutil.CONN_LISTEN for one in psutil.Process(process.pid).net_connections("tcp"))
 
 
 def resident(processes: dict[str, subprocess.Popen]) -> dict[str, float]:

@@ -99,19 +99,20 @@ class View:
 
     def key(self, entity_id: str) -> bytes:
         raw = entity_id.encode()
-        return self._head + struct.pack("<I", len(raw)) + raw + PROJECT.encode()
+        return self._head + _length(len(raw)) + raw + PROJECT.encode()
 
     @cached_property
-    def _reading(self) -> tuple[bytes, bytes]:
-        """What stands before and behind the key of the command that reads a row, as it goes over the wire."""
+    def _reading(self) -> tuple[bytes, int, bytes]:
+        """What stands before and behind the entity's id in the command that reads its row, and the length of the key
+        without it, as it goes over the wire."""
         head, tail = hiredis.pack_command(("HMGET", b"", *self.fields)).split(b"$0\r\n\r\n")
-        return head, b"\r\n" + tail
+        return head, len(self._head) + 4 + len(PROJECT), PROJECT.encode() + b"\r\n" + tail
 
     def reading(self, entity_id: str) -> bytes:
         """Return the command that reads an entity's row, packed."""
-        head, tail = self._reading
-        key = self.key(entity_id)
-        return b"%b$%d\r\n%b%b" % (head, len(key), key, tail)
+        head, around, tail = self._reading
+        raw = entity_id.encode()
+        return b"%b$%d\r\n%b%b%b%b" % (head, around + len(raw), self._head, _length(len(raw)), raw, tail)
 
     def cells(self, at: datetime, values: Sequence[float | None]) -> list[bytes]:
         """Return the contents of one row's fields, the instant's first."""
@@ -149,6 +150,7 @@ def _integer(value: float) -> bytes:
     return INT64 + _varint(int(value))
 
 
+_length = struct.Struct("<I").pack
 _read_double = struct.Struct("<d").unpack_from
 
 
@@ -163,19 +165,6 @@ def timestamp(at: datetime) -> bytes:
     return (b"\x08" + _varint(seconds) if seconds else b"") + (b"\x10" + _varint(nanos) if nanos else b"")
 
 
-def decode_value(raw: bytes | None) -> float | None:
-    """Return a stored value; of a feature that is not there, None.
-
-    Raises:
-        ValueError: it is neither a count nor a mean.
-    """
-    if not raw:
-        return None
-    if raw[0] == DOUBLE[0]:
-        return _read_double(raw, 1)[0]
-    return raw[1] if len(raw) == 2 and raw[0] == INT64[0] and raw[1] < 128 else _decode_integer(raw)
-
-
 @lru_cache(65_536)
 def _decode_integer(raw: bytes) -> int:
     if raw[:1] != INT64:
@@ -186,10 +175,20 @@ def _decode_integer(raw: bytes) -> int:
     return number - (1 << 64) if number >> 63 else number
 
 
+def decode_row(cells: Sequence[bytes | None]) -> list[float | None]:
+    """Return a row's values; of a feature that is not there, None.
+
+    Raises:
+        ValueError: one is neither a count nor a mean.
+    """
+    return [  # without a call for each: of a hundred rows those took a third of the time
+        None if not raw else _read_double(raw, 1)[0] if raw[0] == DOUBLE[0] else _decode_integer(raw) for raw in cells
+    ]
+
+
 def read(client: Any, view: View, entity_ids: Sequence[str]) -> list[list[float | None]]:
     """Return the latest values of these entities, in the view's order; unknown ones have none. One round trip."""
-    rows = exchange(client, [view.reading(one) for one in entity_ids])
-    return [[decode_value(raw) for raw in row] for row in rows]
+    return [decode_row(row) for row in exchange(client, [view.reading(one) for one in entity_ids])]
 
 
 def write(client: Any, view: View, rows: Sequence[Row]) -> int:

@@ -19,11 +19,17 @@ def send(client: Any, commands: Iterable[Sequence[Any]]) -> list[Any]:
 
 def exchange(client: Any, packed: Sequence[bytes]) -> list[Any]:
     """Do what `send` does, of commands that are packed."""
-    from redis.exceptions import ConnectionError as RedisConnectionError
-    from redis.exceptions import ResponseError
-    from redis.exceptions import TimeoutError as RedisTimeoutError
-
+    if client.connection is not None:  # a client with one connection for itself: nothing is taken and given back
+        with client.single_connection_lock:
+            return _exchanged(client.connection, packed)
     connection = client.connection_pool.get_connection()
+    try:
+        return _exchanged(connection, packed)
+    finally:
+        client.connection_pool.release(connection)
+
+
+def _exchanged(connection: Any, packed: Sequence[bytes]) -> list[Any]:
     try:
         connection.send_packed_command([b"".join(packed)])
         # of its parser at once: the connection itself looks at clocks and listeners for every single reply
@@ -31,14 +37,15 @@ def exchange(client: Any, packed: Sequence[bytes]) -> list[Any]:
         replies = [reply_of(disable_decoding=True) for _ in packed]
     except BaseException as error:
         connection.disconnect()  # replies that nobody reads would be the next one's
+        from redis.exceptions import ConnectionError as RedisConnectionError
+        from redis.exceptions import TimeoutError as RedisTimeoutError
+
         if isinstance(error, TimeoutError):  # the parser says it in Python's own words, the connection in the client's
             raise RedisTimeoutError("no reply in time") from error
         if isinstance(error, OSError):
             raise RedisConnectionError(str(error)) from error
         raise
-    finally:
-        client.connection_pool.release(connection)
     for reply in replies:
-        if isinstance(reply, ResponseError):
+        if isinstance(reply, Exception):  # the client's `ResponseError`
             raise reply
     return replies
