@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from time import perf_counter, process_time
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from bench.results import publish
 from recsys.approximate import INDEX, Approximate, build
@@ -57,6 +58,7 @@ def main() -> None:
         tuned = build(Path(folder), world.vectors, None, world.users(TUNING_USERS), WANTED)
         seconds, cpu = perf_counter() - began, process_time() - used
         size = (Path(folder) / INDEX).stat().st_size / 2**20
+        threadpool_limits(1)  # as in a serving process; NumPy's products of so many rows would take a second one
         index = Approximate(Path(folder), world.vectors, None)
         users, found, times, spent = world.users(ASKED), 0, [], 0.0
         seen = world.chance.integers(ITEMS, size=(ASKED, SEEN))
