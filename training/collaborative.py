@@ -9,7 +9,6 @@ factors.
 
 import logging
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -178,7 +177,7 @@ def train(
     Raises:
         CheckFailed: the loss is no longer finite.
     """
-    started, matrix = time.perf_counter(), interactions.matrix
+    matrix = interactions.matrix
     steps = math.ceil(matrix.shape[0] / config.batch_size)  # an epoch's
     epochs = max(config.epochs, math.ceil(config.min_steps / steps))
     optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate, fused=True)
@@ -188,7 +187,7 @@ def train(
         torch.manual_seed(int(rng.integers(2**63)))
         losses = []
         for users, items in batches(matrix, steps, config, rng):
-            done, spent = (epoch + len(losses) / steps) / epochs, (time.perf_counter() - started) / workplace.seconds
+            done, spent = (epoch + len(losses) / steps) / epochs, workplace.spent()
             done = max(done, spent) if spent > TIME_COUNTS_FROM else done
             if done >= 1:
                 log.warning("%s stops in epoch %d of %d: its time is over", name, epoch + 1, epochs)

@@ -32,7 +32,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
@@ -97,9 +97,24 @@ class Workplace:
     cache: Path
     """Folder for results that outlive the cut, such as vectors of texts."""
     seconds: float = math.inf
-    """Wall seconds that the fit may take."""
+    """Wall seconds that the fit may take, with all that comes before its first step."""
     warm: WarmStart | None = None
     """Where a retraining begins; models that learn by gradients begin anew all the same."""
+    began: float = field(default_factory=time.perf_counter)
+    """When they began; a process that is forked from this one has the same clock."""
+
+    def spent(self) -> float:
+        """Return which share of the seconds is over, one and more at the end."""
+        return (time.perf_counter() - self.began) / self.seconds
+
+    def part(self, share: float) -> "Workplace":
+        """Return the same place for a part of the work, which begins now and may take this share of what is left."""
+        now = time.perf_counter()
+        return replace(self, seconds=max(share * (self.seconds - (now - self.began)), 1e-3), began=now)
+
+    def anew(self) -> "Workplace":
+        """Return the same place for another fit, which begins now and may take as long."""
+        return replace(self, began=time.perf_counter())
 
 
 @dataclass(frozen=True)
@@ -260,9 +275,9 @@ def padded_blocks(
         yield together, items, mask
 
 
-def share_done(step: int, steps: int, started: float, workplace: Workplace) -> float:
+def share_done(done: float, workplace: Workplace) -> float:
     """Return which share of a training is done: of its steps, or of the time that it may take, the greater."""
-    return max(step / steps, (time.perf_counter() - started) / workplace.seconds)
+    return max(done, workplace.spent())
 
 
 def check_finite(loss: float, model: str, step: int) -> None:

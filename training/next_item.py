@@ -14,9 +14,7 @@ and the epoch's number alone, so a killed training goes on from its checkpoint t
 
 import logging
 import math
-import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +34,7 @@ from training.model import (
     check_finite,
     popularity,
     recency_shift,
+    share_done,
 )
 from training.sampled_softmax import Sample, SampledSoftmax
 
@@ -252,10 +251,9 @@ def fit(
         CheckFailed: the loss is no longer finite, or no user has two events.
     """
     torch.set_num_threads(workplace.threads)
-    started, networks, checkpoints = time.perf_counter(), [], []
+    networks, checkpoints = [], []
     for member in range(config.members):
-        left = workplace.seconds - (time.perf_counter() - started)
-        own = replace(workplace, seconds=left / (config.members - member))
+        own = workplace.part(1 / (config.members - member))
         with torch.random.fork_rng():
             torch.manual_seed(seed + member * SEED_STRIDE)
             networks.append(Network(data.n_items, trunk(), config))
@@ -270,7 +268,6 @@ def train(
 ) -> Checkpoint:
     """Train for the configured epochs, or for as long as the workplace allows, whichever ends first. What is returned
     still holds the end where the network has fellows, and is for the caller to remove."""
-    started = time.perf_counter()
     stream = Stream(data)
     share = np.bincount(stream.items, minlength=data.n_items) / len(stream.items)  # (I,)
     steps = max(1, stream.places // (config.batch_size * config.max_history))  # an epoch's
@@ -285,7 +282,7 @@ def train(
         rows = stream.rows(config.max_history, rng)
         losses = []
         for batch in np.array_split(np.arange(len(rows[0])), min(steps, len(rows[0]))):
-            done = max((epoch + len(losses) / steps) / epochs, (time.perf_counter() - started) / workplace.seconds)
+            done = share_done((epoch + len(losses) / steps) / epochs, workplace)
             if done >= 1:
                 log.warning("%s stops in epoch %d of %d: its time is over", name, epoch + 1, epochs)
                 checkpoint.remove()

@@ -197,7 +197,7 @@ def search(
     def objective(trial: optuna.Trial) -> float:
         config = module.Config(**{field: values.suggest(trial, field) for field, values in space_of(module).items()})
         for rung, ninths in enumerate(RUNGS):
-            value = validation.judge(module.fit(validation.part(rung), config, seed, workplace))
+            value = validation.judge(module.fit(validation.part(rung), config, seed, workplace.anew()))
             trial.report(value, ninths)
             if ninths < RUNGS[-1] and trial.should_prune():
                 raise optuna.TrialPruned

@@ -116,6 +116,8 @@ def staged(monkeypatch, tmp_path):
         def run(job: Job, allowed: float, memory_bytes: float) -> Outcome:
             is_final = job.data is split.train
             took = models[job.model].get("last" if is_final else "seconds", models[job.model]["seconds"])
+            if callable(took):
+                took = took(job.config)
             if isinstance(took, list):  # one after the other, the last of them for ever
                 took = took.pop(0) if len(took) > 1 else took[0]
             clock.now += min(took, allowed)
@@ -207,6 +209,37 @@ def test_the_baseline_never_answers_where_a_better_one_fits(staged):
     for seconds in (30, 60, 120):
         verdict, _ = staged(models, seconds)
         assert verdict.model == "knn"
+
+
+def test_after_a_trial_that_does_not_end_a_cheaper_one_of_the_model_is_tried(staged):
+    """The estimate is right about what is dearer, and wrong by a factor that a first trial tells."""
+    trials = ({"setting": 0.4}, {"setting": 0.3}, {"setting": 0.1})
+    verdict, played = staged(
+        {
+            "slow": {
+                "seconds": lambda config: 1000 * config["setting"], "quality": 0.5,
+                "said": lambda config: 100 * config.setting, "trials": trials,
+            }
+        },
+        600,
+    )  # fmt: skip
+    assert [setting for _, setting, is_final in played if not is_final] == [0.4, 0.1]
+    assert verdict.final.hyper_parameters == {"setting": 0.1}
+
+
+def test_untuned_a_model_takes_what_it_expects_to_end(staged):
+    trials = ({"setting": 0.4}, {"setting": 0.1})
+    verdict, played = staged(
+        {
+            "slow": {
+                "seconds": lambda config: 200 * config["setting"], "quality": 0.5,
+                "said": lambda config: 200 * config.setting, "trials": trials,
+            }
+        },
+        45,
+    )  # fmt: skip
+    assert played == [("slow", 0.1, True)]
+    assert not verdict.validation
 
 
 def test_what_is_kept_back_for_the_test_grows_with_its_users():

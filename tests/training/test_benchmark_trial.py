@@ -1,6 +1,8 @@
 """One trial of the benchmark: its bounds, what a model that fails costs, and what is said of the last one."""
 
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,8 +11,9 @@ from recsys.errors import RecsysError
 from tests.training.test_benchmark import GIB, job
 from tests.training.test_benchmark_formats import Oracle, lightgcn
 from tests.worlds import checkerboard as world
-from training.benchmark import protocol, trial
+from training.benchmark import pace, protocol, trial
 from training.benchmark.formats import read
+from training.benchmark.trial import Outcome
 from training.model import Workplace, module_of
 
 
@@ -75,3 +78,31 @@ def test_nobody_with_a_history_is_nothing_to_time(tmp_path):
     stranger = protocol.Asked(np.array([world.USERS + 5]), np.array([0, 1]), np.array([3]))
     data = read(*lightgcn(tmp_path), "lightgcn").train
     assert protocol.answer_times(Oracle(np.zeros((1, world.ITEMS))), data, stranger) == {}
+
+
+def test_what_comes_before_the_first_step_is_part_of_the_time(monkeypatch):
+    """A model that reads, or starts from a decomposition, for half of its time trains for the other half only."""
+    now = 130.0
+    monkeypatch.setattr("training.model.time", SimpleNamespace(perf_counter=lambda: now))
+    place = Workplace(1, Path("."), seconds=40.0, began=100.0)
+    assert (place.spent(), place.part(0.5).seconds, place.part(0.5).spent()) == (0.75, 5.0, 0.0)
+    assert (place.anew().seconds, place.anew().spent()) == (40.0, 0.0)
+    now = 150.0
+    assert place.spent() > 1
+    assert place.part(0.5).seconds > 0
+    assert Workplace(1, Path(".")).spent() == 0
+
+
+def test_time_is_left_to_ask_what_was_trained():
+    """The slower a model answers, and the more users there are, the earlier it has to stop."""
+    known = pace.Pace(more_users=3.0, asking=2.0)
+    assert known.fit(100.0, None) == pace.FIT_SHARE * 100
+    assert known.fit(10.0, None) == pytest.approx(10 - pace.MORE_ASKED * pace.UNKNOWN * 2)
+    slow = Outcome(wall_seconds=50, judge_wall_seconds=20)
+    assert known.fit(100.0, slow, known.more_users) == pytest.approx(100 - pace.MORE_ASKED * 3 * 20)
+    assert known.fit(10.0, slow) == pytest.approx(1.0), "something is learned, whatever happens"
+
+
+def test_asking_is_measured_before_anything_is_trained(tmp_path):
+    data, asked = job(tmp_path).data, job(tmp_path).asked
+    assert 0 < protocol.seconds_of_asking(data, asked) < 5

@@ -26,7 +26,7 @@ import numpy as np
 from recsys.artifacts import BASELINE_MODEL
 from recsys.errors import CheckFailed, RecsysError
 from training.benchmark.pace import Budget, Pace
-from training.benchmark.protocol import DECIDING, Split, hold_out
+from training.benchmark.protocol import DECIDING, Split, hold_out, seconds_of_asking
 from training.benchmark.trial import Job, Outcome, run
 from training.dataset import TrainingData
 from training.model import Workplace, module_of
@@ -39,6 +39,8 @@ FIRST_SHARE = 0.12
 """Of the budget: what a model's first trial may be expected to take, where the model has a trial that takes no more."""
 LEAST_SHARE = 0.3
 """Of the expected seconds, with which a model that stops in time by itself still learns something."""
+CHEAPER = 0.5
+"""Of the expected seconds of a trial that failed: what another one of the same model may be expected to take."""
 EARLY_SHARE = 0.15
 """Of the seconds left: what an answer that is laid by may be expected to take."""
 EARLY_PATIENCE = 3.0
@@ -58,17 +60,30 @@ class Contender:
     tried: list[tuple[dict[str, Any], Outcome]] = field(default_factory=list)
     is_out: bool = False
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether one of its trials came to its end."""
+        return any(not outcome.failed for _, outcome in self.tried)
+
     def estimate(self, config: dict[str, Any], data: TrainingData, pace: "Pace") -> float:
         """Return the wall seconds that a trial is expected to take; NaN where nothing is known."""
         estimate = getattr(self.module, "estimate_seconds", None)
         said = estimate(data, self.module.Config(**config)) if estimate else math.nan
-        done = [(config, outcome) for config, outcome in self.tried if not outcome.failed]
-        if not done:
+        tried = [(c, outcome) for c, outcome in self.tried if not outcome.failed] or self.tried
+        if not tried:
             return said * pace.slowness + pace.judging
         if not estimate:
-            return max(outcome.wall_seconds for _, outcome in done)
-        rate = max(outcome.wall_seconds / max(estimate(data, self.module.Config(**c)), 1e-3) for c, outcome in done)
+            return max(outcome.wall_seconds for _, outcome in tried)
+        rate = max(outcome.wall_seconds / max(estimate(data, self.module.Config(**c)), 1e-3) for c, outcome in tried)
         return said * rate
+
+    def take(self, config: dict[str, Any], outcome: Outcome, data: TrainingData, pace: "Pace") -> None:
+        """Learn how a trial went. After one that failed those go on that are expected to take at most half as long."""
+        self.tried.append((config, outcome))
+        if outcome.failed:
+            enough = CHEAPER * self.estimate(config, data, pace)
+            self.waiting = [one for one in self.waiting if self.estimate(one, data, pace) <= enough]
+            self.is_out = not self.waiting
 
     def begin_with_what_fits(self, data: TrainingData, pace: "Pace", seconds: float) -> None:
         """Put the first trial that is expected to take no more than these seconds to the front; where there is none,
@@ -77,6 +92,12 @@ class Contender:
         fitting = [place for place, taken in enumerate(expected) if not taken > seconds]
         place = fitting[0] if fitting else int(np.argmin(expected))
         self.waiting.insert(0, self.waiting.pop(place))
+
+    def last_resort(self, data: TrainingData, pace: "Pace", seconds: float) -> dict[str, Any]:
+        """Return the setting to fit untuned: one that was not tried, where one is left, that takes half of the time."""
+        self.waiting = self.waiting or [config for config, _ in self.tried]
+        self.begin_with_what_fits(data, pace, seconds / 2)
+        return self.waiting[0]
 
     @property
     def least_share(self) -> float:
@@ -170,7 +191,7 @@ class Race:
             queue = [
                 (one, config, one.estimate(config, self.split.train, self.pace), None)
                 for one in self.contenders
-                for config in one.waiting[:1]
+                for config in [one.last_resort(self.split.train, self.pace, self.budget.left())]
             ]
         for place, (contender, config, expected, outcome) in enumerate(queue, 1):
             worth = outcome.metrics[self.metric] if outcome else -math.inf
@@ -197,13 +218,14 @@ class Race:
         """Run trials until none is left that fits."""
         if len(self.contenders) == 1 and len(self.contenders[0].waiting) == 1:
             self.notes.append(f"{self.contenders[0].name} has one setting: nothing was tuned")
+            self.pace = Pace(1.0, seconds_of_asking(self.split.train, self.split.asked))
             return
         try:
             data, asked = hold_out(self.split, self.seed)
         except RecsysError as error:
             self.notes.append(str(error))
             return
-        self.pace = Pace(len(self.split.asked.users) / len(asked.users))
+        self.pace = Pace(len(self.split.asked.users) / len(asked.users), seconds_of_asking(data, asked))
         while contender := self._next(data):
             config, allowed = contender.waiting[0], self._allowed()
             expected = contender.estimate(config, data, self.pace)
@@ -211,16 +233,16 @@ class Race:
                 self.notes.append(
                     f"{contender.name} {config}: not begun, {expected:.1f} s expected and {allowed:.1f} s left for it"
                 )
-                contender.is_out = contender.is_out or not contender.tried
-                if contender.tried:
+                contender.is_out = contender.is_out or not contender.has_ended
+                if contender.has_ended:
                     contender.waiting.pop(0)
                 continue
             contender.waiting.pop(0)
-            place = Workplace(self.budget.threads, self.cache, self.pace.fit(allowed, self.pace.judging))
+            ended = [outcome for _, outcome in contender.tried if not outcome.failed]
+            place = Workplace(self.budget.threads, self.cache, self.pace.fit(allowed, ended[-1] if ended else None))
             outcome = run(Job(contender.name, config, data, asked, self.seed, place), allowed, self.memory_bytes)
-            contender.tried.append((config, outcome))
+            contender.take(config, outcome, data, self.pace)
             self.pace.learn(outcome)
-            contender.is_out = bool(outcome.failed)
             self.rows.append(_row(contender.name, config, outcome, self.metric))
             said = outcome.failed or f"{self.metric} {outcome.metrics[self.metric]:.4f}"
             log.info("%s %s: %s", contender.name, config, said)
@@ -229,7 +251,7 @@ class Race:
     def _next(self, data: TrainingData) -> Contender | None:
         """Return whose trial comes next; it stands first among the contender's own."""
         open_ones = [contender for contender in self.contenders if contender.waiting and not contender.is_out]
-        untried = [contender for contender in open_ones if not contender.tried]
+        untried = [contender for contender in open_ones if not contender.has_ended]
         for one in untried:
             one.begin_with_what_fits(data, self.pace, FIRST_SHARE * self.budget.seconds)
         if untried:
@@ -262,7 +284,7 @@ class Race:
     def _lay_by(self, data: TrainingData) -> None:
         """Get the leader's answer now, where it is cheap and the cheap models were tried."""
         ranking, left = self._ranking(), self.budget.left()
-        waiting = [one for one in self.contenders if one.waiting and not one.is_out and not one.tried]
+        waiting = [one for one in self.contenders if one.waiting and not one.is_out and not one.has_ended]
         soon = FIRST_SHARE * self.budget.seconds
         are_cheap_ones_left = any(not one.estimate(one.waiting[0], data, self.pace) > soon for one in waiting)
         if not ranking or (are_cheap_ones_left and left > self.budget.seconds / 2):
@@ -275,7 +297,7 @@ class Race:
 
     def _last_fit(self, contender: Contender, config: dict[str, Any], trial: Outcome | None, allowed: float) -> None:
         """Fit on all of the training part, ask about the test's users, and lay that by if it ends in time."""
-        place = Workplace(self.budget.threads, self.cache, self.pace.fit(allowed, self.pace.asking(trial)))
+        place = Workplace(self.budget.threads, self.cache, self.pace.fit(allowed, trial, self.pace.more_users))
         job = Job(contender.name, config, self.split.train, self.split.asked, self.seed, place, is_last=True)
         final = run(job, allowed, self.memory_bytes)
         if final.failed:

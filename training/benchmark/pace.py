@@ -15,6 +15,10 @@ MORE_ASKED = 1.2
 """So many times its trial's judgement of as many users is kept back for that of the test, which has more of them."""
 FIT_SHARE = 0.75
 """Of the allowed seconds: what a model that stops in time may train for; the rest is for its start and its answers."""
+LEAST_FIT = 0.1
+"""Of the allowed seconds: what such a model trains for at least."""
+UNKNOWN = 2.0
+"""So many times the seconds of a quick model's answers are kept back for those of a model that was not asked yet."""
 LAST_SECONDS = 1.0
 """Kept back for measuring and writing the result."""
 
@@ -32,9 +36,10 @@ class Budget:
 class Pace:
     """What the trials so far say of this machine in this hour, and of the way from a trial to a last fit."""
 
-    def __init__(self, more_users: float):
-        """`more_users`: users of the test for each one of the validation part."""
-        self.more_users, self.done = more_users, []
+    def __init__(self, more_users: float, asking: float = 0.0):
+        """`more_users`: users of the test for each one of the validation part; `asking`: seconds that a quick model
+        takes to answer to the latter."""
+        self.more_users, self.quick, self.done = more_users, asking, []
 
     def learn(self, outcome: Outcome) -> None:
         if not outcome.failed:
@@ -49,7 +54,7 @@ class Pace:
     @property
     def judging(self) -> float:
         """Wall seconds that the judgement of a trial takes at least."""
-        return min((one.judge_wall_seconds for one in self.done), default=0.0)
+        return min((one.judge_wall_seconds for one in self.done), default=self.quick)
 
     def last(self, outcome: Outcome) -> float:
         """Return the wall seconds that a model's last fit may take, by one of its trials."""
@@ -60,11 +65,12 @@ class Pace:
         """Return how long a trial may take so that its own last fit still ends in these seconds."""
         return (left - (MORE_ASKED * max(1.0, self.more_users) - MORE_DATA) * self.judging) / (1 + MORE_DATA)
 
-    def fit(self, allowed: float, asking: float) -> float:
-        """Return how long a model may train that is allowed so many seconds, and needs so many of them to be asked."""
-        return max(min(FIT_SHARE * allowed, allowed - MORE_ASKED * asking - LAST_SECONDS), 0.1 * allowed)
+    def fit(self, allowed: float, trial: Outcome | None, more_users: float = 1.0) -> float:
+        """Return how long a model may train that is allowed so many seconds, so that it can be asked in what is left.
 
-    def asking(self, outcome: Outcome | None) -> float:
-        """Return the wall seconds that asking about the test's users takes, by the model's trial or the fastest one."""
-        seconds = self.judging if outcome is None else outcome.judge_wall_seconds
-        return max(1.0, self.more_users) * seconds
+        Args:
+            trial: an earlier one of the model, None where there is none.
+            more_users: who are asked, for each one of the validation part.
+        """
+        asking = UNKNOWN * self.judging if trial is None else trial.judge_wall_seconds
+        return max(min(FIT_SHARE * allowed, allowed - MORE_ASKED * max(1.0, more_users) * asking), LEAST_FIT * allowed)

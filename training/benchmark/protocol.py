@@ -138,6 +138,31 @@ def answer(model: Any, data: TrainingData, asked: Asked) -> np.ndarray:
     return np.concatenate(given)
 
 
+class Products:
+    """What scores as quickly as a model of 64 factors, and knows nothing."""
+
+    def __init__(self, n_items: int):
+        rng = np.random.default_rng(0)
+        self.users, self.items = (rng.random((n, 64), np.float32) for n in (max(1, BLOCK_SCORES // n_items), n_items))
+
+    def score(self, histories: list[np.ndarray]) -> np.ndarray:
+        return self.users[: len(histories)] @ self.items.T
+
+
+def seconds_of_asking(data: TrainingData, asked: Asked) -> float:
+    """Return the wall seconds that asking these users takes of a quick model, by the first of them."""
+    model, few = Products(data.n_items), min(len(asked.users), max(1, BLOCK_SCORES // data.n_items))
+    first = Asked(
+        asked.users[:few],
+        asked.start[: few + 1],
+        asked.items[: asked.start[few]],
+        None if asked.candidates is None else asked.candidates[:few],
+    )
+    began = perf_counter()
+    answer(model, data, first)
+    return (perf_counter() - began) * len(asked.users) / few
+
+
 def measure_answers(answers: np.ndarray, data: TrainingData, asked: Asked) -> Judged:
     """Compare what a model answered (see `answer`) with what the users did."""
     if asked.candidates is not None:

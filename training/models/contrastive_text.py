@@ -15,7 +15,6 @@ training/models/text_encoder.py. Shapes: N distinct texts, T tokens, H hidden, B
 
 import logging
 import math
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from training.checkpoint import Checkpoint
 from training.dataset import TrainingData
-from training.model import Between, Workplace, check_finite, popularity, to_answer_with
+from training.model import Between, Workplace, check_finite, popularity, share_done, to_answer_with
 from training.models import text_encoder
 from training.models.text_encoder import CHECKPOINT, TextEncoder
 
@@ -111,11 +110,10 @@ def fit(data: TrainingData, config: Config, seed: int, workplace: Workplace) -> 
         CheckFailed: the loss is no longer finite.
     """
     torch.set_num_threads(workplace.threads)
-    started = time.perf_counter()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         read, head = frozen_part(data.texts, config)
-        train(head, read, data, config, seed, workplace, started)
+        train(head, read, data, config, seed, workplace)
     vectors = encoded(head, read)[read.text].numpy()  # (I, D)
     counts = popularity(data)
     bias = (config.popularity_weight * np.log1p(counts)).astype(np.float32)
@@ -157,9 +155,7 @@ def partners(data: TrainingData, config: Config, rng: np.random.Generator) -> np
     return data.items[events[np.stack([first, other], 1)]].astype(np.int64).reshape(-1, 2)
 
 
-def train(
-    head: Head, read: Read, data: TrainingData, config: Config, seed: int, workplace: Workplace, started: float
-) -> None:
+def train(head: Head, read: Read, data: TrainingData, config: Config, seed: int, workplace: Workplace) -> None:
     """Tune for the configured epochs, or as long as the workplace allows."""
     available = len(partners(data, config, np.random.default_rng(seed)))
     if not available:
@@ -177,7 +173,7 @@ def train(
         torch.manual_seed(int(rng.integers(2**63)))
         pairs = partners(data, config, rng)
         for batch in np.array_split(pairs, steps):
-            done = max((epoch + len(losses) / steps) / epochs, (time.perf_counter() - started) / workplace.seconds)
+            done = share_done((epoch + len(losses) / steps) / epochs, workplace)
             if done >= 1:
                 log.warning("contrastive_text stops in epoch %d of %d: its time is over", epoch + 1, epochs)
                 checkpoint.remove()

@@ -18,7 +18,6 @@ levels, C codes, D dimensions, I items.
 
 import logging
 import math
-import time
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +28,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 from training.checkpoint import Checkpoint
 from training.dataset import TrainingData
 from training.encoders import encoded, to_onnx
-from training.model import Between, ModelConfig, Parts, Workplace, check_finite, popularity
+from training.model import Between, ModelConfig, Parts, Workplace, check_finite, popularity, share_done
 from training.models import text_encoder
 from training.next_item import Dropout, Stream, rate, visible_ages
 from training.semantic_ids import Trie, semantic_ids
@@ -232,7 +231,7 @@ def fit_on(vectors: np.ndarray, data: TrainingData, config: Config, seed: int, w
 
 def train(network: Network, data: TrainingData, config: Config, seed: int, workplace: Workplace) -> None:
     """Train for the configured epochs, or for as long as the workplace allows, whichever ends first."""
-    started, stream = time.perf_counter(), Stream(data)
+    stream = Stream(data)
     steps = max(1, stream.places // (config.batch_size * config.max_history))
     epochs = max(config.epochs, math.ceil(config.min_steps / steps))
     optimiser = torch.optim.AdamW(
@@ -245,7 +244,7 @@ def train(network: Network, data: TrainingData, config: Config, seed: int, workp
         rows = stream.rows(config.max_history, rng)
         losses: list[float] = []
         for batch in np.array_split(np.arange(len(rows[0])), min(steps, len(rows[0]))):
-            done = max((epoch + len(losses) / steps) / epochs, (time.perf_counter() - started) / workplace.seconds)
+            done = share_done((epoch + len(losses) / steps) / epochs, workplace)
             if done >= 1:
                 log.warning("generative stops in epoch %d of %d: its time is over", epoch + 1, epochs)
                 checkpoint.remove()

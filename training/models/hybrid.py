@@ -126,12 +126,13 @@ def fit(data: TrainingData, config: Config, seed: int, workplace: Workplace) -> 
     texts = text_vectors(data, config, workplace)  # (I, E)
     factor_config = mf.Config(**{name: getattr(config, name) for name in mf.Config.model_fields})
     rest, histories, targets = taken_away(data, seed)
-    place = replace(workplace, seconds=workplace.seconds / 2.2)
     if len(targets) >= FEWEST_ASKED:
-        blend = learn(mf.fit(rest, factor_config, seed, place), rest, texts, histories, targets, config, seed)
+        blend = learn(
+            mf.fit(rest, factor_config, seed, workplace.part(0.45)), rest, texts, histories, targets, config, seed
+        )
     else:
         blend = Blend(torch.ones(len(OPINIONS)))
-    factors = mf.fit(data, factor_config, seed, place)
+    factors = mf.fit(data, factor_config, seed, workplace)
     encoder = Encoder(factors.encoder, texts, config.text_recency * data.is_ordered, blend).eval()
     for name, column in zip(OPINIONS, nn.functional.softplus(blend.raw.detach()).T.tolist(), strict=True):
         log.info("hybrid: weight of %s at %s interactions: %s", name, KNOTS, [round(weight, 2) for weight in column])

@@ -12,7 +12,6 @@ exponent 0 .19 / .22, .75 .258 / .243, 1 .264 / .227; half-life none .226, 1500 
 """
 
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,13 +132,14 @@ def alternate(
     user_vectors = np.zeros((n_users, size), np.float32)  # (U, D)
     of_users, of_items = Rows(users, items, weights, n_users), Rows(items, users, weights, data.n_items)
     ridge = np.where(is_new, 0.0, (of_items.total + config.unobserved_weight * n_users) ** config.reg_exponent)
-    prior, started = None, time.perf_counter()
+    prior, began = None, workplace.spent()
     for epoch in range(1, epochs + 1):
         solve_side(user_vectors, item_vectors, of_users, config, config.reg)
         solve_side(item_vectors, user_vectors, of_items, config, config.reg, prior)
         if prior_of is not None:
             prior = prior_of(item_vectors, ridge)
-        if epoch < epochs and (time.perf_counter() - started) * (epoch + 1) / epoch > workplace.seconds:
+        another = (workplace.spent() - began) / epoch  # as a share of the time, like what is spent
+        if epoch < epochs and workplace.spent() + another > 1:
             log.warning("%s stops after epoch %d of %d: its time is over", name, epoch, epochs)
             break
     return item_vectors, to_answer_with(config, data)

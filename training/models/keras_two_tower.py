@@ -15,7 +15,6 @@ need packages that hold TensorFlow back.
 
 import logging
 import math
-import time
 from pathlib import Path
 
 import keras
@@ -223,13 +222,13 @@ def train(tower, items, bias, data: TrainingData, features: np.ndarray, config: 
         optimiser.apply(tape.gradient(loss, weights), weights)
         return loss
 
-    number, started = 0, time.perf_counter()
+    number = 0
     for epoch in range(epochs):
         read = as_read(sequences, data.is_ordered, rng)
         inputs, targets = windows(read, config.max_history, rng, config.horizon)
         losses = []
         for batch in batches(inputs, config.batch_size, rng):
-            done = share_done(number, per_epoch * epochs, started, workplace)
+            done = share_done(number / (per_epoch * epochs), workplace)
             if done >= 1:
                 break
             optimiser.learning_rate.assign(config.learning_rate * (1 - 0.98 * done))

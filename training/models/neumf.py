@@ -21,7 +21,6 @@ fold-in the same four have .6952 / .4247, .7669 / .5128, .7849 / .5471 and .7637
 without order, 128 factors, 8 epochs after 100 of the product: .7454 / .4570; by a logistic loss instead .7475 / .4590.
 """
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -235,8 +234,7 @@ def train_product(
     })  # fmt: skip
     factors = mf.Factors(interactions, data, alone, np.random.default_rng(seed))
     loss = PairLoss(factors, interactions, alone)
-    half = replace(workplace, seconds=workplace.seconds / 2)
-    train("neumf-product", factors, loss, interactions, data, alone, seed, half)
+    train("neumf-product", factors, loss, interactions, data, alone, seed, workplace.part(0.5))
     with torch.no_grad():
         network.users.copy_(factors.users)
         network.items.copy_(factors.items)

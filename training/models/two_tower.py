@@ -16,7 +16,6 @@ Where data is small, steps overfit: on latest-small, popularity alone .219, at .
 
 import logging
 import math
-import time
 from pathlib import Path
 
 import numpy as np
@@ -187,7 +186,6 @@ def train(
     workplace: Workplace,
 ) -> None:
     """Train for the configured epochs, or for as long as the workplace allows, whichever ends first."""
-    started = time.perf_counter()
     frequency = np.bincount(data.items, minlength=data.n_items) / len(data.items)
     log_q = torch.from_numpy(np.log(np.maximum(frequency, 1e-12)) * config.correct_log_q).float()  # (I,)
     with torch.no_grad():  # the logQ correction takes popularity off, so that it is the bias that training starts from
@@ -205,7 +203,7 @@ def train(
         inputs, targets = windows(read, config.max_history, rng, config.horizon)
         losses = []
         for batch in batches(inputs, config.batch_size, rng):
-            done = share_done(step, per_epoch * epochs, started, workplace)
+            done = share_done(step / (per_epoch * epochs), workplace)
             if done >= 1:
                 break
             rows, following = map(torch.from_numpy, filled(inputs, targets, batch))  # (B, L)
