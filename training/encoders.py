@@ -35,6 +35,16 @@ def as_rows(history: Tensor, weights: Tensor, n_items: int) -> Tensor:
     return weights.new_zeros(history.shape[0], n_items).scatter_add(1, history, weights)
 
 
+def weighted_sum(history: Tensor, weights: Tensor, vectors: Tensor) -> Tensor:
+    """Return the sum of the histories' vectors, each times its weight: (B, L), (B, L), (I, D) → (B, D).
+
+    In the exported graph a product with all items, which its runtime knows; here one with those that are there: on
+    50 000 items and 600 factors that is a thousandth of the operations."""
+    if torch.compiler.is_exporting():
+        return as_rows(history, weights, len(vectors)) @ vectors
+    return nn.functional.embedding_bag(history, vectors, per_sample_weights=weights, mode="sum")
+
+
 class NewtonFoldIn(nn.Module):
     """The vector that a loss gives a user while the items stay as they are, by a few Newton steps from zero.
 

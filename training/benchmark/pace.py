@@ -15,9 +15,11 @@ MORE_ASKED = 1.2
 """So many times its trial's judgement of as many users is kept back for that of the test, which has more of them."""
 FIT_SHARE = 0.75
 """Of the allowed seconds: what a model that stops in time may train for; the rest is for its start and its answers."""
-LEAST_FIT = 0.1
+FIRST_FIT_SHARE = 0.6
+"""The same of a model that was not asked yet: some answer slower than they learn."""
+LEAST_FIT = 0.3
 """Of the allowed seconds: what such a model trains for at least."""
-UNKNOWN = 2.0
+UNKNOWN = 1.5
 """So many times the seconds of a quick model's answers are kept back for those of a model that was not asked yet."""
 LAST_SECONDS = 1.0
 """Kept back for measuring and writing the result."""
@@ -73,4 +75,5 @@ class Pace:
             more_users: who are asked, for each one of the validation part.
         """
         asking = UNKNOWN * self.judging if trial is None else trial.judge_wall_seconds
-        return max(min(FIT_SHARE * allowed, allowed - MORE_ASKED * max(1.0, more_users) * asking), LEAST_FIT * allowed)
+        share = FIRST_FIT_SHARE if trial is None else FIT_SHARE
+        return max(min(share * allowed, allowed - MORE_ASKED * max(1.0, more_users) * asking), LEAST_FIT * allowed)

@@ -37,6 +37,7 @@ TRIALS = (
     {"reg": 30.0},
     {"reg": 10.0, "user_exponent": 0.5, "item_exponent": 0.5},
     {"reg": 100.0, "user_exponent": 0.5, "item_exponent": 0.5},
+    {"reg": 30.0, "user_exponent": 0.5, "item_exponent": 0.5, "neighbours": 80},  # where the others take long
 )
 SPACE = {
     "reg": Between(1.0, 5000.0, log=True),
@@ -63,7 +64,7 @@ def estimate_seconds(data: TrainingData, config: Config) -> float:
     pairs = float((np.bincount(data.users).astype(float) ** 2).sum())
     if used <= config.max_exact_items:
         return 1 + pairs / 1e9 + used**3 / 6e10
-    return 2 + pairs / 1e8 + used * config.neighbours**3 / 3 / 6e9 + used * config.neighbours**2 / 2e8
+    return 2 + neighbours.seconds(data.users, data.items, config.neighbours, config.max_inputs)
 
 
 def fit(data: TrainingData, config: Config, seed: int, workplace: Workplace) -> ItemWeights:

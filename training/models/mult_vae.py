@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from training.collaborative import Batch, CollaborativeConfig, Interactions, Multiply, as_tensor, train
 from training.dataset import TrainingData
-from training.encoders import DotProductModel, as_rows
+from training.encoders import DotProductModel, weighted_sum
 from training.factors import item_log_share
 from training.model import Between, OneOf, Workplace, popularity, recency_shift
 
@@ -105,8 +105,8 @@ class Encoder(nn.Module):
         self.network = network
 
     def forward(self, history: Tensor, mask: Tensor) -> Tensor:
-        rows = as_rows(history, mask * mask.sum(1, keepdim=True) ** -0.5, len(self.network.item_in))  # (B, I)
-        mean, _ = self.network.normal(rows @ self.network.item_in)
+        weights = mask * mask.sum(1, keepdim=True) ** -0.5  # (B, L)
+        mean, _ = self.network.normal(weighted_sum(history, weights, self.network.item_in))
         return self.network.user(mean)  # (B, H)
 
 

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from training.collaborative import Batch, CollaborativeConfig, Interactions, spectral_start, train
 from training.dataset import TrainingData
-from training.encoders import ENCODED_AT_ONCE, MAX_HISTORY, as_rows, encoded, recency_weights, to_onnx
+from training.encoders import ENCODED_AT_ONCE, MAX_HISTORY, encoded, recency_weights, to_onnx, weighted_sum
 from training.factors import item_log_share
 from training.model import Between, OneOf, Parts, Workplace, popularity, recency_shift, to_answer_with
 from training.models import mf
@@ -156,8 +156,8 @@ class Encoder(nn.Module):
 
     def forward(self, history: Tensor, mask: Tensor) -> Tensor:
         weights = recency_weights(mask, self.recency_exponent)
-        rows = as_rows(history, weights / weights.sum(1, keepdim=True), len(self.shift))  # (B, I)
-        vectors = rows @ self.folded[:-1] + self.folded[-1]  # (B, 1.5 D)
+        share = weights / weights.sum(1, keepdim=True)
+        vectors = weighted_sum(history, share, self.folded[:-1]) + self.folded[-1]  # (B, 1.5 D)
         size = self.network.users.shape[1]
         return self.network(vectors[:, :size], vectors[:, size:]) + self.shift
 
