@@ -82,7 +82,7 @@ eda: ## write an HTML page a domain about what the marts hold, into var/reports/
 	@$(NEEDS_SETUP)
 	@$(RUN) -m monitoring explore
 
-report: ## write the final report, the slides and the models' page from docs/results and the warehouse, into var/reports/final
+report: ## write the final report, the slides and the models' page from docs/results and the warehouse, into var/reports/final; docs/results/models.md anew
 	@$(NEEDS_SETUP)
 	@$(RUN) -m bench.report
 

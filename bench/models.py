@@ -18,13 +18,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.results import FOLDER, publish
+from bench.results import FOLDER, page, publish
 from recsys.artifacts import MODEL_NAMES
 from recsys.settings import HOME
 
 TWO_TOWER, KERAS_TWO_TOWER = MODEL_NAMES[:2]
 
-NAME = "models"
+NAME, TITLE = "models", "Models on public splits"
 NOTES = """Each row is one run of `make benchmark` in a process of its own with one thread. CPU seconds are those of the
 whole command: reading, tuning on a part of the training file, the last fit, and the judgement on the test file. Where
 CONFIG is given nothing was tuned. Metrics of `ncf` are sampled (the test item among 99 others); iALS and SLIST, and
@@ -180,6 +180,12 @@ def other_rows(part: str, models: set[str]) -> Iterator[dict[str, Any]]:
                 yield row
 
 
+def write_page(folder: Path) -> None:
+    """Write models.md again from the figures beside it, models.json, where there are any."""
+    if (figures := folder / f"{NAME}.json").is_file():
+        (folder / f"{NAME}.md").write_text(page(TITLE, json.loads(figures.read_text()), NOTES))
+
+
 def main() -> None:
     folder, parts = Path(sys.argv[1]), sys.argv[2:] or list(PARTS)
     if unknown := {part.split("/")[0] for part in parts} - set(PARTS):
@@ -189,7 +195,7 @@ def main() -> None:
         rows = list(other_rows(part, {figure.model for figure in figures}))
         for figure in figures:
             rows.append(measured(part, figure, folder))
-            publish(NAME, "Models on public splits", rows, NOTES)
+            publish(NAME, TITLE, rows, NOTES)
             print(json.dumps(rows[-1]), flush=True)
 
 

@@ -48,17 +48,25 @@ def machine() -> dict[str, Any]:
 def publish(name: str, title: str, rows: list[dict[str, Any]], notes: str = "") -> None:
     """Write the rows (measure, target, measured, command) as JSON and as a table for people; then the index anew."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    day, measured_on = datetime.now(UTC).date().isoformat(), machine()
-    document = {"date": day, "machine": measured_on, "rows": rows}
+    document = {"date": datetime.now(UTC).date().isoformat(), "machine": machine(), "rows": rows}
     (FOLDER / f"{name}.json").write_text(json.dumps(document, indent=2) + "\n")
+    (FOLDER / f"{name}.md").write_text(page(title, document, notes))
+    index.write(FOLDER)
+
+
+def page(title: str, document: dict[str, Any], notes: str = "") -> str:
+    """Return what was measured as a table for people."""
+    measured_on = ", ".join(f"{key} {value}" for key, value in document["machine"].items())
     lines = [
         f"# {title}",
         "",
-        f"Measured on {day}: {', '.join(f'{key} {value}' for key, value in measured_on.items())}.",
+        f"Measured on {document['date']}: {measured_on}.",
         "",
         "| measure | target | measured | command |",
         "| --- | --- | --- | --- |",
-        *(f"| {row['measure']} | {row['target']} | {row['measured']} | `{row['command']}` |" for row in rows),
+        *(
+            f"| {row['measure']} | {row['target']} | {row['measured']} | `{row['command']}` |"
+            for row in document["rows"]
+        ),
     ]
-    (FOLDER / f"{name}.md").write_text("\n".join([*lines, *(["", notes] if notes else [])]) + "\n")
-    index.write(FOLDER)
+    return "\n".join([*lines, *(["", notes] if notes else [])]) + "\n"

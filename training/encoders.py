@@ -89,13 +89,24 @@ def encoded(
 
 def to_onnx(encoder: nn.Module, output: str, longest: int = MAX_HISTORY) -> bytes:
     """Return an encoder as ONNX. `output`: name of what it gives; `longest`: places that it can read."""
-    batch, length = torch.export.Dim("batch"), torch.export.Dim("length", max=longest)
+    free = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=longest)}
+    examples = {"history": torch.zeros(2, 3, dtype=torch.long), "mask": torch.ones(2, 3)}
+    return graph_of(encoder, examples, output, (free, free))
+
+
+def graph_of(module: nn.Module, examples: dict[str, Tensor], output: str, free: tuple[dict, ...]) -> bytes:
+    """Return a module as ONNX.
+
+    Args:
+        examples: name → a value of each input, in the order in which the module takes them.
+        free: of each input the axes that may be of any length, and what that length is called.
+    """
     program = torch.onnx.export(
-        encoder,
-        (torch.zeros(2, 3, dtype=torch.long), torch.ones(2, 3)),
-        input_names=["history", "mask"],
+        module,
+        tuple(examples.values()),
+        input_names=list(examples),
         output_names=[output],
-        dynamic_shapes=({0: batch, 1: length}, {0: batch, 1: length}),
+        dynamic_shapes=free,
         opset_version=ONNX_OPSET,
         dynamo=True,
         verbose=False,

@@ -1,4 +1,5 @@
-"""`make report`: the final report and the slides, into <var_dir>/reports/final/.
+"""`make report`: the final report, the slides and the models' page, into <var_dir>/reports/final/; and the models'
+table, docs/results/models.md, anew from its figures.
 
 Both are pages of their own: no script, nothing from elsewhere; the slides print as PDF, one a sheet.
 """
@@ -13,6 +14,7 @@ from typing import Any
 
 import jinja2
 
+from bench import models
 from bench.report import figures, results, warehouse
 from recsys.errors import ServiceUnavailable
 from recsys.settings import HOME, load_settings
@@ -72,6 +74,7 @@ def main() -> None:
     except ServiceUnavailable as error:
         log.warning("The report is without the warehouse: %s", error)
         marts = {}
+    models.write_page(HOME / "docs" / "results")
     told = gather(results.read(HOME / "docs" / "results"), marts, datetime.now(UTC).date().isoformat())
     folder = settings.var_dir / "reports" / "final"
     folder.mkdir(parents=True, exist_ok=True)

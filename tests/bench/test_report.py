@@ -5,6 +5,7 @@ import json
 import jinja2
 import pytest
 
+from bench import models
 from bench.report import figures, index, results, warehouse
 from bench.report.__main__ import TEMPLATES, gather, learned, render
 from recsys import artifacts
@@ -189,3 +190,15 @@ def test_the_warehouse_is_asked_and_what_is_missing_is_nothing(world):
     assert told["Promises"][1]["objective"] == "checks do not fail"
     assert {row["domain"] for row in told["Kinds of customers"]} == {"books", "movies"}
     assert artifacts.AGG_HEADLINES in {table for table, _ in warehouse.QUESTIONS.values()}
+
+
+def test_the_models_table_comes_out_of_its_figures(tmp_path):
+    rows = [{"measure": "s: ease", "target": "none", "measured": "recall@20 0.2; 3.0 CPU s", "command": "make it"}]
+    document = {"date": "2026-01-02", "machine": {"cores": 2}, "rows": rows}
+    models.write_page(tmp_path)
+    assert not list(tmp_path.iterdir()), "without figures there is no page"
+    (tmp_path / "models.json").write_text(json.dumps(document))
+    models.write_page(tmp_path)
+    written = (tmp_path / "models.md").read_text()
+    assert "Measured on 2026-01-02: cores 2." in written
+    assert "| s: ease | none | recall@20 0.2; 3.0 CPU s | `make it` |" in written

@@ -97,9 +97,9 @@ def test_time_is_left_to_ask_what_was_trained():
     """The slower a model answers, and the more users there are, the earlier it has to stop."""
     known = pace.Pace(more_users=3.0, asking=2.0)
     assert known.fit(100.0, None) == pace.FIRST_FIT_SHARE * 100
-    assert known.fit(10.0, None) == pytest.approx(10 - pace.MORE_ASKED * pace.UNKNOWN * 2)
+    assert known.fit(6.0, None) == pytest.approx(6 - pace.MORE_ASKED * pace.UNKNOWN * 2)
     slow = Outcome(wall_seconds=50, judge_wall_seconds=20)
-    assert known.fit(100.0, slow, known.more_users) == pytest.approx(100 - pace.MORE_ASKED * 3 * 20)
+    assert known.fit(200.0, slow, known.more_users) == pytest.approx(200 - pace.MORE_ASKED * 3 * 20)
     assert known.fit(10.0, slow) == pytest.approx(3.0), "something is learned, whatever happens"
 
 

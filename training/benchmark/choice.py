@@ -1,7 +1,8 @@
 """The choice of hyper-parameters, and with `best` of the model, within a budget that is a hard promise.
 
 Every model's first trial comes first, the cheapest by estimate at the head, so that a short budget is not spent on one
-that does not end; it is the first of the model's own that takes a small share of the budget. Then come the trials of
+that does not end; it is the first of the model's own that takes a small share of the budget. Those that take more go by
+how much is to be expected of them. Then come the trials of
 the leader of the moment. A trial is not begun when, by estimate or by what was measured, it and the fit on all of the
 training part would not end in time; one that overruns is ended. A model that stops in time by itself is begun with less
 than it asks for, down to `LEAST_SHARE`.
@@ -31,8 +32,8 @@ from training.benchmark.trial import Job, Outcome, run
 from training.dataset import TrainingData
 from training.model import Workplace, module_of
 
-CANDIDATES = (BASELINE_MODEL, "spectral", "ease", "ials", "item_knn", "lightgcn")
-"""What `best` chooses among, the baseline first: it always fits."""
+CANDIDATES = (BASELINE_MODEL, "ease", "spectral", "ials", "item_knn", "lightgcn")
+"""What `best` chooses among: the baseline, which always fits, then those of which most is to be expected."""
 CANDIDATES_IN_ORDER = (BASELINE_MODEL, "slist", *CANDIDATES[1:5], "sasrec")
 """The same where the order of a user's events is known."""
 FIRST_SHARE = 0.12
@@ -255,8 +256,15 @@ class Race:
         for one in untried:
             one.begin_with_what_fits(data, self.pace, FIRST_SHARE * self.budget.seconds)
         if untried:
-            return min(untried, key=lambda one: np.nan_to_num(one.estimate(one.waiting[0], data, self.pace)))
+            return min(untried, key=lambda one: self._turn(one, data))
         return max(open_ones, key=lambda one: one.best(self.metric), default=None)
+
+    def _turn(self, one: Contender, data: TrainingData) -> tuple[bool, float]:
+        """Return a key by which first trials are sorted: the cheap ones by estimate, then the dear ones as they are
+        listed, the strongest first."""
+        expected = np.nan_to_num(one.estimate(one.waiting[0], data, self.pace))
+        is_dear = expected > FIRST_SHARE * self.budget.seconds
+        return is_dear, self.contenders.index(one) if is_dear else expected
 
     def _ranking(self) -> list[tuple[float, Contender, dict[str, Any], Outcome]]:
         """Return what was tried, the best on the validation part first."""

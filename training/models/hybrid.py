@@ -40,13 +40,7 @@ KNOTS = (1.0, 3.0, 8.0, 20.0, 60.0)
 """Lengths of history at which a weight is free."""
 OPINIONS = ("collaborative", "content", "popularity")
 MOST_ASKED, MOST_CANDIDATES, FEWEST_ASKED = 4000, 4096, 20
-MULTIPLES = (
-    (1.0, 1.0, 1.0),
-    *((1.0, text, 1.0 * popular) for text in (0.0, 0.5, 1.0, 2.0) for popular in (0.0, 0.1, 0.2, 0.5)),
-    (0.0, 1.0, 0.0),
-    (0.0, 1.0, 0.2),
-    (0.5, 2.0, 0.1),
-)
+MULTIPLES = tuple((1.0, 1.0, popular) for popular in (1.0, 0.5, 0.2, 0.1, 0.0))
 """Of the likeliest weights, collaborative, content and popularity: what is tried at each knot."""
 SWEEPS, LEAST_CONCERN, LEAST_GAIN = 2, 0.3, 0.001
 """Times that all knots are looked at; a user's share of a knot from which on the user is asked about it; how much more

@@ -9,7 +9,6 @@ Serving wants one number an item: the first task's probability times that of eac
 (Zhao et al. 2019, "Recommending What Video to Watch Next", combine their tasks so).
 """
 
-import io
 import logging
 
 import numpy as np
@@ -18,11 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recsys.errors import RecsysError
+from training.encoders import graph_of
 from training.model import ModelConfig, check_finite
 from training.ranker import LIMIT, Examples, Scaling, known, log_loss, platt
 
 FRAMEWORK = "pytorch"
-ONNX_OPSET = 18
 SCORED_AT_ONCE = 65_536
 log = logging.getLogger(__name__)
 
@@ -146,20 +145,10 @@ class MMoE:
             raise RecsysError(
                 "ranker", f"reads {', '.join(self.network.tables)}", "Serving has numbers only; train on those"
             )
-        rows, width = torch.export.Dim("n"), len(self.network.mean)
-        program = torch.onnx.export(
-            Served(self.network, self.config.other_weight).eval(),
-            (torch.zeros(1, n_user), torch.zeros(3, width - n_user)),
-            input_names=["user_features", "item_features"],
-            output_names=["scores"],
-            dynamic_shapes=({}, {0: rows}),
-            opset_version=ONNX_OPSET,
-            dynamo=True,
-            verbose=False,
-        )
-        buffer = io.BytesIO()
-        program.save(buffer)
-        return buffer.getvalue()
+        n_item = len(self.network.mean) - n_user
+        examples = {"user_features": torch.zeros(1, n_user), "item_features": torch.zeros(3, n_item)}
+        served = Served(self.network, self.config.other_weight).eval()
+        return graph_of(served, examples, "scores", ({}, {0: torch.export.Dim("n")}))
 
 
 def as_tasks(labels: np.ndarray) -> np.ndarray:
