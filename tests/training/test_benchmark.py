@@ -199,6 +199,20 @@ def test_a_machine_that_stands_still_at_the_end_costs_the_better_answer_not_ever
     assert any("last fit: abandoned" in note for note in verdict.notes)
 
 
+def test_where_the_leader_is_dear_the_next_best_is_laid_by(staged):
+    """The leader's last fit does not end; the one that answers was fitted before, and is not the baseline."""
+    verdict, played = staged(
+        {
+            "popularity": {"seconds": 1, "quality": 0.01},
+            "knn": {"seconds": 4, "quality": 0.2},
+            "dear": {"seconds": 60, "quality": 0.25, "last": 900},
+        },
+        300,
+    )
+    assert verdict.model == "knn"
+    assert [(model, is_final) for model, _, is_final in played][-2:] == [("knn", True), ("dear", True)]
+
+
 def test_the_baseline_never_answers_where_a_better_one_fits(staged):
     """A budget that is short for one model only: the others were tried first."""
     models = {

@@ -48,6 +48,8 @@ EARLY_PATIENCE = 3.0
 """So many times what is expected such an answer may take."""
 WORTH = 1.05
 """So many times what is laid by the leader must be worth on the validation part for another one to be laid by."""
+HALF = 0.5
+"""Of the leader's worth: what is worth less is not laid by."""
 log = logging.getLogger(__name__)
 
 
@@ -290,18 +292,21 @@ class Race:
         return min(self.pace.trial(left), left - leader)
 
     def _lay_by(self, data: TrainingData) -> None:
-        """Get the leader's answer now, where it is cheap and the cheap models were tried."""
+        """Get an answer now, where the cheap models were tried: the best one's of those that are cheap to fit."""
         ranking, left = self._ranking(), self.budget.left()
         waiting = [one for one in self.contenders if one.waiting and not one.is_out and not one.has_ended]
         soon = FIRST_SHARE * self.budget.seconds
         are_cheap_ones_left = any(not one.estimate(one.waiting[0], data, self.pace) > soon for one in waiting)
         if not ranking or (are_cheap_ones_left and left > self.budget.seconds / 2):
             return
-        worth, contender, config, outcome = ranking[0]
-        expected = self.pace.last(outcome)
-        known = self.laid_by is not None and worth < WORTH * self.laid_by.worth
-        if not known and expected <= EARLY_SHARE * left and (contender.name, config) not in self.not_in_time:
-            self._last_fit(contender, config, outcome, EARLY_PATIENCE * expected)
+        least = max(self.laid_by.worth * WORTH if self.laid_by else -math.inf, HALF * ranking[0][0])
+        for worth, contender, config, outcome in ranking:
+            expected = self.pace.last(outcome)
+            if worth < least:
+                return
+            if expected <= EARLY_SHARE * left and (contender.name, config) not in self.not_in_time:
+                self._last_fit(contender, config, outcome, EARLY_PATIENCE * expected)
+                return
 
     def _last_fit(self, contender: Contender, config: dict[str, Any], trial: Outcome | None, allowed: float) -> None:
         """Fit on all of the training part, ask about the test's users, and lay that by if it ends in time."""

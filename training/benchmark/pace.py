@@ -21,7 +21,7 @@ LEAST_FIT = 0.3
 """Of the allowed seconds: what such a model trains for at least."""
 UNKNOWN = 1.5
 """So many times the seconds of a quick model's answers are kept back for those of a model that was not asked yet."""
-LAST_SECONDS = 1.0
+LAST_SECONDS = 2.0
 """Kept back for measuring and writing the result."""
 
 

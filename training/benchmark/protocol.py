@@ -68,9 +68,10 @@ class Judged:
 
 def rows_of(users: np.ndarray, items: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the users ascending (B,), and their items, each once, in compressed rows: starts (B + 1,), items (n,)."""
-    pairs = np.unique(np.stack([users, items]), axis=1) if len(users) else np.empty((2, 0), np.int64)
-    listed, counts = np.unique(pairs[0], return_counts=True)
-    return listed, np.append(0, np.cumsum(counts)), pairs[1]
+    width = int(items.max(initial=0)) + 1
+    owners, items = np.divmod(np.unique(users.astype(np.int64) * width + items), width)
+    listed, counts = np.unique(owners, return_counts=True)
+    return listed, np.append(0, np.cumsum(counts)), items
 
 
 def hold_out(split: Split, seed: int) -> tuple[TrainingData, Asked]:
