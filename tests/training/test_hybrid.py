@@ -57,6 +57,28 @@ def test_the_content_speaks_for_the_new_and_taste_for_the_known():
     assert known[0] > 2 * new[0]
 
 
+def test_popularity_steps_back_where_it_takes_the_places_of_what_is_wanted():
+    """Of whoever has used much the target comes first by taste and text, unless popularity is as loud as it was learnt;
+    of whoever has used little it is popular itself. What lies between follows its own users."""
+    rng, n_users = np.random.default_rng(1), 600
+    lengths = torch.tensor(rng.choice([1.0, 30.0, 60.0], n_users), dtype=torch.float32)
+    popular = torch.linspace(1, 0, ITEMS)
+    wanted = torch.where(lengths < 5, torch.randint(0, 5, (n_users,)), torch.randint(20, ITEMS, (n_users,)))
+    taste = nn.functional.one_hot(wanted, ITEMS).float() * (lengths[:, None] > 5) * 0.3
+    said = torch.stack([taste, torch.zeros(n_users, ITEMS), popular.expand(n_users, -1)], -1)
+    blend = hybrid.Blend(torch.ones(3)).requires_grad_(False)
+    for knot in range(len(hybrid.KNOTS)):
+        blend.set(knot, torch.tensor([1.0, 0.1, 1.0]))
+    seen = torch.zeros(n_users, ITEMS, dtype=torch.bool)
+    before = hybrid.places_filled(blend, said, seen, lengths, wanted)
+    hybrid.refine(blend, said, seen, lengths, wanted)
+    weight = blend(torch.tensor([1.0, 60.0]))
+    assert weight[0].tolist() == pytest.approx([1.0, 0.1, 1.0], rel=1e-4), "where it helps it stays as it was learnt"
+    assert weight[1, :2].tolist() == pytest.approx([1.0, 0.1], rel=1e-4)
+    assert weight[1, 2] <= 0.2
+    assert hybrid.places_filled(blend, said, seen, lengths, wanted) > before
+
+
 def test_nothing_that_is_taken_away_is_left_in_the_training_part():
     data = checkerboard.training_data()
     rest, histories, targets = hybrid.taken_away(data, seed=1)

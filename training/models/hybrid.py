@@ -40,11 +40,11 @@ KNOTS = (1.0, 3.0, 8.0, 20.0, 60.0)
 """Lengths of history at which a weight is free."""
 OPINIONS = ("collaborative", "content", "popularity")
 MOST_ASKED, MOST_CANDIDATES, FEWEST_ASKED = 4000, 4096, 20
-MULTIPLES = tuple((1.0, 1.0, popular) for popular in (1.0, 0.5, 0.2, 0.1, 0.0))
-"""Of the likeliest weights, collaborative, content and popularity: what is tried at each knot."""
-SWEEPS, LEAST_CONCERN, LEAST_GAIN = 2, 0.3, 0.001
-"""Times that all knots are looked at; a user's share of a knot from which on the user is asked about it; how much more
-ndcg@10 a change has to bring."""
+POPULARITY_SHARES = (1.0, 0.5, 0.2, 0.1, 0.0)
+"""Of popularity's likeliest weight: what is tried at each knot."""
+SWEEPS, FEWEST_NEAR, LEAST_CONCERN, LEAST_GAIN = 2, 100, 0.3, 0.001
+"""Times that all knots are looked at; users who have to be near a knot, and from which share of it on they are; how
+much more ndcg@10 a change has to bring."""
 UNLEARNT = (1.0, 0.1, 0.1)
 """Weights, in deviations of each opinion, where too few users have two items."""
 log = logging.getLogger(__name__)
@@ -227,8 +227,8 @@ def learn(
 
 
 def refine(blend: Blend, said: Tensor, seen: Tensor, lengths: Tensor, wanted: Tensor) -> None:
-    """Change the weights, knot by knot, to those among a few multiples of them that put most of the targets into the
-    first places: what is likeliest is not what fills ten places best.
+    """Lower popularity's weight, knot by knot, to the share of it under which the first places hold most of the
+    targets: what is likeliest is not what fills ten places best. A knot of which few were asked follows the one before.
 
     Args:
         said: what each opinion says of each item of the sample. (B, J, C)
@@ -236,24 +236,26 @@ def refine(blend: Blend, said: Tensor, seen: Tensor, lengths: Tensor, wanted: Te
         lengths: of the histories. (B,)
         wanted: places of the targets in the sample. (B,)
     """
+    learnt, chosen = nn.functional.softplus(blend.raw), [1.0] * len(KNOTS)  # (K, C)
     for _ in range(SWEEPS):
         for knot in range(len(KNOTS)):
-            concerned = torch.nonzero(blend.shares(lengths)[:, knot] > LEAST_CONCERN)[:, 0]
-            if len(concerned) < FEWEST_ASKED:
-                continue
-            own = (said[concerned], seen[concerned], lengths[concerned], wanted[concerned])
-            learnt = nn.functional.softplus(blend.raw[knot])  # (C,)
-            tried = [learnt * torch.tensor(multiple) for multiple in MULTIPLES]
-            reached = []
-            for weights in tried:
-                blend.set(knot, weights)
-                reached.append(places_filled(blend, *own))
-            best = int(np.argmax(reached))  # the first is what was learnt: it stays where nothing beats it
-            blend.set(knot, tried[best if reached[best] > reached[0] + LEAST_GAIN else 0])
+            near = torch.nonzero(blend.shares(lengths)[:, knot] > LEAST_CONCERN)[:, 0]
+            if len(near) < FEWEST_NEAR:
+                chosen[knot] = chosen[max(knot - 1, 0)]
+            else:
+                filled = {}
+                for share in POPULARITY_SHARES:
+                    blend.set(knot, learnt[knot] * torch.tensor([1.0, 1.0, share]))
+                    filled[share] = places_filled(blend, said[near], seen[near], lengths[near], wanted[near])
+                best = max(filled, key=filled.__getitem__)  # the first of equals: what was learnt
+                chosen[knot] = best if filled[best] > filled[1.0] + LEAST_GAIN else 1.0
+            blend.set(knot, learnt[knot] * torch.tensor([1.0, 1.0, chosen[knot]]))
 
 
 def places_filled(blend: Blend, said: Tensor, seen: Tensor, lengths: Tensor, wanted: Tensor) -> float:
-    """Return the mean over users of ndcg@10, one target each, among the items of the sample."""
+    """Return the mean over users of ndcg@10, one target each, among the items of the sample; of ties half stand before
+    it."""
     scores = torch.einsum("bjc,bc->bj", said, blend(lengths)).masked_fill(seen, -torch.inf)  # (B, J)
-    before = (scores > scores.gather(1, wanted[:, None])).sum(1)  # (B,)
+    own = scores.gather(1, wanted[:, None])
+    before = (scores > own).sum(1) + ((scores == own).sum(1) - 1) / 2  # (B,)
     return float(torch.where(before < 10, 1 / (before + 2.0).log2(), 0.0).mean())
