@@ -8,7 +8,7 @@ import scipy.sparse
 import torch
 
 from tests.worlds import checkerboard as world
-from training import collaborative
+from training import collaborative, encoders
 from training.collaborative import CatalogueSoftmax, Interactions, as_tensor, largest_singular_vectors, normalised
 from training.factors import FoldIn
 from training.model import HasUsers, Workplace, module_of
@@ -203,3 +203,11 @@ def test_users_are_solved_exactly_for_the_loss_of_all_pairs():
     (loss + reg * (x.sum(1) + alpha * 30) * free.square().sum(1)).sum().backward()
     assert (users.norm(dim=1) > 0.1).all()
     assert free.grad.norm() < 1e-3
+
+
+def test_a_sum_over_the_history_is_the_product_with_all_items():
+    generator = torch.Generator().manual_seed(1)
+    history, vectors = torch.randint(0, 30, (4, 6), generator=generator), torch.rand(30, 5, generator=generator)
+    weights = torch.rand(4, 6, generator=generator) * (torch.arange(6) > 1)  # what pads weighs nothing
+    summed = encoders.weighted_sum(history, weights, vectors)
+    torch.testing.assert_close(summed, encoders.as_rows(history, weights, 30) @ vectors)

@@ -2,13 +2,13 @@
 
 Every model's first trial comes first, the cheapest by estimate at the head, so that a short budget is not spent on one
 that does not end; it is the first of the model's own that takes a small share of the budget. Those that take more go by
-how much is to be expected of them. Then come the trials of
-the leader of the moment. A trial is not begun when, by estimate or by what was measured, it and the fit on all of the
-training part would not end in time; one that overruns is ended. A model that stops in time by itself is begun with less
-than it asks for, down to `LEAST_SHARE`.
+how much is to be expected of them. Then come the trials of the leader of the moment. A trial is not begun when, by
+estimate or by what was measured, it and the fit on all of the training part would not end in time; one that overruns is
+ended, and a cheaper one of the same model may follow. A model that stops in time by itself is begun with less than it
+asks for, down to `LEAST_SHARE`.
 
-There is always an answer: as soon as the cheap models were tried, the leader is fitted on all of the training part and
-asked about the test's users, if that takes a small share of the time, and asked again whenever the lead grew. What it
+There is always an answer: as soon as the cheap models were tried, the best of those that take a small share of the time
+is fitted on all of the training part and asked about the test's users, and another one when it is worth more. What it
 answers is laid by, and compared with what the users did only if it is the last word. So the test is read once, and a
 busy machine costs the better answer, never every answer. While nothing is laid by, the time of the leader's last fit is
 kept back, and beside it that of the cheapest, who answers if the leader overruns.
@@ -68,7 +68,7 @@ class Contender:
         """Whether one of its trials came to its end."""
         return any(not outcome.failed for _, outcome in self.tried)
 
-    def estimate(self, config: dict[str, Any], data: TrainingData, pace: "Pace") -> float:
+    def estimate(self, config: dict[str, Any], data: TrainingData, pace: Pace) -> float:
         """Return the wall seconds that a trial is expected to take; NaN where nothing is known."""
         estimate = getattr(self.module, "estimate_seconds", None)
         said = estimate(data, self.module.Config(**config)) if estimate else math.nan
@@ -80,7 +80,7 @@ class Contender:
         rate = max(outcome.wall_seconds / max(estimate(data, self.module.Config(**c)), 1e-3) for c, outcome in tried)
         return said * rate
 
-    def take(self, config: dict[str, Any], outcome: Outcome, data: TrainingData, pace: "Pace") -> None:
+    def take(self, config: dict[str, Any], outcome: Outcome, data: TrainingData, pace: Pace) -> None:
         """Learn how a trial went. After one that failed those go on that are expected to take at most half as long."""
         self.tried.append((config, outcome))
         if outcome.failed:
@@ -88,7 +88,7 @@ class Contender:
             self.waiting = [one for one in self.waiting if self.estimate(one, data, pace) <= enough]
             self.is_out = not self.waiting
 
-    def begin_with_what_fits(self, data: TrainingData, pace: "Pace", seconds: float) -> None:
+    def begin_with_what_fits(self, data: TrainingData, pace: Pace, seconds: float) -> None:
         """Put the first trial that is expected to take no more than these seconds to the front; where there is none,
         the cheapest. The others keep their order."""
         expected = [self.estimate(config, data, pace) for config in self.waiting]
@@ -96,7 +96,7 @@ class Contender:
         place = fitting[0] if fitting else int(np.argmin(expected))
         self.waiting.insert(0, self.waiting.pop(place))
 
-    def last_resort(self, data: TrainingData, pace: "Pace", seconds: float) -> dict[str, Any]:
+    def last_resort(self, data: TrainingData, pace: Pace, seconds: float) -> dict[str, Any]:
         """Return the setting to fit untuned: one that was not tried, where one is left, that takes half of the time."""
         self.waiting = self.waiting or [config for config, _ in self.tried]
         self.begin_with_what_fits(data, pace, seconds / 2)
