@@ -147,7 +147,7 @@ def first_reason(rules: Sequence[tuple[Column, str]]) -> Column:
 
 def words(column: Column | str) -> Column:
     """Return text without NUL characters (PostgreSQL has none) and outer blanks; null when nothing is left."""
-    cleaned = F.trim(F.translate(column, NUL, ""))
+    cleaned = F.trim(F.replace(column, F.lit(NUL), F.lit("")))
     return F.when(cleaned != "", cleaned)
 
 
@@ -174,8 +174,9 @@ def id_rules(column: str, typed: str) -> list[tuple[Column, str]]:
 def number(column: Column | str) -> Column:
     """Return a decimal text as a double; null where it is none: `nan`, `inf`, and Java's `4d` and `0x1p1` are none."""
     text = F.trim(column)
-    is_hexadecimal = F.contains(F.upper(F.substring(text, 1, 3)), F.lit("X"))
-    return F.when(_is_digit(text, -1) & ~is_hexadecimal, text.try_cast("double"))
+    # Not `upper`: Spark's knows every title case of Unicode, and learns them for two seconds when it is first used.
+    is_hexadecimal = F.contains(text, F.lit("x")) | F.contains(text, F.lit("X"))
+    return F.when(_ends_with_digit(text) & ~is_hexadecimal, text.try_cast("double"))
 
 
 def whole_number(column: str) -> Column:
@@ -184,11 +185,12 @@ def whole_number(column: str) -> Column:
     What a cast would forgive stands at the ends: a sign, or control characters down to NUL.
     """
     text = F.trim(column)
-    return F.when(_is_digit(text, 1) & _is_digit(text, -1), text.try_cast("bigint"))
+    begins_with_digit = (text >= "0") & (text < ":")  # by their bytes; no character is cut out for it
+    return F.when(begins_with_digit & _ends_with_digit(text), text.try_cast("bigint"))
 
 
-def _is_digit(text: Column, place: int) -> Column:
-    return F.substring(text, place, 1).between("0", "9")
+def _ends_with_digit(text: Column) -> Column:
+    return F.substring(text, -1, 1).between("0", "9")
 
 
 def rating_rules(low: float, high: float) -> list[tuple[Column, str]]:

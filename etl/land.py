@@ -157,7 +157,8 @@ class _Landing:
 
     def _write_landed(self, table: str, judged: DataFrame, folder: Path, sort: bool) -> dict[str, int]:
         """Write the rows to land, with `sort` one a key, and return the counts of the scan."""
-        watched, scan = _watched(judged)
+        # The counting hands on whole rows: what a row looked like in the file only tells its copies apart.
+        watched, scan = _watched(judged if sort else judged.drop(casts.RECORD, casts.REASON))
         if sort:
             rows = judge.copies(watched, table).filter(F.col(judge.COPY) == 1)
         else:
