@@ -225,19 +225,16 @@ def of_size(
 def keep_classes(
     home: Path, real: etl_world.Ratings, movies: Path, as_of: date, settings: Settings, rows: int = 1000
 ) -> None:
-    """Put the archive of Spark's classes where the landing looks for it; at the first time by landing a few rows."""
-    kept, place = home / "classes", settings.var_dir / "spark"
-    if not kept.is_dir():
+    """Let the landing find the archive of Spark's classes, which is at one place for all sizes; at the first time it is
+    made by landing a few rows."""
+    place = home / "spark"
+    (settings.var_dir / "spark").symlink_to(place)
+    if not place.is_dir():
+        place.mkdir()
         first = home / "first" / "ml-25m"
         etl_world.write(real, movies, rows, first, home / "first-day", as_of)
         given = settings.model_copy(update={"data_dir": first.parent})
         measured(given, ["-m", "etl", "land", f"--as-of={as_of}", "--domains=movies"])
-        kept.mkdir()
-        for archive in place.glob("*.jsa"):
-            shutil.copy2(archive, kept)
-    place.mkdir(exist_ok=True)
-    for archive in kept.iterdir():
-        shutil.copy2(archive, place)
 
 
 def beside(rows: int, own: Sequence[Step], peer: Step) -> str:

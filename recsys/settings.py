@@ -6,6 +6,8 @@ passwords of this installation), then the defaults below. Names in the environme
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
@@ -216,3 +218,15 @@ def default_environment(**said: str) -> None:
     """Set what a foreign library reads from the environment when it is imported; what the user has set stays."""
     for name, value in said.items():
         os.environ.setdefault(name, value)
+
+
+@contextmanager
+def environment(**said: str) -> Iterator[None]:
+    """Set what a foreign library reads from the environment while the block runs; what the user has set stays."""
+    missing = {name: value for name, value in said.items() if name not in os.environ}
+    os.environ.update(missing)
+    try:
+        yield
+    finally:
+        for name in missing:
+            del os.environ[name]
