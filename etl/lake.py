@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -76,6 +77,16 @@ def has_duplicates(folder: Path) -> bool:
         list(pool.map(_read_prefixes, paths, parts))
     prefixes.sort()
     return bool((prefixes[1:] == prefixes[:-1]).any())
+
+
+def has_equal(folder: Path, key: str) -> bool:
+    """Return whether two rows of a partition have the same key, a column of text; all keys are in memory for that."""
+    paths = parquet_files(folder)
+    keys = pa.chunked_array(
+        [chunk for path in paths for chunk in pq.read_table(path, columns=[key], partitioning=None)[key].chunks],
+        pa.string(),
+    )
+    return pc.count_distinct(keys).as_py() < len(keys)
 
 
 def _read_prefixes(path: Path, target: np.ndarray) -> None:

@@ -20,7 +20,7 @@ from pyspark.sql import functions as F
 from etl import casts, judge
 from etl.discovery import Found
 from etl.files import RawFiles, Source, Table
-from etl.lake import Draft, count_reasons, count_rows, has_duplicates
+from etl.lake import Draft, count_reasons, count_rows, has_duplicates, has_equal
 from etl.spark import session
 from recsys.errors import CheckFailed, UnusableInput
 from recsys.interval import Interval
@@ -126,16 +126,15 @@ class _Landing:
     def _write(self, table: str, judged: DataFrame, headers: list[str]) -> Counts:
         """Write the landed and, in a further pass that clean files do not need, the refused rows of one table."""
         folder = self.draft.partition(table, self.domain, self.source)
-        if table == "interactions":
-            # Most files hold no event twice, and looking for one is cheaper than sorting all rows.
-            seen = self._write_landed(table, judged, folder, sort=False)
-            has_copies = has_duplicates(folder)
+        # Most files hold nothing twice, and looking for copies is cheaper than sorting all rows.
+        seen = self._write_landed(table, judged, folder, sort=table == "details")
+        if table == "details":
+            has_copies = count_rows(folder) < seen[judge.LANDED]
+        else:
+            has_copies = has_duplicates(folder) if table == "interactions" else has_equal(folder, judge.KEYS[table][0])
             if has_copies:
                 shutil.rmtree(folder)
                 self._write_landed(table, judged, folder, sort=True)
-        else:
-            seen = self._write_landed(table, judged, folder, sort=True)
-            has_copies = count_rows(folder) < seen[judge.LANDED]
 
         # A file's own first line is no row. Where rows without an instant do not belong, the headers were outside.
         is_history = self.interval.since is None
@@ -157,8 +156,10 @@ class _Landing:
 
     def _write_landed(self, table: str, judged: DataFrame, folder: Path, sort: bool) -> dict[str, int]:
         """Write the rows to land, with `sort` one a key, and return the counts of the scan."""
-        # The counting hands on whole rows: what a row looked like in the file only tells its copies apart.
-        watched, scan = _watched(judged if sort else judged.drop(casts.RECORD, casts.REASON))
+        # The counting hands on whole rows. What an event looked like in the file only tells its copies apart; of the
+        # entities some are refused in nearly every file, and for the same rows Spark compiles the same code once.
+        is_lean = table == "interactions" and not sort
+        watched, scan = _watched(judged.drop(casts.RECORD, casts.REASON) if is_lean else judged)
         if sort:
             rows = judge.copies(watched, table).filter(F.col(judge.COPY) == 1)
         else:
