@@ -8,13 +8,17 @@
 #}
 
 {#
-    A fixed sample of a mart's rows. In an incremental build a smaller one, of rows that this build may have changed;
-    a mart that is always built whole says its `size`.
+    A fixed sample of a mart's rows. In an incremental build a smaller one, of rows that this build may have changed: of a
+    mart that is `stated_anew` after an entity's earliest change, those, of the others all rows of changed entities. A mart
+    that is always built whole says its `size`.
 #}
-{% macro sampled_rows(mart, key, size=none) %}
-    {%- set is_whole = size is not none -%}
-    select * from {{ mart }}
-    {%- if not is_whole %}
+{% macro sampled_rows(mart, key, size=none, stated_anew=false) %}
+    {%- set is_whole, changes = size is not none, ref('int_interactions_changed') -%}
+    select stated.* from {{ mart }} as stated
+    {%- if not is_whole and stated_anew and not should_full_refresh() %}
+    inner join ({{ changed_since(key[0]) }}) as changed using ({{ key[0] }})
+    where stated.event_timestamp > {{ utc_midnight('changed.since_date') }}
+    {%- elif not is_whole %}
     where {{ if_changed(key[0]) }}
     {%- endif %}
     order by

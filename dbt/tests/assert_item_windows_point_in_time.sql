@@ -2,7 +2,7 @@ with
 
 features as (
 
-    {{ sampled_rows(ref('feat_item_windows'), ['item_id']) }}
+    {{ sampled_rows(ref('feat_item_windows'), ['item_id'], stated_anew=true) }}
 
 ),
 

@@ -2,7 +2,7 @@ with
 
 features as (
 
-    {{ sampled_rows(ref('feat_user_windows'), ['user_id']) }}
+    {{ sampled_rows(ref('feat_user_windows'), ['user_id'], stated_anew=true) }}
 
 ),
 
