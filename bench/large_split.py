@@ -43,7 +43,11 @@ What is asked: an answer within the budget and 8 GiB, or a sentence that says wh
 more than a tenth (`took` counts the whole command, with the start of Python). Quality stands beside it: a model that
 needs a longer training than the budget has to be given one. The machine was shared while this ran, so that fewer
 trials fit into a budget of wall seconds than on a machine of its own. `generative` and the text models read ids only,
-since the splits have no texts."""
+since the splits have no texts.
+
+**best in ncf.** At this hour the leader's last fit did not end and the spectral filter, laid by early, answered; iALS
+reached hit_rate@10 .7080 / ndcg@10 .5203 of the same split in 150 s two hours before. A last fit that would not leave
+time for its answers is passed over since then in favour of the next."""
 
 Sequences = list[tuple[int, list[int]]]
 """A user and the items, in order."""

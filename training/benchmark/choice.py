@@ -204,8 +204,10 @@ class Race:
             if not self.laid_by:  # who answers if this one overruns
                 behind = min((seconds for _, _, seconds, _ in queue[place:]), default=0.0)
                 allowed -= behind if behind < expected else 0.0
-            if expected * contender.least_share > allowed and (self.laid_by or place < len(queue)):
-                self.notes.append(f"{contender.name} {config}: its last fit may take {expected:.1f} of {allowed:.1f} s")
+            asking = self.pace.asking(outcome) if outcome else 0.0  # who learns less is not asked less
+            least = contender.least_share * (expected - asking) + asking
+            if least > allowed and (self.laid_by or place < len(queue)):
+                self.notes.append(f"{contender.name} {config}: its last fit may take {least:.1f} of {allowed:.1f} s")
                 continue
             self._last_fit(contender, config, outcome, allowed)
             if self.laid_by and self.laid_by.worth == worth:

@@ -58,10 +58,13 @@ class Pace:
         """Wall seconds that the judgement of a trial takes at least."""
         return min((one.judge_wall_seconds for one in self.done), default=self.quick)
 
+    def asking(self, outcome: Outcome) -> float:
+        """Return the wall seconds that asking a model about the test's users may take, by one of its trials."""
+        return MORE_ASKED * max(1.0, self.more_users) * outcome.judge_wall_seconds
+
     def last(self, outcome: Outcome) -> float:
         """Return the wall seconds that a model's last fit may take, by one of its trials."""
-        judging = outcome.judge_wall_seconds
-        return MORE_DATA * (outcome.wall_seconds - judging) + MORE_ASKED * max(1.0, self.more_users) * judging
+        return MORE_DATA * (outcome.wall_seconds - outcome.judge_wall_seconds) + self.asking(outcome)
 
     def trial(self, left: float) -> float:
         """Return how long a trial may take so that its own last fit still ends in these seconds."""
