@@ -8,7 +8,7 @@ Two consumers may meet at one user, when partitions move: the row's lock comes b
 the other has landed.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -171,25 +171,34 @@ def _added(connection: psycopg.Connection, user_ids: list[str], event_ids: list[
     Only what the user has to do with the item is looked at, by an index: the rest of the past costs nothing.
     """
     added: dict[str, list[Event]] = defaultdict(list)
-    if user_ids and event_ids:
-        rows = connection.execute(
-            f"""
-            select new.{c.USER_ID}, new.{c.ITEM_ID}, new.{c.RATING}, new.{c.OCCURRED_AT}, past.is_item_known
-            from {RAW_INTERACTIONS}_stream as new
-            cross join lateral (
-                select
-                    coalesce(bool_or(event_id = new.event_id and source <> 'stream'), false) as is_there,
-                    coalesce(bool_or(not (source = 'stream' and event_id = any(%(new)s::text[]))), false)
-                        as is_item_known
-                from {RAW_INTERACTIONS} where user_id = new.user_id and item_id = new.item_id
-            ) as past
-            where new.event_id = any(%(new)s::text[]) and new.user_id = any(%(users)s::text[]) and not past.is_there
-            """,
-            {"new": literal(event_ids), "users": literal(user_ids)},
-            binary=True,
-        )
-        for row in rows.fetchall():
-            added[row[0]].append(Event(*row))
+    if not (user_ids and event_ids):
+        return added
+    # Asked for by event alone: with a list of users beside it, the planner reads a user's whole past once the tables
+    # were analysed.
+    rows = connection.execute(
+        f"""
+        select
+            new.{c.USER_ID}, new.{c.ITEM_ID}, new.{c.RATING}, new.{c.OCCURRED_AT},
+            past.is_there, past.of_files, past.of_stream
+        from unnest(%s::text[]) as wanted (event_id)
+        join {RAW_INTERACTIONS}_stream as new using (event_id)
+        cross join lateral (
+            select
+                coalesce(bool_or(event_id = new.event_id and source <> 'stream'), false) as is_there,
+                count(*) filter (where source <> 'stream') as of_files,
+                count(*) filter (where source = 'stream') as of_stream
+            from {RAW_INTERACTIONS} where user_id = new.user_id and item_id = new.item_id
+        ) as past
+        """,
+        (literal(event_ids),),
+        binary=True,
+    ).fetchall()
+    in_batch = Counter((user_id, item_id) for user_id, item_id, *_ in rows)
+    users = set(user_ids)
+    for user_id, item_id, rating, occurred_at, is_there, of_files, of_stream in rows:
+        if user_id in users and not is_there:
+            is_known = of_files > 0 or of_stream > in_batch[user_id, item_id]
+            added[user_id].append(Event(user_id, item_id, rating, occurred_at, is_known))
     return added
 
 
