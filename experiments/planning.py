@@ -118,8 +118,8 @@ def sequential_users(effect: float, look_every: int, alpha: float = 0.05, wanted
     `look_every`; the sequence is tuned for that number.
 
     Raises:
-        ValueError: there is no effect to find, no user between two looks, or so few that the plan has more looks than
-            can be computed in a minute.
+        ValueError: there is no effect to find, no user between two looks, or so few that a single look's users are
+            looked at more than `MOST_LOOKS` times.
     """
     if look_every < 1:
         raise ValueError(f"a look every {look_every} users")

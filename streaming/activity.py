@@ -173,8 +173,7 @@ def _added(connection: psycopg.Connection, user_ids: list[str], event_ids: list[
     added: dict[str, list[Event]] = defaultdict(list)
     if not (user_ids and event_ids):
         return added
-    # Asked for by event alone: with a list of users beside it, the planner reads a user's whole past once the tables
-    # were analysed.
+    # Asked for by event alone: a list of users beside it offers the planner the way over their whole past.
     rows = connection.execute(
         f"""
         select

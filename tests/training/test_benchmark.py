@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -225,33 +226,23 @@ def test_the_baseline_never_answers_where_a_better_one_fits(staged):
         assert verdict.model == "knn"
 
 
+def slow(scale: float, said: float, trials: tuple[dict[str, float], ...]) -> dict[str, dict[str, Any]]:
+    """One model whose seconds are `scale` times its setting, and are said to be `said` times."""
+    played = {"seconds": lambda config: scale * config["setting"], "said": lambda config: said * config.setting}
+    return {"slow": {**played, "quality": 0.5, "trials": trials}}
+
+
 def test_after_a_trial_that_does_not_end_a_cheaper_one_of_the_model_is_tried(staged):
     """The estimate is right about what is dearer, and wrong by a factor that a first trial tells."""
     trials = ({"setting": 0.4}, {"setting": 0.3}, {"setting": 0.1})
-    verdict, played = staged(
-        {
-            "slow": {
-                "seconds": lambda config: 1000 * config["setting"], "quality": 0.5,
-                "said": lambda config: 100 * config.setting, "trials": trials,
-            }
-        },
-        600,
-    )  # fmt: skip
+    verdict, played = staged(slow(1000, 100, trials), 600)
     assert [setting for _, setting, is_final in played if not is_final] == [0.4, 0.1]
     assert verdict.final.hyper_parameters == {"setting": 0.1}
 
 
 def test_untuned_a_model_takes_what_it_expects_to_end(staged):
     trials = ({"setting": 0.4}, {"setting": 0.1})
-    verdict, played = staged(
-        {
-            "slow": {
-                "seconds": lambda config: 200 * config["setting"], "quality": 0.5,
-                "said": lambda config: 200 * config.setting, "trials": trials,
-            }
-        },
-        45,
-    )  # fmt: skip
+    verdict, played = staged(slow(200, 200, trials), 45)
     assert played == [("slow", 0.1, True)]
     assert not verdict.validation
 
