@@ -173,14 +173,14 @@ def _added(connection: psycopg.Connection, user_ids: list[str], event_ids: list[
     added: dict[str, list[Event]] = defaultdict(list)
     if not (user_ids and event_ids):
         return added
-    # Asked for by event alone: a list of users beside it offers the planner the way over their whole past.
+    # By event alone: with a list of users beside it the planner, once it has statistics, goes through all that these
+    # users have in the stream; a join with the list goes through the whole stream while it has none.
     rows = connection.execute(
         f"""
         select
             new.{c.USER_ID}, new.{c.ITEM_ID}, new.{c.RATING}, new.{c.OCCURRED_AT},
             past.is_there, past.of_files, past.of_stream
-        from unnest(%s::text[]) as wanted (event_id)
-        join {RAW_INTERACTIONS}_stream as new using (event_id)
+        from {RAW_INTERACTIONS}_stream as new
         cross join lateral (
             select
                 coalesce(bool_or(event_id = new.event_id and source <> 'stream'), false) as is_there,
@@ -188,6 +188,7 @@ def _added(connection: psycopg.Connection, user_ids: list[str], event_ids: list[
                 count(*) filter (where source = 'stream') as of_stream
             from {RAW_INTERACTIONS} where user_id = new.user_id and item_id = new.item_id
         ) as past
+        where new.event_id = any(%s::text[])
         """,
         (literal(event_ids),),
         binary=True,
