@@ -178,9 +178,10 @@ class Run:
             plan += [(number, fault) for fault in (None, *faults)]
         plan.append((0, None))
         for place, (number, fault) in enumerate(plan):
-            seconds = length(len(plan) - place)
+            seconds, before = length(len(plan) - place), psutil.cpu_times()
             report = self._done(seconds, fault) or self._done(seconds, fault)
-            self.stretches.append(Stretch(number, fault, report, resident(self._processes)))
+            share = stolen(before, psutil.cpu_times())
+            self.stretches.append(Stretch(number, fault, report, resident(self._processes), share))
             self._start_again()
             for measure, _, measured in told(self.stretches[-1]):
                 print(measure, measured, file=sys.stderr, flush=True)
@@ -292,6 +293,7 @@ def target_of(settings: Settings, services: Services, processes: dict[str, subpr
         return Target(processes[fault.service], ours.ports[0], anew, ours.check)
     definitions = {
         "redis": stores.valkey,
+        "records": stores.records,
         "postgres": stores.postgres,
         "kafka": broker.kafka,
         "mlflow": applications.mlflow,

@@ -41,6 +41,7 @@ class Fault:
 
 KINDS = ("kill", "freeze", "slow", "drop", "full")
 FAULTS = [Fault(name, kind) for name in FOLDERS for kind in KINDS]
+FAULTS += [Fault("records", kind) for kind in KINDS[:-1]]  # it writes to no disk
 FAULTS += [Fault("mlflow", "kill"), Fault("streaming", "kill"), Fault("serving", "kill")]
 
 

@@ -39,7 +39,7 @@ def user_ids(users: int) -> list[str]:
 def platform(
     *more: str, on: Callable[[Path], AbstractContextManager[Any]] = nullcontext
 ) -> Iterator[tuple[Settings, Services]]:
-    """Yield real Postgres (with `fsync`), Valkey and Kafka with topics, tables and Feast's registry.
+    """Yield real Postgres (with `fsync`), two Valkeys as the product has, Kafka, topics, tables and Feast's registry.
 
     `on` prepares their folder before they start, and clears up after them.
     """
@@ -47,10 +47,14 @@ def platform(
         Path(folder).chmod(0o711)
         services = Services(Path(folder), {})
         services.settings = services.settings.model_copy(
-            update={"serving_url": f"{LOOPBACK}:{free_port()}", "streaming_url": f"{LOOPBACK}:{free_port()}"}
+            update={
+                "serving_url": f"{LOOPBACK}:{free_port()}",
+                "streaming_url": f"{LOOPBACK}:{free_port()}",
+                "records_url": f"redis://{stores.LOOPBACK}:{free_port()}/0",
+            }
         )
         try:
-            for name in ("postgres", "redis", "kafka", *more):
+            for name in ("postgres", "redis", "records", "kafka", *more):
                 services.start(name)
             broker.create_topics(services.settings)
             stores.create_database(services.settings.postgres_url, "recsys")

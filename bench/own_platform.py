@@ -20,6 +20,7 @@ def addresses() -> dict[str, str]:
         "RECSYS_KAFKA_BOOTSTRAP": f"127.0.0.1:{free_port()}",
         "RECSYS_POSTGRES_URL": f"postgresql://recsys:{secrets.token_hex(8)}@127.0.0.1:{free_port()}/recsys",
         "RECSYS_REDIS_URL": f"redis://:{secrets.token_hex(8)}@127.0.0.1:{free_port()}/0",
+        "RECSYS_RECORDS_URL": f"redis://:{secrets.token_hex(8)}@127.0.0.1:{free_port()}/0",
     }
 
 

@@ -109,6 +109,7 @@ def environment(settings: Settings, model: Path, port: int, cached: bool = False
     return {
         "RECSYS_VAR_DIR": str(settings.var_dir),
         "RECSYS_REDIS_URL": settings.redis_url,
+        "RECSYS_RECORDS_URL": settings.records_url,
         "RECSYS_KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
         "RECSYS_MODEL_DIR": str(model),
         "RECSYS_SERVING_URL": f"http://127.0.0.1:{port}",

@@ -18,7 +18,7 @@ def check_skew(settings: Settings, interval: Interval) -> dict[str, Any]:
     Raises:
         ServiceUnavailable: Redis or PostgreSQL does not answer.
     """
-    with connect(settings) as connection, Redis.from_url(settings.redis_url, socket_timeout=30) as store:
+    with connect(settings) as connection, Redis.from_url(settings.record_store, socket_timeout=30) as store:
         try:
             skews = measure_skew(connection, store, interval)
         except RedisError as error:

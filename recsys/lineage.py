@@ -130,7 +130,7 @@ def _some_requests(connection: psycopg.Connection, version: str) -> list[str]:
 
 def _record(settings: Settings, request_id: str) -> dict[str, Any]:
     try:
-        with redis.Redis.from_url(settings.redis_url, decode_responses=True, socket_timeout=5) as client:
+        with redis.Redis.from_url(settings.record_store, decode_responses=True, socket_timeout=5) as client:
             kept = client.get(record_key(request_id))
     except redis.RedisError as error:
         raise ServiceUnavailable("Redis", error, "Start the platform with `make up`") from error

@@ -39,6 +39,9 @@ class Settings(BaseSettings):
         "postgresql://recsys@127.0.0.1:15432/recsys", description="warehouse; also Feast's offline store"
     )
     redis_url: str = Field("redis://127.0.0.1:16379/0", description="online store and cache (Redis or Valkey)")
+    records_url: str = Field(
+        "", description="store of the requests' records alone, which needs no persistence; none: the online store"
+    )
     kafka_bootstrap: str = Field("127.0.0.1:19092", description="Kafka bootstrap servers, comma-separated")
     topic_prefix: str = Field("", description="put before every topic and consumer group, to share one Kafka")
     mlflow_url: str = Field("http://127.0.0.1:15000", description="MLflow tracking and registry")
@@ -148,6 +151,11 @@ class Settings(BaseSettings):
     @property
     def served_model(self) -> Path:
         return self.model_dir or self.var_dir / "serving" / "current"
+
+    @property
+    def record_store(self) -> str:
+        """Address of the store that the requests' records are in."""
+        return self.records_url or self.redis_url
 
     def libpq_environment(self) -> dict[str, str]:
         """The warehouse's address in libpq's own variables, for tools that read those (dbt, Feast)."""

@@ -36,22 +36,25 @@ def carry(settings: Settings) -> None:
     os.nice(NICENESS)
     metrics, ended = Metrics(), threading.Event()
     impressions = ImpressionWriter(settings.kafka_bootstrap, settings.topic_prefix, metrics)
-    records = RecordWriter(settings.redis_url, settings.request_days, metrics)
+    # A writer each: a store that is away costs what it would have kept, and not what the other one keeps.
+    records = RecordWriter(settings.record_store, settings.request_days, metrics)
+    lists = RecordWriter(settings.redis_url, settings.request_days, metrics)
     shadow = ShadowAnswers(LiveRollout(settings, metrics), metrics)
     reporting = threading.Thread(target=_report, args=(metrics, ended), name="report")
-    for each in (impressions, records, shadow, reporting):
+    for each in (impressions, records, lists, shadow, reporting):
         each.start()
     for line in sys.stdin.buffer:
         if line[:1] == RECORD:
             records.put(line[1:], RequestRecord)
         elif line[:1] == LIST:
-            records.put(line[1:], ListLine)
+            lists.put(line[1:], ListLine)
         elif line[:1] == COPY:
             shadow.put(line[1:])
         else:
             impressions.put(line[1:])
     impressions.close()
     records.close()
+    lists.close()
     ended.set()
     reporting.join()
 

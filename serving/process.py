@@ -53,7 +53,9 @@ def build(settings: Settings, clock: Callable[[], datetime]) -> FastAPI:
     users = RedisUserStates(store)
     splits, rollout = LiveSplits(settings), LiveRollout(settings, metrics)
     outbox = Outbox(settings.own_environment(), metrics)
-    records = RedisRequestRecords(store, outbox)
+    # A breaker of its own: whoever asks why while the records are away costs no list the user's state.
+    record_store = OnlineStore(settings.record_store, metrics, CircuitBreaker())
+    records = RedisRequestRecords(record_store, outbox)
     event_log = KafkaEventLog(settings.kafka_bootstrap, settings.topic_prefix, metrics, CircuitBreaker(), outbox)
 
     @asynccontextmanager
@@ -75,6 +77,7 @@ def build(settings: Settings, clock: Callable[[], datetime]) -> FastAPI:
         await outbox.close()
         await asyncio.to_thread(event_log.close)
         await store.close()
+        await record_store.close()
 
     answering = Answering(
         models, users, event_log, records, splits, metrics, outbox, settings.answer_cache_seconds, rollout, outbox,

@@ -1,6 +1,9 @@
 """Why these items, kept in Redis for some days; writing never makes an answer wait.
 
-request:<request_id>    JSON of `RequestRecord`, with a time to live
+    request:<request_id>    JSON of `RequestRecord`, with a time to live
+
+Records may have a store of their own (`Settings.record_store`): they are most of what is written, and nothing follows
+from the loss of one.
 """
 
 import logging
@@ -60,7 +63,7 @@ class RedisRequestRecords:
 
 
 class RecordWriter:
-    """A thread of the carrier that writes records, and the lists that may answer again.
+    """A thread of the carrier that writes records, or the lists that may answer again.
 
     While Redis is away records are dropped and counted: an explanation is worth less than the memory it would wait in.
     """

@@ -55,15 +55,20 @@ TABLES = (
 
 def export(settings: Settings, user_id: str) -> dict[str, Any]:
     """Return all that is kept of a user: rows by table, and values by key of the online store."""
-    with connect(settings) as connection, _store(settings) as store:
+    with connect(settings) as connection, _store(settings.redis_url) as store:
         tables = {}
         with connection.cursor(row_factory=dict_row) as cursor:
             for table, name in _present(connection):
                 query = sql.SQL("select * from {} where {} = %s").format(name, sql.Identifier(USER_ID))
                 tables[table] = cursor.execute(query, (user_id,)).fetchall()
         readers = {"string": store.get, "hash": store.hgetall, "zset": lambda key: store.zrange(key, 0, -1)}
-        keys = [key for key in _keys(connection, user_id) if store.exists(key)]
-        return {"user_id": user_id, "tables": tables, "online": {key: readers[store.type(key)](key) for key in keys}}
+        keys = [key for key in _keys(user_id) if store.exists(key)]
+        online = {key: readers[store.type(key)](key) for key in keys}
+        with _store(settings.record_store) as records:
+            for key in _record_keys(connection, user_id):
+                if (record := records.get(key)) is not None:
+                    online[key] = record
+        return {"user_id": user_id, "tables": tables, "online": online}
 
 
 def erase(settings: Settings, user_id: str, instant: datetime) -> dict[str, int]:
@@ -74,7 +79,7 @@ def erase(settings: Settings, user_id: str, instant: datetime) -> dict[str, int]
 
     Raises:
         ServiceUnavailable: PostgreSQL does not answer.
-        redis.RedisError: the online store does not.
+        redis.RedisError: the online store does not, or that of the records.
     """
     with psycopg.connect(settings.postgres_url, autocommit=True) as connection, user_state_lock(connection, True):
         connection.execute(
@@ -84,8 +89,11 @@ def erase(settings: Settings, user_id: str, instant: datetime) -> dict[str, int]
             """,
             (digest(user_id), instant),
         )
-        with _store(settings) as store:
-            keys = store.delete(*_keys(connection, user_id), FEAST_VIEW.key(user_id))
+        with _store(settings.redis_url) as store:
+            keys = store.delete(*_keys(user_id), FEAST_VIEW.key(user_id))
+        if own := _record_keys(connection, user_id):
+            with _store(settings.record_store) as records:
+                keys += records.delete(*own)
         deleted = 0
         with connection.transaction():
             for _, name in _present(connection):
@@ -97,8 +105,8 @@ def erase(settings: Settings, user_id: str, instant: datetime) -> dict[str, int]
     return {"rows": deleted, "keys": keys}
 
 
-def _store(settings: Settings) -> redis.Redis:
-    return redis.Redis.from_url(settings.redis_url, decode_responses=True, socket_timeout=10, socket_connect_timeout=5)
+def _store(url: str) -> redis.Redis:
+    return redis.Redis.from_url(url, decode_responses=True, socket_timeout=10, socket_connect_timeout=5)
 
 
 def _present(connection: psycopg.Connection) -> Iterator[tuple[str, sql.Identifier]]:
@@ -107,15 +115,19 @@ def _present(connection: psycopg.Connection) -> Iterator[tuple[str, sql.Identifi
             yield table, sql.Identifier(*table.split("."))
 
 
-def _keys(connection: psycopg.Connection, user_id: str) -> list[str]:
-    """Return the user's keys in the online store, none found by a scan: the impressions name the requests."""
-    requests = connection.execute(
-        f"select distinct {REQUEST_ID} from {RAW_IMPRESSIONS} where {USER_ID} = %s", (user_id,)
-    )
+def _keys(user_id: str) -> list[str]:
+    """Return the user's keys in the online store."""
     return [
         user_state.history_key(user_id),
         user_state.features_key(user_id),
         user_state.version_key(user_id),
         *(user_state.list_key(user_id, domain) for domain in (None, *DOMAINS)),
-        *(user_state.record_key(request_id) for (request_id,) in requests),
     ]
+
+
+def _record_keys(connection: psycopg.Connection, user_id: str) -> list[str]:
+    """Return the keys of the records of the user's requests, none found by a scan: the impressions name them."""
+    requests = connection.execute(
+        f"select distinct {REQUEST_ID} from {RAW_IMPRESSIONS} where {USER_ID} = %s", (user_id,)
+    )
+    return [user_state.record_key(request_id) for (request_id,) in requests]

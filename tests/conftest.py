@@ -128,6 +128,7 @@ class Services:
         self._definitions: dict[str, Callable[[], Service]] = {
             "postgres": lambda: stores.postgres(self.settings, postgres_options),
             "redis": lambda: stores.valkey(self.settings),
+            "records": lambda: stores.records(self.settings),  # for whoever sets `records_url`
             "kafka": lambda: broker.kafka(self.settings),
             "mlflow": lambda: applications.mlflow(self.settings),
         }

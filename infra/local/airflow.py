@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 import psycopg
 
 from infra.local import alerting
-from infra.local.applications import BEHIND_EVENTS, ENVIRONMENTS, answers
-from infra.local.service import NotHealthyYet, Service, run, write_private
+from infra.local.applications import ENVIRONMENTS, answers
+from infra.local.service import BEHIND_EVENTS, NotHealthyYet, Service, run, write_private
 from infra.local.stores import LOOPBACK, create_database, with_database
 from recsys.settings import HOME, Settings
 

@@ -5,14 +5,12 @@ import urllib.request
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
-from infra.local.service import NotHealthyYet, Service
+from infra.local.service import BEHIND_ANSWERS, BEHIND_EVENTS, NotHealthyYet, Service
 from infra.local.stores import LOOPBACK, create_database, with_database
 from recsys.settings import HOME, Settings
 
 ENVIRONMENTS = HOME / ".venv"
 MLFLOW_DATABASE = "mlflow"
-BEHIND_ANSWERS, BEHIND_EVENTS = 5, 10
-"""Niceness: of the consumer, that an answer goes before the event behind it; of all that no user waits for."""
 
 
 def python_of(environment: str) -> str:

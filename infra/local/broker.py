@@ -10,7 +10,7 @@ from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
 from infra.local.java import find_java
-from infra.local.service import NotHealthyYet, Service, run
+from infra.local.service import BEHIND_ANSWERS, NotHealthyYet, Service, run
 from infra.local.stores import LOOPBACK
 from recsys.artifacts import DEAD_LETTER_SUFFIX, TOPIC_IMPRESSIONS, TOPIC_INTERACTIONS
 from recsys.settings import HOME, Settings
@@ -121,4 +121,5 @@ def kafka(settings: Settings) -> Service:
         check=check,
         prepare=prepare,
         furnish=lambda: create_topics(settings),
+        niceness=BEHIND_ANSWERS,
     )

@@ -18,6 +18,7 @@ FILE_NAME = "platform.env"
 URL_OF_SERVICE = {
     "postgres": "RECSYS_POSTGRES_URL",
     "valkey": "RECSYS_REDIS_URL",
+    "records": "RECSYS_RECORDS_URL",
     "kafka": "RECSYS_KAFKA_BOOTSTRAP",
     "mlflow": "RECSYS_MLFLOW_URL",
     "airflow-api": "RECSYS_AIRFLOW_URL",
@@ -26,6 +27,7 @@ URL_OF_SERVICE = {
     "monitoring": "RECSYS_MONITORING_URL",
     "dashboard": "RECSYS_DASHBOARD_URL",
 }
+RECORDS_URL = f"redis://{LOOPBACK}:16380/0"
 NOTE = """# Addresses and passwords of this installation, drawn by the first `make up`. Readable by you only.
 # A variable of the same name in the environment is stronger; change ports here, then `make down up`.
 """
@@ -44,6 +46,7 @@ def first_content(settings: Settings, today: date) -> str:
     values = {
         "RECSYS_POSTGRES_URL": with_password(settings.postgres_url, secrets.token_hex(16)),
         "RECSYS_REDIS_URL": with_password(settings.redis_url, secrets.token_hex(16)),
+        "RECSYS_RECORDS_URL": with_password(settings.records_url or RECORDS_URL, secrets.token_hex(16)),
         "RECSYS_KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
         "RECSYS_MLFLOW_URL": settings.mlflow_url,
         "RECSYS_AIRFLOW_URL": settings.airflow_url,
@@ -72,7 +75,11 @@ def ensure(settings: Settings, today: date) -> Settings:
         write_private(path, first_content(settings, today))
         load_settings.cache_clear()
         settings = load_settings()
-    for name, url in (("RECSYS_POSTGRES_URL", settings.postgres_url), ("RECSYS_REDIS_URL", settings.redis_url)):
+    for name, url in (
+        ("RECSYS_POSTGRES_URL", settings.postgres_url),
+        ("RECSYS_REDIS_URL", settings.redis_url),
+        ("RECSYS_RECORDS_URL", settings.record_store),
+    ):
         if urlsplit(url).password is None:
             raise RecsysError(name, url, f"It hides the address with its password in {path}; unset it, or set it there")
         if urlsplit(url).hostname != LOOPBACK:

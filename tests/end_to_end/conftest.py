@@ -139,6 +139,7 @@ def installation() -> Iterator[Installation]:
             "RECSYS_VAR_DIR": str(var_dir),
             "RECSYS_POSTGRES_URL": f"postgresql://recsys:test-only@{loopback}:{free_port()}/recsys",
             "RECSYS_REDIS_URL": f"redis://:test-only@{loopback}:{free_port()}/0",
+            "RECSYS_RECORDS_URL": f"redis://:test-only@{loopback}:{free_port()}/0",
             "RECSYS_KAFKA_BOOTSTRAP": f"{loopback}:{free_port(2)}",
             **{
                 f"RECSYS_{name}_URL": f"http://{loopback}:{free_port()}"

@@ -105,6 +105,7 @@ SERVICE_DIES_DURING = {
     "kafka": "load_raw",
     "postgres": "build_marts",
     "valkey": "rebuild_user_state",
+    "records": "precompute_lists",
     "mlflow": "train",
     "airflow-scheduler": "check_drift",
     "airflow-api": "evaluate",

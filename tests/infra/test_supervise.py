@@ -18,7 +18,7 @@ import pytest
 import redis
 
 from infra.local import platform, stores
-from infra.local.service import NotHealthyYet, Service, poll, stand_back
+from infra.local.service import BEHIND_ANSWERS, NotHealthyYet, Service, poll, stand_back
 from infra.local.supervise import LONGEST_SOCKET_PATH, Supervisor, render, socket_path
 from recsys.errors import RecsysError, ServiceUnavailable
 from recsys.settings import Settings
@@ -38,6 +38,7 @@ def settings() -> Iterator[Settings]:
         var_dir=var_dir,
         postgres_url=f"postgresql://recsys:secret@{LOOPBACK}:{free_port()}/recsys",
         redis_url=f"redis://:secret@{LOOPBACK}:{free_port()}/0",
+        records_url=f"redis://:secret@{LOOPBACK}:{free_port()}/0",
     )
     Supervisor(var_dir).stop()
     shutil.rmtree(var_dir)
@@ -54,7 +55,7 @@ def test_every_service_is_a_program_that_is_restarted_and_stopped_with_its_group
     configuration = parsed(render(services, settings.var_dir))
     programs = [name for name in configuration.sections() if name.startswith("program:")]
     assert programs == [f"program:{service.name}" for service in services]
-    assert len(programs) == 11
+    assert len(programs) == 12
     for name in programs:
         program = configuration[name]
         assert program["autostart"] == "false"
@@ -70,7 +71,9 @@ def test_what_nobody_waits_for_stands_back_behind_answers(settings):
     assert program["command"].startswith("nice -n 10 ")
     for before, behind in (("serving", "streaming"), ("streaming", "mlflow"), ("streaming", "dashboard")):
         assert services[before].niceness < services[behind].niceness, (before, behind)
-    for name in ("serving", "valkey", "postgres", "kafka"):  # an answer waits for them
+    for name in ("postgres", "kafka", "streaming"):  # an event goes through all three
+        assert services[name].niceness == BEHIND_ANSWERS, name
+    for name in ("serving", "valkey", "records"):  # an answer waits for them, or its reader does
         assert services[name].line == services[name].command, name
 
 
@@ -141,8 +144,8 @@ def test_a_supervisor_in_a_deep_folder_starts_and_stops(tmp_path):
 
 @pytest.fixture(scope="module")
 def stores_running(settings) -> Supervisor:
-    """PostgreSQL and Valkey under a supervisor, healthy."""
-    services = [stores.postgres(settings, POSTGRES_TEST_OPTIONS), stores.valkey(settings)]
+    """PostgreSQL and both Valkeys under a supervisor, healthy."""
+    services = [stores.postgres(settings, POSTGRES_TEST_OPTIONS), stores.valkey(settings), stores.records(settings)]
     supervisor = Supervisor(settings.var_dir)
     supervisor.start(services)
     assert platform.Start(supervisor, services).run(), "they were not there before"
@@ -178,12 +181,29 @@ def test_a_killed_service_comes_back_with_its_data(settings, stores_running, nam
 
 
 @pytest.mark.services
+def test_nothing_of_the_requests_records_reaches_the_disk_and_the_oldest_go_when_they_are_full(
+    settings, stores_running
+):
+    with redis.Redis.from_url(settings.records_url) as client:
+        assert client.config_get("appendonly", "save") == {"appendonly": "no", "save": ""}
+        client.config_set("maxmemory", client.info("memory")["used_memory"] + 2_000_000)
+        for number in range(1000):
+            client.set(f"request:{number}", b"r" * 4000, px=1_000_000 + 1000 * number)
+        assert client.info("stats")["evicted_keys"] > 0
+        newest, oldest = (sum(client.exists(f"request:{n}") for n in some) for some in (range(900, 1000), range(100)))
+        assert (newest, oldest) == (100, 0)
+    with redis.Redis.from_url(settings.redis_url) as client:
+        assert client.config_get("appendonly") == {"appendonly": "yes"}
+    assert [path.name for path in (settings.var_dir / "records").iterdir()] == ["valkey.conf"]
+
+
+@pytest.mark.services
 def test_passwords_are_wanted_and_the_ports_are_on_the_loopback_only(settings, stores_running):
     with pytest.raises(psycopg.OperationalError, match="password"):
         psycopg.connect(settings.postgres_url.replace(":secret@", "@"))
     with pytest.raises(redis.AuthenticationError):
         redis.Redis.from_url(settings.redis_url.replace(":secret@", "")).ping()
-    roots = [stores_running.processes()[name]["pid"] for name in ("postgres", "valkey")]
+    roots = [stores_running.processes()[name]["pid"] for name in ("postgres", "valkey", "records")]
     addresses = {
         connection.laddr.ip
         for pid in roots

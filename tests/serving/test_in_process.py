@@ -122,6 +122,35 @@ def test_while_redis_is_away_records_are_dropped_and_counted(settings, store, fa
     gate.close()
 
 
+def test_records_with_a_store_of_their_own_leave_lists_and_users_where_they_are(settings, store):
+    """The two fail apart: without the store of records lists are personal and kept, and nobody is told why."""
+    url = urlsplit(settings.redis_url)
+    gate = Gate(url.hostname, url.port)
+    own = url._replace(netloc=url.netloc.replace(f":{url.port}", f":{gate.port}"), path="/0").geturl()
+    learn(store, "u", EVEN[:2])
+    app = build(settings.model_copy(update={"records_url": own}), lambda: INSTANT)
+    with TestClient(app) as client, redis.Redis.from_url(own, decode_responses=True) as records:
+        records.flushdb()
+        answer = client.get(LIST.format("u")).json()
+
+        def kept() -> None:
+            assert store.keys("list:*") == [list_key("u", None)]
+            assert client.get(WHY.format(answer["request_id"])).status_code == 200
+
+        eventually(kept)
+        assert records.keys("*") == [record_key(answer["request_id"])]
+        assert store.keys("request:*") == []
+
+        gate.silence()
+        learn(store, "u", EVEN[:3])
+        later = client.get(LIST.format("u")).json()
+        assert (later["rung"], later["items"][0]["item_id"]) == ("personalised", EVEN[3])
+        assert client.get(WHY.format(answer["request_id"])).status_code == 503
+        again = client.get(LIST.format("u")).json()
+        assert again["rung"] == "personalised"
+    gate.close()
+
+
 def test_what_waits_is_written_when_the_process_ends(settings, store):
     with TestClient(build(settings, lambda: INSTANT)) as client:
         ids = {client.get(LIST.format(f"u{n}"), params={"k": 16}).json()["request_id"] for n in range(50)}

@@ -2,6 +2,7 @@
 
 import json
 from datetime import timedelta
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -25,6 +26,8 @@ SHOWN = impression("i1", "bob", "m:gamma", instant(2, 1))
 @pytest.fixture
 def settings(world) -> Settings:
     settings = world("postgres", "redis")
+    beside = urlsplit(settings.redis_url)._replace(path="/0").geturl()  # another database, which no world has
+    settings = settings.model_copy(update={"records_url": beside})
     with connect(settings) as connection:
         connection.execute("truncate raw.interactions, raw.impressions, raw.users, raw.erased_users")
         connection.execute("insert into raw.users values ('bob', 'movies', '{}', 'files', '2020')")
@@ -39,6 +42,7 @@ def batches(settings):
     batches.handle([*map(message, ANN + BOB), shown(SHOWN)])
     with redis.Redis.from_url(settings.redis_url) as store:
         store.set(user_state.list_key("bob", "movies"), "{}")
+    with redis.Redis.from_url(settings.records_url) as store:
         store.set(user_state.record_key(SHOWN["request_id"]), "{}")
     yield batches
     batches.close()
@@ -68,7 +72,7 @@ def test_an_erased_user_is_gone_everywhere_and_others_are_not(settings, batches)
     assert done["keys"] >= 4
     assert set(traces(settings, "bob").values()) == {0}
     assert traces(settings, "ann") == others
-    with redis.Redis.from_url(settings.redis_url) as store:
+    with redis.Redis.from_url(settings.records_url) as store:
         assert not store.exists(user_state.record_key(SHOWN["request_id"]))
     assert erase(settings, "bob", ERASED_AT) == {"rows": 0, "keys": 0}
 
