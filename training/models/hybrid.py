@@ -15,7 +15,7 @@ user vectors, each times its weight, laid end to end. Shapes: K knots, C opinion
 What is likeliest is not what fills ten places best. On the validation items of S3-Rec's Beauty, recall@10 of users with
 1 to 5, 6 to 20, over 20 known: .0722, .0644, .0733; with as many long stretches as short ones .0722, .0611, .0744;
 with the weights .33, 1.2 and a fifth of the learnt one for popularity .0622, .0589, .0967; by the softmax over each
-opinion's 30 best alone the weights go to zero.
+opinion's 30 best alone the weights go to zero. So popularity steps back (`refine`): docs/results/cold_start.md.
 """
 
 import logging
