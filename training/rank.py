@@ -311,7 +311,7 @@ def _fit_and_log(
         measured |= compared(ours, theirs, settings.seed, "champion")
     measured["cpu_seconds"] = cpu_seconds() - began
     with tracking.reaching(settings) as client:
-        tags = tasks.lineage(settings, made, module.FRAMEWORK, name) | {
+        tags = tracking.lineage(settings, made, module.FRAMEWORK, name) | {
             "feature_service": service,
             "events": events.kind,
             tracking.FINGERPRINT_TAG: wanted,

@@ -4,9 +4,7 @@ An unchanged task returns before anything heavy is imported.
 """
 
 import logging
-import platform
 import shutil
-import subprocess
 import time
 from datetime import datetime
 from pathlib import Path
@@ -18,17 +16,14 @@ from recsys.artifacts import (
     ALIAS_CHALLENGER,
     ALIAS_CHAMPION,
     BASELINE_MODEL,
-    FEATURE_SERVICE_RETRIEVAL,
     MODEL_EVALUATIONS,
     MODEL_ZOO,
     MODELS_WITH_USER_FEATURES,
     REGISTERED_MODEL,
-    TAG_AS_OF,
-    TAG_MODEL,
 )
 from recsys.errors import MissingArtifact, RecsysError
 from recsys.interval import Interval
-from recsys.settings import HOME, Settings
+from recsys.settings import Settings
 from recsys.warehouse import Outcome, connect, write_outcomes
 from training.cost import cpu_seconds, peak_rss_bytes
 
@@ -117,7 +112,7 @@ def fit(settings: Settings, interval: Interval, name: str, is_warm: bool = False
                 client.delete_run(run.info.run_id)
             cut_at = cut_folder(settings, made["cut_id"])
             measured, manifest = _fit_and_write(settings, cut_at, folder, name, tuned, begins is not None)
-            tags = lineage(settings, made, manifest.framework, name) | {tracking.FINGERPRINT_TAG: wanted}
+            tags = tracking.lineage(settings, made, manifest.framework, name) | {tracking.FINGERPRINT_TAG: wanted}
             more_told = {"seed": settings.seed, "threads": settings.threads, "warm_start": begins or "none"}
             parameters = {**manifest.hyper_parameters, **more_told}
             run_id = tracking.log_fit(client, folder, name, tags, parameters, measured)
@@ -173,28 +168,6 @@ def _fit_and_write(
     return {key: round(value, 9) for key, value in measured.items()}, manifest
 
 
-def lineage(settings: Settings, made: dict[str, Any], framework: str, name: str) -> dict[str, str]:
-    """Return the tags by which a run and a version can be traced to their data and code."""
-    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=HOME, capture_output=True, text=True, check=False)
-    return {
-        TAG_MODEL: name,
-        "framework": framework,
-        "cut_id": made["cut_id"],
-        TAG_AS_OF: made["as_of"],
-        "domains": ",".join(made["domains"]),
-        "feature_service": FEATURE_SERVICE_RETRIEVAL if name in MODELS_WITH_USER_FEATURES else "none",
-        "git_commit": git.stdout.strip() or "unknown",
-        "seed": str(settings.seed),
-        "environment": environment(),
-    }
-
-
-def environment() -> str:
-    """Return what the code ran on: Python, the system, and a digest of the lock that its libraries come from."""
-    lock = receipts.file_fingerprint(HOME / "requirements" / "platform.txt")[:12]
-    return f"python {platform.python_version()}, {platform.system()} {platform.machine()}, requirements {lock}"
-
-
 def _fits(connection, interval: Interval, made: dict[str, Any], names: tuple[str, ...]) -> dict[str, tuple[str, dict]]:
     """Return fingerprint and detail of each model's fit on this cut."""
     found = {}
@@ -220,7 +193,7 @@ def evaluate(settings: Settings, interval: Interval, names: tuple[str, ...]) -> 
 
     from threadpoolctl import threadpool_limits
 
-    from training import dataset, drawings, mirror, point_in_time, tracking
+    from training import dataset, drawings, point_in_time, tracking
     from training import evaluate as evaluation
 
     started, cpu_before = time.perf_counter(), cpu_seconds()
@@ -230,21 +203,13 @@ def evaluate(settings: Settings, interval: Interval, names: tuple[str, ...]) -> 
         qualities, against = evaluation.evaluate_models(
             frozen, list(names), features, threads=settings.threads, seed=settings.seed
         )
-    user_ids = frozen.user_ids()[frozen.split["test_users"]]
-    instant_ms = int(interval.end.timestamp() * 1000)
+    runs = {name: fits[name][1]["run_id"] for name in qualities}
     with tracking.reaching(settings) as client:
-        for name, quality in qualities.items():
-            path = evaluation.model_folder(frozen, name) / "per_user.parquet"
-            evaluation.write_per_user(path, user_ids, quality)
-            run_id = fits[name][1]["run_id"]
-            tracking.log_metrics(client, run_id, quality.overall, instant_ms)
-            client.log_artifact(run_id, str(path), "evaluation")
-            client.log_figure(run_id, drawings.of_users(name, quality.per_user), "evaluation/users.png")
-            mirror.mirror_run(client, run_id, settings)
+        _log_qualities(settings, client, frozen, interval, qualities, runs)
         spent = cpu_seconds() - cpu_before
         took = {"seconds": time.perf_counter() - started, "cpu_seconds": spent,
                 "cost_usd": spent / 3600 * settings.retraining_cpu_hour_usd}  # fmt: skip
-        about = lineage(settings, made, "", ",".join(qualities))
+        about = tracking.lineage(settings, made, "", ",".join(qualities))
         told = {name: quality.overall for name, quality in qualities.items()}
         tracking.log_evaluation(client, about, wanted, told, took, drawings.of_models(told))
     cost_names = ("training_seconds", "cpu_seconds", "peak_rss_mb")
@@ -260,24 +225,47 @@ def evaluate(settings: Settings, interval: Interval, names: tuple[str, ...]) -> 
             if name in against
         },
     }
-    frameworks = {name: evaluation.framework_of(frozen, name) for name in qualities}
     rows = [
-        (made["cut_id"], interval.as_of, name, fits[name][1]["run_id"], metric, value, frameworks[name])
+        (made["cut_id"], interval.as_of, name, runs[name], metric, value, evaluation.framework_of(frozen, name))
         for name, quality in qualities.items()
         for metric, value in {**quality.overall, **costs[name]}.items()
     ]
-    with connect(settings) as connection, connection.cursor() as cursor:
-        cursor.execute(
-            f"delete from {MODEL_EVALUATIONS} where cut_id = %s or (as_of = %s and model = any(%s))",
-            (made["cut_id"], interval.as_of, list(names)),
+    with connect(settings) as connection:
+        _write_evaluations(connection, rows)
+        receipts.record(connection, EVALUATE, interval.key, wanted, detail)
+    return {**detail, "unchanged": False}
+
+
+def _log_qualities(
+    settings: Settings, client, frozen, interval: Interval, qualities: dict[str, Any], runs: dict[str, str]
+) -> None:
+    """Put each model's metrics, its values of every test user and their drawing beside its fit in MLflow."""
+    from training import drawings, mirror, tracking
+    from training import evaluate as evaluation
+
+    user_ids = frozen.user_ids()[frozen.split["test_users"]]
+    for name, quality in qualities.items():
+        path = evaluation.model_folder(frozen, name) / "per_user.parquet"
+        evaluation.write_per_user(path, user_ids, quality)
+        tracking.log_metrics(client, runs[name], quality.overall, int(interval.end.timestamp() * 1000))
+        client.log_artifact(runs[name], str(path), "evaluation")
+        client.log_figure(runs[name], drawings.of_users(name, quality.per_user), "evaluation/users.png")
+        mirror.mirror_run(client, runs[name], settings)
+
+
+def _write_evaluations(connection, rows: list[tuple[Any, ...]]) -> None:
+    """Write (cut_id, as_of, model, run_id, metric, value, framework), instead of what these cuts and days had of these
+    models."""
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            f"delete from {MODEL_EVALUATIONS} where model = %s and (cut_id = %s or as_of = %s)",
+            sorted({(model, cut_id, as_of) for cut_id, as_of, model, *_ in rows}),
         )
         cursor.executemany(
             f"insert into {MODEL_EVALUATIONS} (cut_id, as_of, model, run_id, metric, value, framework)"
             " values (%s, %s, %s, %s, %s, %s, %s)",
             rows,
         )
-        receipts.record(connection, EVALUATE, interval.key, wanted, detail)
-    return {**detail, "unchanged": False}
 
 
 def register(settings: Settings, interval: Interval, names: tuple[str, ...]) -> dict[str, Any]:
@@ -301,7 +289,7 @@ def register(settings: Settings, interval: Interval, names: tuple[str, ...]) -> 
         for name in names:
             run_id = fits[name][1]["run_id"]
             row = {key: str(value) for key, value in measured[name].items() if key != "model"}
-            tags = {key: client.get_run(run_id).data.tags[key] for key in lineage(settings, made, "", name)}
+            tags = {key: client.get_run(run_id).data.tags[key] for key in tracking.lineage(settings, made, "", name)}
             versions[name] = str(tracking.register(client, run_id, {**tags, **row}).version)
         best = min(names, key=lambda name: (-measured[name]["ndcg_at_10"], name))
         client.set_registered_model_alias(REGISTERED_MODEL, ALIAS_CHALLENGER, versions[best])
@@ -370,17 +358,21 @@ def promote(settings: Settings, interval: Interval, staged_at: datetime | None =
         "over_popularity": over_baseline,
         "over_champion": over_champion,
     }
-    outcome = Outcome(
+    with connect(settings) as connection:
+        write_outcomes(connection, [_gate(interval, detail)])
+        receipts.record(connection, PROMOTE, interval.key, wanted, detail)
+    return {**detail, "unchanged": False}
+
+
+def _gate(interval: Interval, detail: dict[str, Any]) -> Outcome:
+    """Return what the gate of promotion says to those who watch: a pass, or a warning that nobody is champion."""
+    return Outcome(
         station="training",
         outcome_date=interval.as_of,
         check_name="promotion_gate",
         subject=",".join(interval.domains),
-        observed=decision.reason,
+        observed=detail["reason"],
         expected="challenger's ndcg@10 above champion's and popularity's, interval above zero",
-        verdict="pass" if chosen else "warn",
+        verdict="pass" if detail["champion"] else "warn",
         detail=detail,
     )
-    with connect(settings) as connection:
-        write_outcomes(connection, [outcome])
-        receipts.record(connection, PROMOTE, interval.key, wanted, detail)
-    return {**detail, "unchanged": False}

@@ -4,6 +4,8 @@ Everything here may be done twice: a run is found again by its fingerprint, a ve
 """
 
 import importlib
+import platform
+import subprocess
 import sys
 import warnings
 from collections.abc import Mapping
@@ -24,7 +26,18 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 from mlflow.types.schema import Array
 
-from recsys.artifacts import EXPERIMENT, EXPERIMENT_EVALUATIONS, RANKER, RANKER_FILES, REGISTERED_MODEL
+from recsys import receipts
+from recsys.artifacts import (
+    EXPERIMENT,
+    EXPERIMENT_EVALUATIONS,
+    FEATURE_SERVICE_RETRIEVAL,
+    MODELS_WITH_USER_FEATURES,
+    RANKER,
+    RANKER_FILES,
+    REGISTERED_MODEL,
+    TAG_AS_OF,
+    TAG_MODEL,
+)
 from recsys.errors import MissingArtifact, ServiceUnavailable
 from recsys.settings import HOME, Settings
 
@@ -63,6 +76,28 @@ def reaching(settings: Settings):
         raise ServiceUnavailable(
             "MLflow", error.message.splitlines()[0], "Start it with `make up`, or set RECSYS_MLFLOW_URL"
         ) from error
+
+
+def lineage(settings: Settings, made: dict[str, Any], framework: str, name: str) -> dict[str, str]:
+    """Return the tags by which a run and a version can be traced to their data and code."""
+    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=HOME, capture_output=True, text=True, check=False)
+    return {
+        TAG_MODEL: name,
+        "framework": framework,
+        "cut_id": made["cut_id"],
+        TAG_AS_OF: made["as_of"],
+        "domains": ",".join(made["domains"]),
+        "feature_service": FEATURE_SERVICE_RETRIEVAL if name in MODELS_WITH_USER_FEATURES else "none",
+        "git_commit": git.stdout.strip() or "unknown",
+        "seed": str(settings.seed),
+        "environment": environment(),
+    }
+
+
+def environment() -> str:
+    """Return what the code ran on: Python, the system, and a digest of the lock that its libraries come from."""
+    lock = receipts.file_fingerprint(HOME / "requirements" / "platform.txt")[:12]
+    return f"python {platform.python_version()}, {platform.system()} {platform.machine()}, requirements {lock}"
 
 
 def experiment_id(client: MlflowClient, name: str = EXPERIMENT) -> str:
