@@ -85,15 +85,16 @@ def bring_heads(spark: SparkSession, url: str, folder: Path) -> Path:
     """Make the folder of heads say what the store holds now; return it.
 
     Raises:
-        RecsysError: the connector of this address is not there.
+        RecsysError: the connector of this address is not there, or refuses the address or an option.
         UnusableInput: the store does not answer, refuses, or holds nothing there.
     """
     from py4j.protocol import Py4JJavaError
+    from pyspark.errors import PySparkException
 
     scheme = check_url(url)
     java = spark._jvm
-    root = java.org.apache.hadoop.fs.Path(url)
     try:
+        root = java.org.apache.hadoop.fs.Path(url)
         store = root.getFileSystem(spark._jsc.hadoopConfiguration())
         found, listing = {}, store.listFiles(root, True)
         base = store.makeQualified(root).toString().rstrip("/") + "/"
@@ -117,6 +118,8 @@ def bring_heads(spark: SparkSession, url: str, folder: Path) -> Path:
                 f"Spark's connector for {scheme}://", said, f"Set RECSYS_SPARK_PACKAGES={package}"
             ) from error
         raise UnusableInput(url, " ".join(said.split())[:300], "Look at address and permissions") from error
+    except PySparkException as error:  # Java's IllegalArgumentException, in PySpark's words
+        raise RecsysError("RECSYS_DATA_URL", url, f"{error}. Look at address and RECSYS_SPARK_OPTIONS") from error
     folder.mkdir(parents=True, exist_ok=True)
     draft = folder / f"{LIST}.draft"
     draft.write_text(json.dumps({name: asdict(one) for name, one in found.items()}, indent=0))

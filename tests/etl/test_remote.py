@@ -13,8 +13,8 @@ from etl import remote
 from etl.discovery import discover
 from recsys.errors import RecsysError, UnusableInput
 from recsys.settings import HOME, Settings
+from tests.worlds import emulators, object_store
 from tests.worlds import etl_files as files
-from tests.worlds import object_store
 
 NEEDED = {
     "s3a://raw/movies": "org.apache.hadoop:hadoop-aws",
@@ -78,6 +78,11 @@ def test_an_address_that_is_none_is_refused_without_its_password(url, sentence):
     assert "secret" not in str(refused.value)
 
 
+def test_an_address_that_hadoop_refuses_is_named(spark, tmp_path):
+    with pytest.raises(RecsysError, match="Wrong FS"):
+        remote.bring_heads(spark, "file://elsewhere/x", tmp_path)
+
+
 def test_an_empty_place_is_said(spark, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UnusableInput, match="no file is there"):
@@ -92,49 +97,72 @@ def run(command: list[str], **said: str) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.services
-@pytest.mark.soak
-def test_spark_reads_a_bucket_through_hadoops_own_connector(world, tmp_path):
-    """The connector's jars come from Maven's public repository, 700 MB at the first time: they stay in Ivy's folder."""
+def check_landed_from(url: str, world, tmp_path: Path, **said: str) -> None:
+    """What a store holds is landed, through its connector, as the same files of a folder are; a second time nothing
+    has changed."""
     settings = world("postgres")
-    files.movielens_1m(tmp_path / "there" / "ml-1m", suffix=".gz")
     command = ["etl", "land", "--domains", "movies", "--as-of", files.AS_OF]
     here = run(command, RECSYS_DATA_DIR=str(tmp_path / "there"), RECSYS_LAKE_URL=str(tmp_path / "here"))
-    with object_store.bucket(tmp_path) as (address, store):
-        object_store.put(store, tmp_path / "there")
-        options = {
-            "spark.hadoop.fs.s3a.endpoint": "http://" + parse_qs(urlsplit(address).query)["endpoint_override"][0],
-            "spark.hadoop.fs.s3a.path.style.access": "true",
-            "spark.hadoop.fs.s3a.endpoint.region": "us-east-1",
-        }
-        said = {
-            "RECSYS_DATA_URL": "s3a://raw/movies", "RECSYS_LAKE_URL": str(tmp_path / "lake"),
-            "RECSYS_SPARK_PACKAGES": remote.CONNECTORS["s3a"], "RECSYS_SPARK_OPTIONS": json.dumps(options),
-        }  # fmt: skip
-        landed = run(command, **said)
-        assert run(command, **said)["unchanged"] is True
+    said |= {
+        "RECSYS_DATA_URL": url,
+        "RECSYS_LAKE_URL": str(tmp_path / "lake"),
+        "RECSYS_SPARK_PACKAGES": remote.CONNECTORS[url.partition(":")[0]],
+    }
+    landed = run(command, **said)
+    assert run(command, **said)["unchanged"] is True
     assert settings.postgres_url
     assert landed["rows_landed"] == here["rows_landed"] == len(files.RATINGS)
     assert [count["quarantine"] for count in landed["sources"]] == [count["quarantine"] for count in here["sources"]]
 
 
+@pytest.fixture
+def there(tmp_path) -> Path:
+    """A folder with a whole release, packed."""
+    files.movielens_1m(tmp_path / "there" / "ml-1m", suffix=".gz")
+    return tmp_path / "there"
+
+
+# The connectors' jars come from Maven's public repository, S3's 700 MB at the first time: they stay in Ivy's folder.
+
+
+@pytest.mark.services
 @pytest.mark.soak
-@pytest.mark.parametrize(
-    ("scheme", "connector", "implementation"),
-    [
-        ("abfs", "abfs", "org.apache.hadoop.fs.azurebfs.AzureBlobFileSystem"),
-        ("gs", "gs", "org.apache.hadoop.fs.gs.GoogleHadoopFileSystem"),
-    ],
-)
-def test_the_other_stores_connectors_load(scheme, connector, implementation, tmp_path):
-    """No emulator of theirs is here: seen is that the class which answers for their addresses loads."""
-    asked = f"""
-from etl.spark import session
-from recsys.settings import Settings
-settings = Settings(_env_file=None, var_dir="{tmp_path}", spark_packages="{remote.CONNECTORS[connector]}")
-with session(settings, 0, keep_classes=False) as spark:
-    file_system = spark._jvm.org.apache.hadoop.fs.FileSystem
-    print(file_system.getFileSystemClass("{scheme}", spark._jsc.hadoopConfiguration()).getName())
-"""
-    done = subprocess.run([sys.executable, "-c", asked], cwd=HOME, capture_output=True, text=True)
-    assert implementation in done.stdout, done.stderr[-3000:]
+def test_spark_reads_s3(world, there, tmp_path):
+    with object_store.bucket(tmp_path) as (address, store):
+        object_store.put(store, there)
+        options = {
+            "spark.hadoop.fs.s3a.endpoint": "http://" + parse_qs(urlsplit(address).query)["endpoint_override"][0],
+            "spark.hadoop.fs.s3a.path.style.access": "true",
+            "spark.hadoop.fs.s3a.endpoint.region": "us-east-1",
+        }
+        check_landed_from("s3a://raw/movies", world, tmp_path, RECSYS_SPARK_OPTIONS=json.dumps(options))
+
+
+@pytest.mark.services
+@pytest.mark.soak
+def test_spark_reads_google_storage(world, there, tmp_path):
+    with emulators.google(tmp_path, there) as (java_options, account):
+        options = {
+            "spark.hadoop.fs.gs.auth.type": "SERVICE_ACCOUNT_JSON_KEYFILE",
+            "spark.hadoop.fs.gs.auth.service.account.json.keyfile": account,
+            "spark.hadoop.fs.gs.project.id": "made-up",
+            "spark.driver.extraJavaOptions": java_options,
+        }
+        check_landed_from("gs://raw/movies", world, tmp_path, RECSYS_SPARK_OPTIONS=json.dumps(options, default=str))
+
+
+@pytest.mark.services
+@pytest.mark.soak
+def test_spark_reads_azure_storage(world, there, tmp_path):
+    """Azurite plays accounts without hierarchical namespace, at their blob endpoint."""
+    host = f"{emulators.ACCOUNT}.dfs.core.windows.net"
+    with emulators.azure(tmp_path, there) as (address, key):
+        options = {
+            f"spark.hadoop.fs.azure.account.key.{host}": key,
+            "spark.hadoop.fs.azure.account.hns.enabled": "false",
+            "spark.hadoop.fs.azure.fns.account.service.type": "BLOB",
+            "spark.hadoop.fs.azure.abfs.endpoint": address,
+            "spark.hadoop.fs.azure.always.use.https": "false",
+            "spark.hadoop.fs.azure.networking.library": "JDK_HTTP_URL_CONNECTION",
+        }
+        check_landed_from(f"abfs://raw@{host}/movies", world, tmp_path, RECSYS_SPARK_OPTIONS=json.dumps(options))
