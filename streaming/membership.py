@@ -19,6 +19,10 @@ SESSION_MS = 10_000
 """How long a killed consumer's partitions wait for the next one."""
 METADATA_MS = 10_000
 """How soon a topic that did not exist is found."""
+GATHER_MS, GATHER_BYTES = 50, 65_536
+"""How long the broker gathers messages for us, unless so many bytes wait already. A batch costs much whatever is in it
+(a transaction, commits, round trips). At 200 events and 300 lists a second there are 11 of them a second, 40 before,
+and consumer, PostgreSQL and Kafka take .28 of a processor in place of .55."""
 STALLED_SECONDS = 2 * SESSION_MS / 1000
 """A rebalance waits at most one session for a member that died; after twice that it will not end."""
 
@@ -59,6 +63,8 @@ def subscribe(settings: Settings) -> tuple[KafkaConsumer, Rebalances]:
         auto_offset_reset="earliest",
         session_timeout_ms=SESSION_MS,
         metadata_max_age_ms=METADATA_MS,
+        fetch_max_wait_ms=GATHER_MS,
+        fetch_min_bytes=GATHER_BYTES,
         reconnect_backoff_max_ms=1_000,
         bootstrap_timeout_ms=5_000,  # then it is our turn to try again, or to end
     )
