@@ -33,7 +33,6 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -226,18 +225,25 @@ def windows(
     target of a place is drawn evenly from the next `horizon` events. Each event but a user's last is an input once. The
     cuts are shifted at random, so that from epoch to epoch a place is seen with different stretches of its history.
     """
-    inputs, targets = [], []
-    for rows in sequences:
-        last = len(rows) - 1  # the last event is a target only
-        shift = int(rng.integers(0, min(length, last))) if last > length else 0
-        bounds = [0, *range(last - shift, 0, -length)[::-1], last] if shift else [0, *range(last, 0, -length)[::-1]]
-        for start, end in pairwise(bounds):
-            following = np.arange(start, end) + rng.integers(1, horizon + 1, end - start)
-            inputs.append(np.pad(rows[start:end], (length - (end - start), 0), constant_values=-1))
-            targets.append(np.pad(rows[np.minimum(following, last)], (length - (end - start), 0), constant_values=-1))
-    if not inputs:
+    sequences = [rows for rows in sequences if len(rows) > 1]
+    if not sequences:
         raise CheckFailed("training sequences", 0, "No user has two events before the cut: land more history")
-    return np.stack(inputs), np.stack(targets)
+    lengths = np.array([len(rows) for rows in sequences])
+    last = lengths - 1  # (U,): the last event is a target only
+    shift = rng.integers(0, np.minimum(length, last)) * (last > length)  # (U,)
+    whole = -(-(last - shift) // length)  # windows before the shifted one (U,)
+    first, start = (np.cumsum(counts) - counts for counts in (whole + (shift > 0), lengths))  # window, event (U,)
+    user = np.repeat(np.arange(len(last)), last)
+    place = np.arange(len(user)) - (start - np.arange(len(last)))[user]  # (n,)
+    last, whole, start, cut = last[user], whole[user], start[user], (last - shift)[user]
+    behind = np.where(place < cut, cut, last) - 1 - place  # places of the user before that window's end, (n,)
+    window = first[user] + np.where(place < cut, whole - 1 - behind // length, whole)
+    following = np.minimum(place + rng.integers(1, horizon + 1, len(place)), last)
+    events = np.concatenate(sequences)
+    inputs, targets = np.full((2, window[-1] + 1, length), -1, events.dtype)
+    inputs[window, length - 1 - behind % length] = events[start + place]
+    targets[window, length - 1 - behind % length] = events[start + following]
+    return inputs, targets
 
 
 def batches(inputs: np.ndarray, size: int, rng: np.random.Generator) -> list[np.ndarray]:

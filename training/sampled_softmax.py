@@ -10,11 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 SLICE = 128
 """Places whose logits are worked on at once: they stay in the cache, where all of a batch's would not."""
+LARGEST_EXPONENT = 40.0
+"""Up to here exponentials are summed as they are: cosines over a temperature stay below; else each place's largest is
+taken off before."""
 
 
 @dataclass(frozen=True)
@@ -53,28 +55,40 @@ class Sample:
 class SampledSoftmax(torch.autograd.Function):
     """The mean cross-entropy of P places' targets among N items, and its gradients, in one pass over slices of places.
 
+    Of exp(logit + bias) the second factor is the item's alone. It goes into the items' vectors, and what divides a
+    place into the users': but for the exponential, nothing touches a slice's weights between the products.
+
     Arguments: users (P, D), vectors (N, D), bias (N,), wanted (P,) and log_probability (N,) of the sample.
     """
 
     @staticmethod
     def forward(ctx, users: Tensor, vectors: Tensor, bias: Tensor, wanted: Tensor, log_probability: Tensor) -> Tensor:
+        corrected = bias - log_probability
+        highest = corrected.max()
+        factor, probability = (corrected - highest).exp(), log_probability.exp()  # (N,)
+        scaled, own = vectors * factor[:, None], vectors[wanted]  # (N, D), (P, D)
+        right = (users * own).sum(1) + bias[wanted]  # (P,)
+        is_small = users.norm(dim=1).max() * vectors.norm(dim=1).max() < LARGEST_EXPONENT
         by_users, by_vectors, by_bias = torch.empty_like(users), torch.zeros_like(vectors), torch.zeros_like(bias)
-        corrected, total = bias - log_probability, users.new_zeros(())
-        for part in torch.arange(len(users)).split(SLICE):
-            target = torch.arange(len(part)), wanted[part]
-            logits = F.linear(users[part], vectors, corrected)  # (S, N)
-            logits[target] += log_probability[wanted[part]]
-            right = logits[target]  # (S,)
-            highest = logits.amax(1, keepdim=True)
-            weights = logits.sub_(highest).exp_()  # in place, as all that follows
-            summed = weights.sum(1, keepdim=True)
-            total += (summed.log() + highest).sum() - right.sum()
-            error = weights.div_(summed * len(users))  # of the logits' mean loss
-            error[target] -= 1 / len(users)
-            by_users[part] = error @ vectors
-            by_vectors.addmm_(error.T, users[part])
-            by_bias += error.sum(0)
-        ctx.save_for_backward(by_users, by_vectors, by_bias)
+        total, begin = -right.sum(), 0
+        for part, target in zip(users.split(SLICE), wanted[:, None].split(SLICE), strict=True):
+            weights, lifted = part @ vectors.T, highest  # (S, N)
+            if not is_small:
+                most = weights.amax(1, keepdim=True)
+                weights, lifted = weights.sub_(most), highest + most[:, 0]
+            weights.exp_()
+            weights.scatter_(1, target, weights.gather(1, target) * probability[target])
+            summed = weights @ factor  # (S,)
+            total += (summed.log() + lifted).sum()
+            share = 1 / summed
+            torch.mul(weights @ scaled, share[:, None], out=by_users[begin : begin + len(part)])
+            by_vectors.addmm_(weights.T, part * share[:, None])
+            by_bias.addmv_(weights.T, share)
+            begin += len(part)
+        by_users -= own
+        by_vectors.mul_(factor[:, None]).index_add_(0, wanted, users, alpha=-1)
+        by_bias.mul_(factor).index_add_(0, wanted, torch.ones_like(right), alpha=-1)
+        ctx.save_for_backward(*(gradient.div_(len(users)) for gradient in (by_users, by_vectors, by_bias)))
         return total / len(users)
 
     @staticmethod

@@ -44,10 +44,16 @@ class Block(nn.Module):
         """Hidden states (B, L, D), columns' ages (L, L), which of them a row sees (B, 1, L, L)."""
         gate, *others = F.silu(self.project(self.before(hidden))).chunk(4, -1)  # (B, L, D) each
         value, query, key = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in others)  # (B, H, L, D/H)
-        bias = self.by_age(age).permute(2, 0, 1)  # (H, L, L)
+        bias = self.toeplitz(len(age)) if self.training else self.by_age(age).permute(2, 0, 1)  # (H, L, L)
         weights = F.silu(query @ key.transpose(-1, -2) + bias) * (is_visible / self.longest)  # (B, H, L, L)
         found = self.after((weights @ value).transpose(1, 2).flatten(2))  # (B, L, D)
         return hidden + self.dropout(self.merge(gate * found))
+
+    def toeplitz(self, length: int) -> Tensor:
+        """Return each row's bias for each column up to its own, as `by_age` of their ages, for a row that is no longer
+        than the longest. Gradients of an embedding are added place by place; these as a sum. (H, L, L)"""
+        newest_last = self.by_age.weight[:length].T.flip(1)  # (H, L)
+        return F.pad(newest_last, (0, length - 1)).unfold(1, length, 1).flip(1)
 
 
 class Trunk(nn.Module):
