@@ -22,12 +22,14 @@ from etl.discovery import Found
 from etl.files import RawFiles, Source, Table
 from etl.lake import Draft, count_reasons, count_rows, has_duplicates, has_equal
 from etl.spark import session
+from recsys.columns import ITEM_ID, USER_ID
 from recsys.errors import CheckFailed, UnusableInput
 from recsys.interval import Interval
 from recsys.settings import Settings
 
 log = logging.getLogger("etl.land")
 
+IDS = f"{USER_ID} string, {ITEM_ID} string"
 EVENT_IDS_DIFFER = "parquet.enable.dictionary#event_id"  # no use in looking for equal ones
 UNREADABLE_FILE = re.compile(r"\[FAILED_READ_FILE[^\]]*\].*?reading file (?:file:(?://)?)?(\S+?)\.?\s")
 
@@ -105,7 +107,7 @@ class _Landing:
             cast["interactions"] = resolve(cast["interactions"])
         judged = judge.judge_interactions(cast["interactions"], self.interval, self.clock)
         counts = [self._write("interactions", judged, headers["interactions"])]
-        named = None if self.interval.since is None else self._landed("interactions")
+        named = None if self.interval.since is None else self._landed("interactions", IDS)
         if "details" in cast:
             judged = judge.judge_details(cast["details"], self.interval, self.clock, named)
             counts.append(self._write("details", judged, headers["details"]))
@@ -120,8 +122,10 @@ class _Landing:
             counts.append(self._write("items", judged, []))
         return counts
 
-    def _landed(self, table: str) -> DataFrame:
-        return self.spark.read.parquet(str(self.draft.partition(table, self.domain, self.source)))
+    def _landed(self, table: str, schema: str | None = None) -> DataFrame:
+        """Return what was landed; Spark needs no look at the files for a schema that is given."""
+        reader = self.spark.read if schema is None else self.spark.read.schema(schema)
+        return reader.parquet(str(self.draft.partition(table, self.domain, self.source)))
 
     def _write(self, table: str, judged: DataFrame, headers: list[str]) -> Counts:
         """Write the landed and, in a further pass that clean files do not need, the refused rows of one table."""
