@@ -44,6 +44,8 @@ ADOPTS = 36
 TITLE = "The landing and the warehouse at {millions:.0f} M events"
 SHORT_TITLE = "Landing and loading at full size, beside a pipeline by hand"
 WORDS = ("land", "load", "build")
+ASKED_OF = 20_000_000
+"""The size of which one more day's share is asked: most of what a day costs does not grow with the history."""
 DBT = ("dbt.build", "--domains=movies", "--code=dbt", "--after=etl.load",
        "--reads=raw.interactions_stream:occurred_at,raw.impressions:shown_at")  # fmt: skip
 
@@ -205,7 +207,8 @@ def of_size(
             one = land(settings, day.parent, day_after, since=as_of)
             assert raw_rows(settings) == rows + of_day
             share = f"{total(one) / total(full):.1%}: {said(one)}"
-            found.append((f"one more day of {of_day:,} events", "≤ 5 % of the whole", share))
+            target = "≤ 5 % of the whole" if rows >= ASKED_OF else "reported"
+            found.append((f"one more day of {of_day:,} events", target, share))
         for words in ((), ("index-last",))[:peers]:
             peer = measured(settings, ["-m", "bench.etl_peer", str(history), str(home / f"peer-{rows}{len(words)}"),
                                        settings.postgres_url, *words])  # fmt: skip

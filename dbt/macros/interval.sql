@@ -30,6 +30,11 @@
     ({{ instant }} at time zone 'UTC')::date
 {%- endmacro %}
 
+{# The first day of the month of a day. #}
+{% macro month_of(day) -%}
+    date_trunc('month', ({{ day }})::timestamp)::date
+{%- endmacro %}
+
 {# Midnight UTC at which a day begins. #}
 {% macro utc_midnight(day) -%}
     (({{ day }})::timestamp at time zone 'UTC')

@@ -20,6 +20,7 @@ USERS, ITEMS, EVENTS = 100, 60, 4000
 IN_PLACE = {
     "intermediate.int_users_active": "user_id, domain",
     "intermediate.int_items_daily": "item_id, active_date",
+    "intermediate.int_items_monthly": "item_id, active_month",
     "intermediate.int_domains_daily": "activity_date, domain",
     "marts.fct_interactions": "event_id",
     "marts.feat_user_activity": "user_id, event_timestamp",
@@ -115,6 +116,18 @@ def test_the_incremental_path_gives_the_rows_of_a_full_refresh(settings):
     for table, rows in anew.items():
         assert incremental[table] == rows, table
         assert first[table] != rows, table
+
+
+def test_the_events_of_a_build_are_found_by_the_index_of_raw(settings):
+    """A view that hides it leaves nothing but reading all events, even where that is the last resort."""
+    with connect(settings) as connection:
+        connection.execute("set enable_seqscan = off")
+        plan = connection.execute(
+            "explain select event_id from staging.stg_raw__interactions"
+            " inner join intermediate.int_interactions_changed using (user_id, item_id, occurred_at, event_id)"
+        )
+        lines = [line for (line,) in plan]
+    assert any("Index" in line and "on interactions_files" in line for line in lines), lines
 
 
 def test_rows_that_come_while_a_build_is_at_work_are_the_next_builds_and_a_lost_one_is_found(settings):

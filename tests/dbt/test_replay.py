@@ -74,8 +74,9 @@ class Marts:
                 event_id text, user_id text, item_id text, occurred_at timestamptz, occurred_date date)
             """
         )
-        daily = next(compiled.rglob("int_items_daily.sql")).read_text()
-        connection.execute(f"create view intermediate.int_items_daily as {daily}")
+        for model in ("int_items_daily", "int_items_monthly"):
+            query = next(compiled.rglob(f"{model}.sql")).read_text()
+            connection.execute(f"create view intermediate.{model} as {query}")
         for item, names in CATEGORIES.items():
             connection.execute("insert into marts.dim_items values (%s, %s)", (item, list(names)))
 
@@ -126,7 +127,7 @@ def marts(world, tmp_path_factory):
     target, dbt = tmp_path_factory.mktemp("target"), Path(sys.executable).with_name("dbt")
     said = json.dumps({"as_of": STAND_IN, "domains": "movies"})
     command = [dbt, "--quiet", "compile", "--project-dir", "dbt", "--profiles-dir", "dbt", "--vars", said, "--select",
-               "marts.features", "int_items_daily"]  # fmt: skip
+               "marts.features", "int_items_daily", "int_items_monthly"]  # fmt: skip
     subprocess.run(command, cwd=HOME, env={**command_environment(here), "DBT_TARGET_PATH": str(target)}, check=True)
     with connect(here) as connection:
         yield Marts(connection, target / "compiled")

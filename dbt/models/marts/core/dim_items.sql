@@ -2,9 +2,9 @@
 
 with
 
-days as (
+months as (
 
-    select * from {{ ref('int_items_daily') }}
+    select * from {{ ref('int_items_monthly') }}
 
 ),
 
@@ -19,9 +19,9 @@ active_items as (
     select
         item_id,
         min(domain) as domain,
-        sum(interactions) as interaction_count
+        sum(interactions)::bigint as interaction_count
 
-    from days
+    from months
     group by item_id
 
 ),

@@ -19,10 +19,16 @@ changed as not materialized (
 
 ),
 
+months as not materialized (
+
+    select * from {{ ref('int_items_monthly') }}
+
+),
+
 {% if is_incremental() %}
     -- An incremental build states of the changed items the midnights after the earliest change, and that of the last
     -- build's `as_of`, where its stand-in may have to make way for a month's end. What happened before their windows is
-    -- one sum.
+    -- one sum, most of it of whole months.
     items_since as (
 
         {{ changed_since('item_id') }}
@@ -39,32 +45,61 @@ changed as not materialized (
 
     ),
 
-    activity_per_day as (
+    months_and_days as (
 
         select
-            days.item_id,
-            greatest(days.active_date, changed_items.since_date - 91) as active_date,
+            item_id,
+            months.active_month as active_date,
             changed_items.since_date,
-            sum(days.interactions)::integer as interactions,
-            sum(days.rating_sum) as rating_sum,
-            sum(days.rating_count)::integer as rating_count
+            months.interactions,
+            months.rating_sum,
+            months.rating_count
+
+        from months
+        inner join changed_items using (item_id)
+        where months.active_month < {{ month_of('changed_items.since_date - 91') }}
+
+        union all
+
+        select
+            item_id,
+            days.active_date,
+            changed_items.since_date,
+            days.interactions,
+            days.rating_sum,
+            days.rating_count
 
         from {{ ref('int_items_daily') }} as days
         inner join changed_items using (item_id)
-        group by days.item_id, greatest(days.active_date, changed_items.since_date - 91), changed_items.since_date
+        where days.active_date >= {{ month_of('changed_items.since_date - 91') }}
+
+    ),
+
+    activity_per_day as (
+
+        select
+            item_id,
+            greatest(active_date, since_date - 91) as active_date,
+            since_date,
+            sum(interactions)::integer as interactions,
+            sum(rating_sum) as rating_sum,
+            sum(rating_count)::integer as rating_count
+
+        from months_and_days
+        group by item_id, greatest(active_date, since_date - 91), since_date
 
     ),
 
     active_months as (
 
-        select distinct
+        select
             item_id,
-            since_date,
-            date_trunc('month', active_date::timestamp)::date as active_month
+            changed_items.since_date,
+            months.active_month
 
-        from {{ ref('int_items_daily') }}
+        from months
         inner join changed_items using (item_id)
-        where active_date >= date_trunc('month', since_date::timestamp)
+        where months.active_month >= {{ month_of('changed_items.since_date') }}
 
     ),
 {% else %}
@@ -80,12 +115,12 @@ changed as not materialized (
 
     active_months as (
 
-        select distinct
+        select
             item_id,
-            since_date,
-            date_trunc('month', active_date::timestamp)::date as active_month
+            date '-infinity' as since_date,
+            active_month
 
-        from activity_per_day
+        from months
 
     ),
 {% endif %}

@@ -3,7 +3,7 @@
         materialized='incremental',
         incremental_strategy='replace',
         on_schema_change='fail',
-        incremental_predicates=["user_id in (select user_id from intermediate.int_interactions_changed)"],
+        incremental_predicates=[stated_after_a_change('user_id')],
         indexes=[{'columns': ['user_id', 'event_timestamp'], 'unique': true}]
     )
 }}
@@ -15,6 +15,15 @@ changed as not materialized (
     select * from {{ ref('int_interactions_changed') }}
 
 ),
+
+-- What is stated for the midnights up to a user's earliest change stays.
+{% if is_incremental() %}
+    users_since as (
+
+        {{ changed_since('user_id') }}
+
+    ),
+{% endif %}
 
 -- Read twice; not materialized, so that each step reads only the columns that it needs.
 interactions as not materialized (
@@ -109,3 +118,7 @@ select
     rating_sum / nullif(rating_count, 0) as user_mean_rating
 
 from running_totals
+{% if is_incremental() %}
+    inner join users_since using (user_id)
+    where running_totals.event_timestamp > {{ utc_midnight('users_since.since_date') }}
+{% endif %}
