@@ -94,18 +94,28 @@ def test_the_order_of_a_history_matters(module):
     assert (forth - back).abs().max() > 1e-3
 
 
-def test_among_all_items_the_loss_is_the_cross_entropy():
+@pytest.mark.parametrize("length", [1.0, 15.0])  # of the users' vectors: exponentials as they are, and far too large
+def test_among_all_items_the_loss_is_the_cross_entropy(length):
     torch.manual_seed(2)
-    users, vectors = torch.randn(300, 5, requires_grad=True), torch.randn(11, 5, requires_grad=True)
+    users, vectors = (length * torch.randn(300, 5)).requires_grad_(), torch.randn(11, 5, requires_grad=True)
     bias = torch.randn(11, requires_grad=True)
     targets = np.random.default_rng(2).integers(0, 11, 300)
     sample = Sample.draw(targets, np.full(11, 1 / 11), 11, np.random.default_rng(1))
     ours = SampledSoftmax.apply(users, vectors, bias, sample.wanted, sample.log_probability)
     theirs = F.cross_entropy(users @ vectors.T + bias, torch.from_numpy(targets))
-    torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
     inputs = (users, vectors, bias)
     for mine, other in zip(torch.autograd.grad(3 * ours, inputs), torch.autograd.grad(3 * theirs, inputs), strict=True):
-        torch.testing.assert_close(mine, other)
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)
+
+
+def test_hstu_learns_with_the_bias_that_it_answers_with():
+    config = hstu.Config(dropout=0.0, input_dropout=0.0, max_history=6, embedding_size=8)
+    trunk = hstu.Trunk(config)
+    torch.manual_seed(5)
+    torch.nn.init.normal_(trunk.blocks[0].by_age.weight)
+    vectors, place = torch.randn(2, 5, 8), torch.tensor([[0, 1, 2, 3, 4], [0, 1, 0, 1, 2]])
+    torch.testing.assert_close(trunk.train()(vectors, place), trunk.eval()(vectors, place))
 
 
 def test_an_item_in_the_sample_stands_for_those_that_are_not():
