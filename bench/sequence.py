@@ -34,6 +34,7 @@ from training.benchmark.formats import read
 from training.benchmark.protocol import Split, hold_out, judge
 from training.cost import cpu_seconds, peak_rss_bytes
 from training.model import Workplace, module_of
+from training.models import hstu
 from training.next_item import Stream
 
 METRICS = ("recall@10", "ndcg@10")
@@ -42,8 +43,7 @@ TARGETS = {"beauty": ".0807 / .0499, best .0921 / .0531", "toys": ".0843 / .0536
 TARGETS["ml-1m"] = "gSASRec .3003 / .1726, SASRec+ .3159 / .1857, HSTU .3226 / .1880"
 MUST = {"beauty": (0.0807, 0.0499), "toys": (0.0843, 0.0536), "ml-1m": (0.3003, 0.1726)}
 """recall@10 and ndcg@10 of the test: the first of each target."""
-LONG = {"max_history": 200, "batch_size": 8, "layers": 2, "heads": 1, "dropout": 0.2, "temperature": 0.05}
-LONG |= {"learning_rate": 0.003, "epochs": 16}
+LONG = {**hstu.LONG, "epochs": 16}
 THREE = {"embedding_size": 128, "input_dropout": 0.3, "dropout": 0.4, "members": 3}
 SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("ml-1m", "sasrec"): LONG,

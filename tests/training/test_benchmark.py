@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -93,6 +94,21 @@ def test_ties_among_sampled_items_count_half(tmp_path):
     np.testing.assert_allclose(judged.per_user["ndcg@10"], 1 / np.log2(negatives / 2 + 2))
     table[np.arange(world.USERS), split.asked.items] = 1
     assert judge(Oracle(table), split.train, split.asked).overall["mrr@10"] == 1
+
+
+def test_best_asks_for_order_and_for_the_length_of_histories(tmp_path):
+    train = read(*lightgcn(tmp_path), "lightgcn").train
+    of_all = choice.candidates(train)
+    in_order = choice.candidates(replace(train, is_ordered=True))
+    assert not train.is_ordered
+    assert {"slist", "sasrec", "hstu"}.isdisjoint(of_all)
+    assert {"slist", "sasrec"} < set(in_order)
+    assert "hstu" not in in_order
+    more = 1 + choice.LONG_HISTORY * len(np.unique(train.users)) // len(train.users)
+    columns = {name: np.tile(getattr(train, name), more) for name in ("users", "items", "instants")}
+    long = choice.candidates(replace(train, is_ordered=True, **columns))
+    assert set(long) == {*in_order, "hstu"}
+    assert long.index("hstu") < long.index("sasrec")
 
 
 # the budget -----------------------------------------------------------------------------------------------------------

@@ -36,6 +36,10 @@ CANDIDATES = (BASELINE_MODEL, "ease", "spectral", "ials", "item_knn", "lightgcn"
 """What `best` chooses among: the baseline, which always fits, then those of which most is to be expected."""
 CANDIDATES_IN_ORDER = (BASELINE_MODEL, "slist", *CANDIDATES[1:5], "sasrec")
 """The same where the order of a user's events is known."""
+CANDIDATES_FOR_LONG = (*CANDIDATES_IN_ORDER[:-1], "hstu", "sasrec")
+"""The same where the histories are long as well: there the HSTU-like model is the stronger of the two networks."""
+LONG_HISTORY = 50
+"""Mean events of a user from which on histories are long: MovieLens 1M has 165, Beauty 9 (docs/results/sequence.md)."""
 FIRST_SHARE = 0.12
 """Of the budget: what a model's first trial may be expected to take, where the model has a trial that takes no more."""
 LEAST_SHARE = 0.3
@@ -51,6 +55,14 @@ WORTH = 1.05
 HALF = 0.5
 """Of the leader's worth: what is worth less is not laid by."""
 log = logging.getLogger(__name__)
+
+
+def candidates(data: TrainingData) -> tuple[str, ...]:
+    """Return what `best` chooses among for such data."""
+    if not data.is_ordered:
+        return CANDIDATES
+    is_long = len(data.items) >= LONG_HISTORY * len(np.unique(data.users))
+    return CANDIDATES_FOR_LONG if is_long else CANDIDATES_IN_ORDER
 
 
 @dataclass

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from threadpoolctl import threadpool_limits
 
 from recsys.errors import RecsysError
-from training.benchmark.choice import CANDIDATES, CANDIDATES_IN_ORDER, choose
+from training.benchmark.choice import candidates, choose
 from training.benchmark.formats import read
 from training.benchmark.pace import Budget
 from training.benchmark.protocol import DECIDING, Split, measure_answers
@@ -25,10 +25,7 @@ def benchmark(arguments: argparse.Namespace, started: float, cache: Path, memory
     given = given_settings(arguments.config, arguments.model)
     with threadpool_limits(arguments.threads):
         split = read(arguments.train, arguments.test, arguments.format)
-        if arguments.model == "best":
-            names = CANDIDATES_IN_ORDER if split.train.is_ordered else CANDIDATES
-        else:
-            names = (arguments.model,)
+        names = candidates(split.train) if arguments.model == "best" else (arguments.model,)
         verdict = choose(split, names, budget, arguments.seed, cache, memory_bytes, given)
         judged = measure_answers(verdict.final.answers, split.train, split.asked)
     if arguments.per_user:
