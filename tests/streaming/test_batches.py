@@ -220,6 +220,41 @@ def test_one_message_that_postgres_refuses_does_not_stop_the_others(settings, ba
     assert [(one.reason, one.message) for one in refused] == [("refused_by_postgres", message(ANN[1]))]
 
 
+def test_no_plan_from_small_tables_goes_through_large_ones(settings, batches):
+    """The connection lives for days, and the tables grow under it, at first without an analyze: a batch finds its rows
+    by their index still, and reads no table through."""
+
+    def some(number: int, events: int) -> list:
+        return [message(interaction(f"{number}-{n}", f"u{n % 50}", f"m:{n}", instant(2, 1, 12))) for n in range(events)]
+
+    def read_through() -> int:
+        batches._connection().execute("select pg_stat_force_next_flush()")
+        batches._connection().execute("select")  # the counters go out behind a statement
+        with connect(settings) as connection:
+            (read,) = connection.execute(
+                "select sum(seq_tup_read) from pg_stat_user_tables where relname like 'interactions_%' or "
+                "relname in ('impressions', 'user_activity')"
+            ).fetchone()
+        return int(read)
+
+    with connect(settings) as connection:
+        connection.execute("analyze raw.interactions")  # known to be empty: then one page is sooner read than an index
+    for number in range(12):  # so often that a prepared statement would have its plan for good
+        batches.handle(some(number, 1))
+    with connect(settings) as connection:
+        connection.execute(
+            """
+            insert into raw.interactions_stream (
+                event_id, user_id, item_id, occurred_at, domain, event_type, source, landed_partition)
+            select 'other-' || n, 'other' || n % 500, 'm:' || n % 100, '2020-02-01', 'movies', 'click', 'stream', '2020'
+            from generate_series(1, 20000) n
+            """
+        )
+    before = read_through()
+    batches.handle(some(99, 200))
+    assert read_through() - before < 20_000
+
+
 def test_connections_that_broke_are_opened_again(settings, batches):
     batches.handle([message(ANN[0])])
     with connect(settings) as connection:
