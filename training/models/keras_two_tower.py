@@ -211,17 +211,17 @@ def train(tower, items, bias, data: TrainingData, features: np.ndarray, config: 
     optimiser.build(weights)
 
     @tf.function(reduce_retracing=True)
-    def step(present, correction, seen, wanted, mask, learned, features):
-        """One batch of N items, `present`, with their corrections (N,); P of the B × L places are learned.
+    def step(present, asked, seen, wanted, correction, mask, learned, features):
+        """One batch of N items, `present`; T of them, in rows `asked`, are targets, with corrections (T,).
 
-        seen (B, L) and wanted (P,) are rows of `present`.
+        P of the B × L places are learned; seen (B, L) are rows of `present`, wanted (P,) of `asked`.
         """
         with tf.GradientTape() as tape:
             vectors = tf.gather(tf.convert_to_tensor(items), present)  # (N, D)
             user = tower([tf.gather(vectors, seen), mask, features], training=True)
-            own = tf.gather(tf.convert_to_tensor(bias), present) + correction
-            logits = tf.matmul(tf.boolean_mask(user, learned), vectors, transpose_b=True) + own  # (P, N)
-            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(wanted, logits))
+            own = tf.gather(tf.convert_to_tensor(bias), tf.gather(present, asked)) + correction
+            logits = tf.matmul(tf.boolean_mask(user, learned), tf.gather(vectors, asked), transpose_b=True) + own
+            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(wanted, logits))  # of (P, T)
         optimiser.apply(tape.gradient(loss, weights), weights)
         return loss
 
@@ -240,12 +240,12 @@ def train(tower, items, bias, data: TrainingData, features: np.ndarray, config: 
             learned = mask & (rng.random(mask.shape) < config.learned_share)
             learned[:, -1] = True  # every window has its last place
             following = data.items[wanted_rows[learned]]  # (P,)
-            present, places = np.unique(np.concatenate([data.items[rows].ravel(), following]), return_inverse=True)
-            seen, wanted = places[: rows.size].reshape(rows.shape), places[rows.size :]
-            times = np.bincount(wanted, minlength=len(present))  # as the target of so many places; of none: left out
-            correction = np.where(times > 0, np.log(np.maximum(times, 1)) - log_q[present], -1e9)  # (N,)
+            aims, wanted, times = np.unique(following, return_inverse=True, return_counts=True)  # (T,), (P,), (T,)
+            present, places = np.unique(np.concatenate([data.items[rows].ravel(), aims]), return_inverse=True)
+            seen, asked = places[: rows.size].reshape(rows.shape), places[rows.size :]
+            correction = np.float32(np.log(times) - log_q[aims])  # a target of so many places stands there once
             # The features of a place are those known at its own event, so the next one is still unknown.
-            arguments = (present, np.float32(correction), seen, wanted, np.float32(mask), learned, features[rows])
+            arguments = (present, asked, seen, wanted, correction, np.float32(mask), learned, features[rows])
             loss = float(step(*map(tf.convert_to_tensor, arguments)))
             check_finite(loss, "keras_two_tower", number)
             losses.append(loss)

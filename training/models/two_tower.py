@@ -210,13 +210,14 @@ def train(
             mask = rows >= 0
             learned = mask & torch.from_numpy(rng.random(mask.shape) < config.learned_share)  # P places
             learned[:, -1] = True  # every window has its last place
-            codes_seen, codes_wanted = codes[rows[mask]], codes[following[learned]]  # (P',), (P,)
-            present, place = torch.unique(torch.cat([codes_seen, codes_wanted]), return_inverse=True)
-            seen, wanted = place[: len(codes_seen)], place[len(codes_seen) :]  # rows of `vectors`
-            vectors = items(present)  # (N, D), N items
+            codes_seen = codes[rows[mask]]  # (P',)
+            aims, wanted = torch.unique(codes[following[learned]], return_inverse=True)  # (T,), (P,)
+            present, place = torch.unique(torch.cat([codes_seen, aims]), return_inverse=True)  # (N,)
+            seen, asked = place[: len(codes_seen)], place[len(codes_seen) :]  # rows of `vectors`
+            vectors = items(present)  # (N, D)
             history = vectors.new_zeros(*mask.shape, vectors.shape[1]).masked_scatter(mask[..., None], vectors[seen])
             user = users(history, mask.float())[learned]  # (P, D)
-            loss = in_batch_softmax(user, wanted, vectors, items.bias(present)[:, 0] - log_q[present])
+            loss = in_batch_softmax(user, wanted, vectors[asked], items.bias(aims)[:, 0] - log_q[aims])
             check_finite(loss.item(), "two_tower", step)
             optimiser.param_groups[0]["lr"] = config.learning_rate * min(1, (step + 1) / 100, max(0.02, 1 - done))
             optimiser.zero_grad()
@@ -230,14 +231,13 @@ def train(
 def in_batch_softmax(user: Tensor, wanted: Tensor, vectors: Tensor, bias: Tensor) -> Tensor:
     """Return the mean cross-entropy of each place's target among all targets of the batch.
 
-    An item that is the target of m places stands there once with m times its weight: the same sum, fewer columns. An
-    item that is nobody's target has weight zero.
+    An item that is the target of m places stands there once with m times its weight: the same sum, fewer columns.
 
     Args:
         user: (P, D).
         wanted: rows of `vectors`, (P,).
-        vectors: (N, D).
-        bias: the items' own, less logQ. (N,)
+        vectors: of the targets, (T, D).
+        bias: the items' own, less logQ. (T,)
     """
-    weight = torch.bincount(wanted, minlength=len(vectors)).float()  # (N,)
+    weight = torch.bincount(wanted).float()  # (T,)
     return F.cross_entropy(user @ vectors.T + bias + torch.log(weight), wanted)
