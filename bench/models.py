@@ -30,8 +30,8 @@ whole command: reading, tuning on a part of the training file, the last fit, and
 CONFIG is given nothing was tuned. Metrics of `ncf` are sampled (the test item among 99 others); iALS and SLIST, and
 MF and NeuMF unless recency_exponent is 0, read the order of events, which that split carries; the published do not.
 An answer is one user's first 20 items by the history, one user at a time, in the model's own framework (200 users); the
-size is that of the framework's own file of weights. Rows measured before 2026-11-30 do not have them.
-MF without order was measured before its users were solved at the end, which gave +.0023 / +.0026 on validation.
+size is that of the framework's own file of weights. CPU seconds and answers were measured beside other work at a
+higher priority: they are upper bounds (the p99 of an answer above all).
 Part `linear` asks that EASE and the spectral filter stand above iALS and LightGCN of the same split.
 """
 
