@@ -231,7 +231,7 @@ def evaluate(settings: Settings, interval: Interval, names: tuple[str, ...]) -> 
         for metric, value in {**quality.overall, **costs[name]}.items()
     ]
     with connect(settings) as connection:
-        _write_evaluations(connection, rows)
+        _write_evaluations(connection, made["cut_id"], interval, rows)
         receipts.record(connection, EVALUATE, interval.key, wanted, detail)
     return {**detail, "unchanged": False}
 
@@ -253,13 +253,13 @@ def _log_qualities(
         mirror.mirror_run(client, runs[name], settings)
 
 
-def _write_evaluations(connection, rows: list[tuple[Any, ...]]) -> None:
-    """Write (cut_id, as_of, model, run_id, metric, value, framework), instead of what these cuts and days had of these
-    models."""
+def _write_evaluations(connection, cut_id: str, interval: Interval, rows: list[tuple[Any, ...]]) -> None:
+    """Write (cut_id, as_of, model, run_id, metric, value, framework), instead of all that this cut had, and of what
+    other cuts of the day had of these models."""
     with connection.cursor() as cursor:
-        cursor.executemany(
-            f"delete from {MODEL_EVALUATIONS} where model = %s and (cut_id = %s or as_of = %s)",
-            sorted({(model, cut_id, as_of) for cut_id, as_of, model, *_ in rows}),
+        cursor.execute(
+            f"delete from {MODEL_EVALUATIONS} where cut_id = %s or (as_of = %s and model = any(%s))",
+            (cut_id, interval.as_of, sorted({model for _, _, model, *_ in rows})),
         )
         cursor.executemany(
             f"insert into {MODEL_EVALUATIONS} (cut_id, as_of, model, run_id, metric, value, framework)"
