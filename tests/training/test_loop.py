@@ -204,6 +204,22 @@ def test_the_measures_are_rows_and_the_gate_is_an_outcome(settings, first_run):
     assert gate == [("pass", "ials")]
 
 
+def test_an_evaluation_takes_the_place_of_all_that_its_cut_had(settings, first_run):
+    def row(cut_id: str, model: str) -> tuple:
+        return (cut_id, INTERVAL.as_of, model, "run", "ndcg_at_10", 0.5, "numpy")
+
+    with connect(settings) as connection:
+        tasks._write_evaluations(connection, "one", INTERVAL, [row("one", "a"), row("one", "b")])
+        tasks._write_evaluations(connection, "one", INTERVAL, [row("one", "b")])
+        tasks._write_evaluations(connection, "two", INTERVAL, [row("two", "c")])
+        tasks._write_evaluations(connection, "three", INTERVAL, [row("three", "c")])
+        left = connection.execute(
+            "select cut_id, model from monitoring.model_evaluations where model in ('a', 'b', 'c') order by 1"
+        ).fetchall()
+        connection.rollback()
+    assert left == [("one", "b"), ("three", "c")], "of the cut all goes, of the day's other cuts what was judged again"
+
+
 def test_every_test_users_values_are_kept(settings, first_run):
     folder = tasks.cut_folder(settings, first_run["cut"]["cut_id"]) / "models" / "ials"
     kept = pd.read_parquet(folder / "per_user.parquet")
