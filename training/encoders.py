@@ -76,7 +76,10 @@ class NewtonFoldIn(nn.Module):
 
 @torch.no_grad()
 def encoded(
-    encoder: nn.Module, histories: list[np.ndarray], longest: int = MAX_HISTORY, at_once: int = ENCODED_AT_ONCE
+    encoder: Callable[[Tensor, Tensor], Tensor],
+    histories: list[np.ndarray],
+    longest: int = MAX_HISTORY,
+    at_once: int = ENCODED_AT_ONCE,
 ) -> Tensor:
     """Return what an encoder says of each history, cut to its `longest` latest items. (B, D) or (B, I)"""
     said = torch.empty(0)

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from training.collaborative import Batch, CollaborativeConfig, Interactions, spectral_start, train
 from training.dataset import TrainingData
-from training.encoders import ENCODED_AT_ONCE, MAX_HISTORY, encoded, recency_weights, to_onnx, weighted_sum
+from training.encoders import MAX_HISTORY, encoded, recency_weights, to_onnx, weighted_sum
 from training.factors import item_log_share
 from training.model import Between, OneOf, Parts, Workplace, popularity, recency_shift, to_answer_with
 from training.models import mf
@@ -38,8 +38,8 @@ from training.pairs import PairLoss
 FRAMEWORK = "pytorch"
 FEATURES: tuple[str, ...] = ()
 STOPS_IN_TIME = True
-SCORED_PAIRS = 1_000_000
-"""Pairs whose hidden layers are held at once."""
+SCORED_ITEMS = 8192
+"""Items whose hidden layers are held at once, so that they stay in a core's own cache."""
 SPACE = {
     "embedding_size": OneOf((32, 64, 128)),
     "reg": Between(0.003, 0.3, log=True),
@@ -144,6 +144,34 @@ class LossOfPairs:
         return ((loss + share * of_items) / batch.share + of_users) / len(users)
 
 
+class Scorer:
+    """What `Network` says of all items, without a gradient: a user at a time, in blocks of items, in place.
+
+    Six times as fast as the same formula over a batch of users, whose layers are too large for a cache.
+    """
+
+    def __init__(self, network: Network, shift: Tensor):
+        """`shift`: what is added to each item's bias. (I,)"""
+        self.from_user, self.last_net = network.from_user, network.last_net
+        self.items, self.bias = (network.items * network.last_product).T, network.bias + shift  # (D, I), (I,)
+        self.of_items = network.from_item(network.net_items).T.contiguous()  # (H, I)
+        linear = [part for part in network.between if isinstance(part, nn.Linear)]
+        self.layers = [(part.weight, part.bias[:, None]) for part in linear]
+
+    def __call__(self, vectors: Tensor) -> Tensor:
+        """Return the scores of users by both of their vectors, one behind the other. (B, 1.5 D) → (B, I)"""
+        size = len(self.items)
+        scores = torch.addmm(self.bias, vectors[:, :size], self.items)
+        for row, of_user in zip(scores, self.from_user(vectors[:, size:])[:, :, None], strict=True):
+            blocks = zip(row.split(SCORED_ITEMS), self.of_items.split(SCORED_ITEMS, 1), strict=True)
+            for block, of_items in blocks:
+                hidden = (of_user + of_items).relu_()  # (H, J)
+                for weight, bias in self.layers:
+                    hidden = torch.addmm(bias, weight, hidden).relu_()
+                block += self.last_net @ hidden
+        return scores
+
+
 class Encoder(nn.Module):
     """What the bundle's encoder.onnx does: history and mask, right-aligned → the scores of all items."""
 
@@ -154,11 +182,14 @@ class Encoder(nn.Module):
         self.register_buffer("folded", folded)
         self.register_buffer("shift", shift)  # (I,)
 
-    def forward(self, history: Tensor, mask: Tensor) -> Tensor:
+    def users(self, history: Tensor, mask: Tensor) -> Tensor:
+        """Return both vectors of users by their histories, one behind the other. (B, 1.5 D)"""
         weights = recency_weights(mask, self.recency_exponent)
         share = weights / weights.sum(1, keepdim=True)
-        vectors = weighted_sum(history, share, self.folded[:-1]) + self.folded[-1]  # (B, 1.5 D)
-        size = self.network.users.shape[1]
+        return weighted_sum(history, share, self.folded[:-1]) + self.folded[-1]
+
+    def forward(self, history: Tensor, mask: Tensor) -> Tensor:
+        vectors, size = self.users(history, mask), self.network.users.shape[1]
         return self.network(vectors[:, :size], vectors[:, size:]) + self.shift
 
 
@@ -169,21 +200,20 @@ class NeuMF:
         self.network, self.interactions, self.counts = network.eval(), interactions, popularity(data)  # counts (I,)
         with torch.no_grad():
             folded = folded_items(network, interactions, config.fold_in_reg)
+            shift = torch.from_numpy(recency_shift(data))
+            self.scorer = Scorer(network, shift)
         exponent = to_answer_with(config, data).recency_exponent
-        self.encoder = Encoder(network, folded, torch.from_numpy(recency_shift(data)), exponent).eval()
+        self.encoder = Encoder(network, folded, shift, exponent).eval()
 
+    @torch.no_grad()
     def score(self, histories: list[np.ndarray], user_features: np.ndarray | None = None) -> np.ndarray:
-        at_once = max(1, min(ENCODED_AT_ONCE, SCORED_PAIRS // len(self.counts)))
-        return encoded(self.encoder, histories, at_once=at_once).numpy()
+        return self.scorer(encoded(self.encoder.users, histories)).numpy()
 
     @torch.no_grad()
     def score_users(self, users: np.ndarray) -> np.ndarray:
         """Return the scores of users by their codes in the training data. (B,) → float32 (B, I)"""
-        rows = torch.from_numpy(self.interactions.places(users))
-        parts = rows.split(max(1, SCORED_PAIRS // len(self.counts)))
-        network = self.network
-        scores = torch.cat([network(network.users[part], network.net_users[part]) for part in parts])
-        return (scores + self.encoder.shift).numpy()
+        rows, network = torch.from_numpy(self.interactions.places(users)), self.network
+        return self.scorer(torch.cat([network.users[rows], network.net_users[rows]], 1)).numpy()
 
     def parts(self) -> Parts:
         arrays = {"popularity": self.counts, "item_vectors": self.network.items.detach().numpy()}
