@@ -1,6 +1,6 @@
 """Sets up everything that the platform needs below `.venv/`, from hash-checked locks; without root, for one user.
 
-    python3.11 -m infra.local.setup [--with-tests] [--with-clouds] [--with-load]
+    python3.11 -m infra.local.setup [--with-tests] [--with-clouds] [--with-load] [--with-peers]
 
 Standard library only: this runs before anything is installed. It says first what this machine lacks, all of it at once.
 Each environment carries a stamp of what decided its content, so a second run costs nothing.
@@ -286,6 +286,7 @@ def main() -> int:
     parser.add_argument("--with-tests", action="store_true", help="also what the tests need")
     parser.add_argument("--with-clouds", action="store_true", help="also the clouds' SDKs, and what rehearses them")
     parser.add_argument("--with-load", action="store_true", help="also Locust, for load as users make it")
+    parser.add_argument("--with-peers", action="store_true", help="also the libraries that run beside our models")
     arguments = parser.parse_args()
 
     lacking = complaints()
@@ -309,6 +310,8 @@ def main() -> int:
             setup.go_tools()
         if arguments.with_load:
             setup.environment("load", "load")
+        if arguments.with_peers:
+            setup.environment("peers", "peers")
 
     try:
         setup.bootstrap()
