@@ -16,6 +16,7 @@ import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,6 +37,7 @@ from training.model import (
     recency_shift,
     share_done,
 )
+from training.row_adam import RowAdam
 from training.sampled_softmax import Sample, SampledSoftmax
 
 SEED_STRIDE = 1_000_003
@@ -110,6 +112,24 @@ class Dropout(nn.Module):
         return values * (kept * (256 / (256 - self.dropped)))
 
 
+class Direction(torch.autograd.Function):
+    """`F.normalize` times a scale, in a third of the passes over the values, forth and back. (…, D)"""
+
+    @staticmethod
+    def forward(ctx, values: Tensor, scale: float) -> Tensor:
+        factor = scale / torch.linalg.vector_norm(values, dim=-1, keepdim=True).clamp_(min=1e-12)  # (…, 1)
+        found = values * factor
+        ctx.scale = scale
+        ctx.save_for_backward(found, factor)
+        return found
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        found, factor = ctx.saved_tensors
+        along = (gradient * found).sum(-1, keepdim=True).div_(-(ctx.scale**2))  # (…, 1)
+        return torch.addcmul(gradient, found, along).mul_(factor), None
+
+
 def estimate_seconds(data: TrainingData, config: NextItemConfig) -> float:
     """Return the processor seconds that a fit takes: its products of matrices, at the speed of one core of 2023."""
     places = len(data.items) - len(np.unique(data.users))
@@ -178,11 +198,15 @@ class Network(nn.Module):
 
     def users(self, items: Tensor, place: Tensor) -> Tensor:
         """Return the user's vector after each place of rows of items. (B, L) → (B, L, D)"""
-        return F.normalize(self.trunk(self.item(items), place), dim=-1) * self.scale
+        return self.direction(self.trunk(self.item(items), place))
 
     def vectors(self, items: Tensor) -> Tensor:
         """Return what a user's vector is multiplied with. (N,) → (N, D)"""
-        return F.normalize(self.item(items), dim=-1) * self.scale
+        return self.direction(self.item(items))
+
+    def direction(self, values: Tensor) -> Tensor:
+        """Return vectors of one length, so that two of them multiply to their cosine over the temperature. (…, D)"""
+        return Direction.apply(values, self.scale) if self.training else F.normalize(values, dim=-1) * self.scale
 
 
 class Members(nn.Module):
@@ -272,9 +296,7 @@ def train(
     share = np.bincount(stream.items, minlength=data.n_items) / len(stream.items)  # (I,)
     steps = max(1, stream.places // (config.batch_size * config.max_history))  # an epoch's
     epochs = max(config.epochs, math.ceil(config.min_steps / steps))
-    optimiser = torch.optim.AdamW(
-        network.parameters(), lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=config.reg, fused=True
-    )
+    optimiser = Optimiser(network, config)
     checkpoint = Checkpoint.of(name, data, config, seed, workplace)
     for epoch in checkpoint.epochs(network, optimiser, epochs, is_kept=config.members > 1):
         rng = np.random.default_rng([seed, epoch])
@@ -286,16 +308,42 @@ def train(
             if done >= 1:
                 log.warning("%s stops in epoch %d of %d: its time is over", name, epoch + 1, epochs)
                 checkpoint.remove()
+                optimiser.items.settle()
                 return checkpoint
-            optimiser.param_groups[0]["lr"] = config.learning_rate * rate(done, config.warmup)
             optimiser.zero_grad()
-            loss = batch_loss(network, *(values[batch] for values in rows), share, config.negatives, rng)
+            loss = batch_loss(network, optimiser, *(values[batch] for values in rows), share, config.negatives, rng)
             losses.append(loss.item())
             check_finite(losses[-1], name, epoch * steps + len(losses))
             loss.backward()
-            optimiser.step()
+            optimiser.step(config.learning_rate * rate(done, config.warmup))
         log.info("%s epoch %d of %d: loss %.3f", name, epoch + 1, epochs, np.mean(losses))
+    optimiser.items.settle()
     return checkpoint
+
+
+class Optimiser:
+    """AdamW, of the items row by row."""
+
+    def __init__(self, network: Network, config: NextItemConfig):
+        self.items = RowAdam([network.item.weight, network.bias.weight], weight_decay=config.reg)
+        self.trunk = torch.optim.AdamW(
+            network.trunk.parameters(), lr=0.0, betas=self.items.betas, weight_decay=config.reg, fused=True
+        )
+
+    def zero_grad(self) -> None:
+        self.trunk.zero_grad()
+
+    def step(self, learning_rate: float) -> None:
+        self.trunk.param_groups[0]["lr"] = learning_rate
+        self.trunk.step()
+        self.items.step(learning_rate)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"items": self.items.state_dict(), "trunk": self.trunk.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.items.load_state_dict(state["items"])
+        self.trunk.load_state_dict(state["trunk"])
 
 
 def rate(done: float, warmup: float) -> float:
@@ -305,6 +353,7 @@ def rate(done: float, warmup: float) -> float:
 
 def batch_loss(
     network: Network,
+    optimiser: Optimiser,
     items: np.ndarray,
     places: np.ndarray,
     targets: np.ndarray,
@@ -314,6 +363,9 @@ def batch_loss(
 ) -> Tensor:
     """Return the loss of a batch of rows, each (B, L)."""
     sample = Sample.draw(targets.reshape(-1), share, negatives, rng)
-    users = network.users(torch.from_numpy(items), torch.from_numpy(places)).flatten(0, 1)  # (P, D)
-    bias = network.bias(sample.items)[:, 0]  # (N,)
-    return SampledSoftmax.apply(users, network.vectors(sample.items), bias, sample.wanted, sample.log_probability)
+    rows, at = sample.followed_by(items, len(share))
+    table, bias = optimiser.items.take(rows)  # (n, D), (n, 1), the sample's first
+    users = network.direction(network.trunk(F.embedding(at, table), torch.from_numpy(places))).flatten(0, 1)  # (P, D)
+    count = len(sample.items)
+    vectors = network.direction(table[:count])  # (N, D)
+    return SampledSoftmax.apply(users, vectors, bias[:count, 0], sample.wanted, sample.log_probability)

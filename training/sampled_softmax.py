@@ -51,6 +51,15 @@ class Sample:
         log_probability = np.log(-np.expm1(missed)).astype(np.float32)
         return cls(*map(torch.from_numpy, (items, row[targets], log_probability)))
 
+    def followed_by(self, items: np.ndarray, n_items: int) -> tuple[Tensor, Tensor]:
+        """Return the sample's items and behind them the rest of these (B, L), each once, (n,), and where these are
+        among them (B, L). `n_items`: of the catalogue."""
+        row = np.full(n_items, -1)
+        row[self.items.numpy()] = np.arange(len(self.items))
+        rest = np.unique(items[row[items] < 0])
+        row[rest] = np.arange(len(self.items), len(self.items) + len(rest))
+        return torch.cat([self.items, torch.from_numpy(rest)]), torch.from_numpy(row[items])
+
 
 class SampledSoftmax(torch.autograd.Function):
     """The mean cross-entropy of P places' targets among N items, and its gradients, in one pass over slices of places.
@@ -66,13 +75,13 @@ class SampledSoftmax(torch.autograd.Function):
         corrected = bias - log_probability
         highest = corrected.max()
         factor, probability = (corrected - highest).exp(), log_probability.exp()  # (N,)
-        scaled, own = vectors * factor[:, None], vectors[wanted]  # (N, D), (P, D)
+        scaled, own = vectors * factor[:, None], vectors.index_select(0, wanted)  # (N, D), (P, D)
         right = (users * own).sum(1) + bias[wanted]  # (P,)
         is_small = users.norm(dim=1).max() * vectors.norm(dim=1).max() < LARGEST_EXPONENT
         by_users, by_vectors, by_bias = torch.empty_like(users), torch.zeros_like(vectors), torch.zeros_like(bias)
-        total, begin = -right.sum(), 0
+        total, begin, room = -right.sum(), 0, users.new_empty(min(SLICE, len(users)), len(vectors))
         for part, target in zip(users.split(SLICE), wanted[:, None].split(SLICE), strict=True):
-            weights, lifted = part @ vectors.T, highest  # (S, N)
+            weights, lifted = torch.mm(part, vectors.T, out=room[: len(part)]), highest  # (S, N)
             if not is_small:
                 most = weights.amax(1, keepdim=True)
                 weights, lifted = weights.sub_(most), highest + most[:, 0]

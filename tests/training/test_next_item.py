@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.worlds import checkerboard as world
 from training.model import Workplace
 from training.models import hstu, sasrec
-from training.next_item import Dropout, Encoder, Network, Stream, rate, train
+from training.next_item import Direction, Dropout, Encoder, Network, Stream, rate, train
 from training.sampled_softmax import Sample, SampledSoftmax
 
 MODELS = pytest.mark.parametrize("module", [sasrec, hstu], ids=["sasrec", "hstu"])
@@ -107,6 +107,25 @@ def test_among_all_items_the_loss_is_the_cross_entropy(length):
     inputs = (users, vectors, bias)
     for mine, other in zip(torch.autograd.grad(3 * ours, inputs), torch.autograd.grad(3 * theirs, inputs), strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)
+
+
+def test_a_step_looks_its_items_up_once():
+    items, targets = np.array([[7, 3, 3], [9, 7, 1]]), np.array([[3, 3, 5], [7, 1, 2]])
+    sample = Sample.draw(targets.reshape(-1), np.full(30, 1 / 30), 4, np.random.default_rng(1))
+    rows, at = sample.followed_by(items, 30)
+    assert len(rows) == len(rows.unique()) > len(sample.items), "item 9 is no target"
+    assert torch.equal(rows[: len(sample.items)], sample.items)
+    np.testing.assert_array_equal(rows[at], items)
+
+
+def test_a_direction_is_a_normalised_vector_forth_and_back():
+    torch.manual_seed(6)
+    values, weights = torch.randn(4, 3, 5, requires_grad=True), torch.randn(4, 3, 5)
+    ours, theirs = Direction.apply(values, 3.0), F.normalize(values, dim=-1) * 3
+    torch.testing.assert_close(ours, theirs)
+    gradients = [torch.autograd.grad((found.sin() * weights).sum(), values)[0] for found in (ours, theirs)]
+    torch.testing.assert_close(*gradients)
+    assert Direction.apply(torch.zeros(1, 5), 3.0).tolist() == [[0.0] * 5]
 
 
 def test_hstu_learns_with_the_bias_that_it_answers_with():

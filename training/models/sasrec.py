@@ -11,8 +11,6 @@ What had been wrong was the dropout: of the input .3, over .05 .0990 / .0594; .2
 block .3, over .06 .1050 / .0646 (the choice), .1 .1016 / .0638.
 """
 
-import math
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -44,13 +42,12 @@ class Block(nn.Module):
         self.widen, self.narrow = nn.Linear(size, size), nn.Linear(size, size)
         self.dropout = Dropout(config.dropout)
 
-    def forward(self, hidden: Tensor, hiding: Tensor) -> Tensor:
-        """Hidden states (B, L, D), and what is added to the logits of what may not be seen (B, 1, L, L)."""
+    def forward(self, hidden: Tensor, is_visible: Tensor) -> Tensor:
+        """Hidden states (B, L, D), and what each place may look at (B, 1, L, L)."""
         project = self.project(self.before_attention(hidden))  # (B, L, 3D)
         query, key, value = project.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (B, H, L, D/H) each
-        logits = (query / math.sqrt(query.shape[-1])) @ key.transpose(-1, -2)  # (B, H, L, L)
-        attended = ((logits + hiding).softmax(-1) @ value).transpose(1, 2).flatten(2)  # (B, L, D)
-        hidden = hidden + self.dropout(self.merge(attended))
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=is_visible)  # (B, H, L, D/H)
+        hidden = hidden + self.dropout(self.merge(attended.transpose(1, 2).flatten(2)))
         return hidden + self.dropout(self.narrow(F.gelu(self.widen(self.before_mix(hidden)))))
 
 
@@ -67,10 +64,9 @@ class Trunk(nn.Module):
 
     def forward(self, vectors: Tensor, place: Tensor) -> Tensor:
         _, is_visible = visible_ages(place)  # (B, L, L)
-        hiding = (~is_visible)[:, None] * -1e4  # (B, 1, L, L)
         hidden = self.dropout(vectors + self.position(place))  # (B, L, D)
         for block in self.blocks:
-            hidden = block(hidden, hiding)
+            hidden = block(hidden, is_visible[:, None])
         return self.last(hidden)
 
 
