@@ -3,6 +3,7 @@
 Shapes: B users, I items, D embedding size, L history length, F user features.
 """
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -51,6 +52,9 @@ class Retriever:
             self.item_vectors = arrays["item_vectors"]
         self.item_bias = arrays.get("item_bias")  # (I,)
         self.gram = arrays.get("gram")  # (D, D)
+        if self.manifest.kind == "ials" and self.gram is not None:
+            self._by_row = arrays["item_vectors"]  # (I, D): an item is one read
+            self._unobserved = self.manifest.unobserved_weight * self.gram  # (D, D)
         self.index = {item_id: i for i, item_id in enumerate(self.catalogue.item_id)}
         if self.manifest.kind == "linear":
             self.item_vectors = _item_weights(folder, arrays, len(self.index))  # (I, I): an item's row is its vector
@@ -69,7 +73,10 @@ class Retriever:
 
     def indices(self, item_ids: Sequence[str]) -> np.ndarray:
         """Return the indices of the known ones among these items, in their order. int64, at most len(item_ids)."""
-        return np.array([place for place in map(self.index.get, item_ids) if place is not None], dtype=np.int64)
+        try:  # as a rule all are known, and a loop in C suffices
+            return np.fromiter(map(self.index.__getitem__, item_ids), np.int64, len(item_ids))
+        except KeyError:
+            return np.array([place for place in map(self.index.get, item_ids) if place is not None], dtype=np.int64)
 
     def encode(self, histories: Sequence[np.ndarray], user_features: np.ndarray | None = None) -> np.ndarray:
         """Return the users' vectors; for kinds `linear` and `scorer` the items' scores before the bias. (B, D)
@@ -81,7 +88,8 @@ class Retriever:
         """
         recent = [by_latest_event(history)[-self.manifest.max_history :] for history in histories]
         if self.manifest.kind == "ials":
-            return np.stack([self._solve(history) for history in recent])
+            users = [self._solve(history) for history in recent]
+            return users[0][None] if len(users) == 1 else np.stack(users)
         if self.manifest.kind == "mean":
             return np.stack([self._mean(history) for history in recent])
         if self.manifest.kind == "linear":
@@ -135,15 +143,12 @@ class Retriever:
             return [_best_of(row, k, out) for row, k, out in zip(scores, lengths, left_out, strict=True)]
         found: list[tuple[np.ndarray, np.ndarray]] = [(_NONE, _NONE)] * len(histories)
         users = self.encode([histories[row] for row in known], None if user_features is None else user_features[known])
-        for row, user, (scores, off) in zip(known, users, self._eight_bit.looks(users), strict=True):
+        for row, user, look in zip(known, users, self._eight_bit.looks(users), strict=True):
             for items in left_out[row]:
-                scores[items] = -np.inf
-            reached = max(_at_most_the_kth(scores, lengths[row]) - 2 * off, _LOWEST)
-            candidates = np.flatnonzero(scores >= reached)
+                look.leave_out(items)
+            candidates = look.candidates(_at_most_the_kth(look.steps, lengths[row]))
             if len(candidates) <= MANY * self.n_items:
-                exact = self._eight_bit.exact(user, candidates)
-                order = np.argsort(-exact, kind="stable")[: lengths[row]]  # candidates ascend: ties stay by item
-                found[row] = candidates[order], exact[order]
+                found[row] = _first(candidates, self._eight_bit.exact(user, candidates), lengths[row])
             else:
                 full = user @ self.item_vectors.T
                 full = full if self.item_bias is None else full + self.item_bias
@@ -229,11 +234,11 @@ class Retriever:
 
     def _solve(self, history: np.ndarray) -> np.ndarray:
         """Closed-form user of iALS (Hu et al. 2008; regularisation of Rendle et al. 2021), events weighted. (D,)"""
-        vectors, weights = self.item_vectors[history], self._weights(len(history))  # (L, D), (L,)
-        alpha = self.manifest.unobserved_weight
-        reg = self.manifest.reg * (weights.sum() + alpha * self.n_items) ** self.manifest.reg_exponent
-        left = (vectors.T * weights) @ vectors + alpha * self.gram  # (D, D)
-        left.flat[:: left.shape[1] + 1] += reg  # the diagonal
+        vectors, weights = self._by_row.take(history, axis=0), self._weights(len(history))  # (L, D), (L,)
+        observed = weights.sum() + self.manifest.unobserved_weight * self.n_items
+        left = (vectors * weights[:, None]).T @ vectors  # (D, D)
+        left += self._unobserved
+        left.ravel()[:: len(left) + 1] += self.manifest.reg * observed**self.manifest.reg_exponent  # the diagonal
         return np.linalg.solve(left, weights @ vectors).astype(np.float32)
 
     def _mean(self, history: np.ndarray) -> np.ndarray:
@@ -276,7 +281,18 @@ def _recency(length: int, exponent: float) -> np.ndarray:
     return weights
 
 
-_LOWEST, _NONE = np.finfo(np.float32).min, np.empty(0, np.int64)
+_NONE = np.empty(0, np.int64)
+
+
+def _first(items: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the k best of some items, which ascend, with their scores; ties by item. Both at most (k,)"""
+    if len(items) > k:
+        best = scores.copy()
+        best.partition(len(best) - k)
+        good = (scores >= best[len(best) - k]).nonzero()[0]
+        items, scores = items.take(good), scores.take(good)
+    order = (-scores).argsort(kind="stable")[:k]
+    return items.take(order), scores.take(order)
 
 
 def _best_of(scores: np.ndarray, k: int, left_out: Sequence[np.ndarray | slice]) -> tuple[np.ndarray, np.ndarray]:
@@ -324,11 +340,14 @@ def _at_most_the_kth(line: np.ndarray, k: int) -> float:
     finds the maxima, and only they are sorted: a quarter of the time of sorting the row.
     """
     if k >= len(line):
-        return -np.inf
+        return -math.inf
     if len(line) >= 2 * k * GROUP_SIZE:
         groups = len(line) // GROUP_SIZE
-        line = line[: groups * GROUP_SIZE].reshape(GROUP_SIZE, groups).max(axis=0)  # (groups,)
-    return np.partition(line, len(line) - k)[len(line) - k]
+        best = np.maximum.reduce(line[: groups * GROUP_SIZE].reshape(GROUP_SIZE, groups))  # (groups,)
+    else:
+        best = line.copy()
+    best.partition(len(best) - k)
+    return best[len(best) - k].item()
 
 
 def _onnx_session(path: Path, threads: int):

@@ -10,6 +10,7 @@ from time import perf_counter
 from uuid import uuid4
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from recsys.artifacts import ALIAS_CHAMPION
 from recsys.errors import ServiceUnavailable
@@ -45,6 +46,8 @@ UNKNOWN_USER = UserState(history=[], features={}, version=0)
 
 SESSION_USER = "session:{}"
 """Whom the answer to a session is for, in the log and in the experiment."""
+
+ITEMS: TypeAdapter[list[Item]] = TypeAdapter(list[Item])
 
 NO_EXPERIMENT = Assignment("none", ALIAS_CHAMPION, propensity=0.0)
 """Of an answer whose unit has no id: it takes no part in any experiment."""
@@ -111,11 +114,19 @@ class Answering:
             ServiceUnavailable: no model was deployed yet.
         """
         self.model()
-        loop = asyncio.get_running_loop()
-        answered: asyncio.Future[Answer] = loop.create_future()
-        if not self._gathered:  # requests that arrive in one turn of the loop share a round trip and a product
-            loop.call_soon(self._start)
+        answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._gathered.append((user_id, wanted, instant, answered))
+        if len(self._gathered) == 1:  # the first of this turn of the loop: what arrives in it shares a round trip
+            try:
+                await asyncio.sleep(0)
+            except asyncio.CancelledError:
+                answered.cancel()
+                self._start()
+                raise
+            if len(self._gathered) == 1:  # alone, as a rule: neither a task nor a turn of the loop more
+                self._gathered.clear()
+                return (await self._answer([(user_id, wanted, instant)]))[0]
+            self._start()
         return await answered
 
     async def held(self, user_id: str, wanted: Wanted, instant: datetime) -> Given | None:
@@ -363,14 +374,14 @@ async def _recommended(model: ServedModel, queries: Sequence[Query]) -> list[Ran
 def named(model: ServedModel, items: Sequence[int], scores: Sequence[float]) -> list[Item]:
     """Return these items of the catalogue as a list shows them, ranked from 1."""
     catalogue = model.retriever.catalogue
-    return [
-        Item(
-            rank=rank,
-            item_id=catalogue.item_id[item],
-            title=catalogue.title[item],
-            domain=catalogue.domain[item],
-            score=score,
-            categories=catalogue.categories[item],
-        )
+    return ITEMS.validate_python([  # at once: many small models cost several times as much
+        {
+            "rank": rank,
+            "item_id": catalogue.item_id[item],
+            "title": catalogue.title[item],
+            "domain": catalogue.domain[item],
+            "score": score,
+            "categories": catalogue.categories[item],
+        }
         for rank, (item, score) in enumerate(zip(items, scores, strict=True), start=1)
-    ]
+    ])  # fmt: skip

@@ -218,8 +218,8 @@ def _staged(decision: Decision) -> dict[str, Any]:
     ranking, ranker = decision.ranking, decision.model.plan.ranker
     if ranking is None or not ranking.stages:
         return {"items": shown}
-    for item, score in zip(shown, ranking.retrieved, strict=True):
-        item["retrieval_score"] = _known(score)
+    for item, score in zip(shown, _known(ranking.retrieved), strict=True):
+        item["retrieval_score"] = score
     told: dict[str, Any] = {
         "stages": [{"stage": one.stage, "came": one.came, "gave": one.gave, "by": one.by} for one in ranking.stages],
         "items": shown,
@@ -227,20 +227,22 @@ def _staged(decision: Decision) -> dict[str, Any]:
     if ranking.ranked and ranker is not None:
         names = ranker.signature
         read = ranker.item_features[ranking.items].tolist()  # (K, F)
-        for item, score, values in zip(shown, ranking.ranked, read, strict=True):
-            item["ranker_score"] = _known(score)
-            item["features"] = dict(zip(names.item_features, map(_known, values), strict=True))
-        user = decision.query.features
+        for item, score, values in zip(shown, _known(ranking.ranked), read, strict=True):
+            item["ranker_score"] = score
+            item["features"] = dict(zip(names.item_features, _known(values), strict=True))
+        user = [decision.query.features.get(name, NAN) for name in names.user_features]
         told["ranker"] = {
             "model": names.model,
             "version": names.version,
-            "user_features": {name: _known(user.get(name, NAN)) for name in names.user_features},
+            "user_features": dict(zip(names.user_features, _known(user), strict=True)),
         }
     return told
 
 
-def _known(value: float) -> float | None:
-    return value if value == value else None  # NaN alone differs from itself
+def _known(values: Sequence[float]) -> Sequence[float | None]:
+    """Return numbers with None for NaN, which alone differs from itself, and makes every sum so."""
+    total = sum(values)
+    return values if total == total else [value if value == value else None for value in values]
 
 
 def with_drivers(record: RequestRecord, model: ServedModel) -> RequestRecord:

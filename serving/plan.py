@@ -300,7 +300,8 @@ class Listed:
         said = self.ranked if ranked is None else ranked
         told = StageTrace(stage, len(self.items) if came is None else came, len(order), by)
         return Listed(
-            self.items[order], scores[order], self.retrieved[order], None if said is None else said[order],
+            self.items.take(order), scores.take(order), self.retrieved.take(order),
+            None if said is None else said.take(order),
             [*self.stages, told],
         )  # fmt: skip
 
@@ -308,6 +309,7 @@ class Listed:
 def _standardised(values: np.ndarray) -> np.ndarray:
     """Return values with mean 0 and deviation 1; zeros where all are the same."""
     centred = values.astype(np.float64)
-    centred -= centred.mean()
-    spread = math.sqrt(centred @ centred / len(centred)) if len(centred) else 0.0
+    n = max(1, len(centred))
+    centred -= np.add.reduce(centred) / n
+    spread = math.sqrt(centred @ centred / n)
     return centred / spread if spread > 0 else np.zeros(len(centred))

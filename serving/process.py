@@ -25,6 +25,7 @@ from serving.graph import graph_file
 from serving.held import HeldAnswers
 from serving.keys import read_keys
 from serving.metrics import Metrics
+from serving.one_write import OneWrite
 from serving.online_store import OnlineStore
 from serving.outbox import Outbox
 from serving.request_records import RedisRequestRecords
@@ -117,11 +118,12 @@ def serve(
     app = build(settings, clock)
     options: dict[str, Any] = {
         "loop": "uvloop",
-        "http": "httptools",
+        "http": OneWrite,
         "ws": "none",
         "access_log": False,
         "log_config": None,
         "server_header": False,
+        "proxy_headers": False,
         "timeout_graceful_shutdown": DRAIN_SECONDS,
     }
     if not share_port:

@@ -5,10 +5,11 @@ the user's come with the user's state. Shapes: I items, n candidates, U and F na
 """
 
 import json
+import threading
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,6 +18,10 @@ from recsys.artifacts import ITEM_FACTS_FILE, RANKER_FILES
 
 LEAST_LIKELY = float(1 / (1 + np.exp(15.0)))
 """Probabilities nearer to none or one are taken as this near: no logit is beyond 15."""
+
+
+LENGTHS = 16
+"""Lengths of lists that a thread keeps room for."""
 
 
 class ItemFacts:
@@ -79,24 +84,38 @@ class ServedRanker:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        self._rooms = threading.local()
 
     @property
     def version(self) -> str:
         return self.signature.version
 
-    def user_row(self, user: Mapping[str, float]) -> np.ndarray:
-        """Return a user's features in the ranker's order; NaN where unknown. float32 (1, U)"""
-        return np.array([[user.get(name, np.nan) for name in self.signature.user_features]], np.float32)
-
     def scores(self, user: Mapping[str, float], items: np.ndarray) -> np.ndarray:
         """Return the logit of each candidate (n,). float64 (n,)"""
-        return self._logits(self.user_row(user), self.item_features[items])
+        room = self._room(len(items))
+        room.user[0] = [user.get(name, np.nan) for name in self.signature.user_features]
+        self.item_features.take(items, axis=0, out=room.items, mode="clip")  # they are places of the catalogue
+        self._session.run_with_iobinding(room.binding)
+        return _logits(room.said)
+
+    def _room(self, n: int) -> "_Room":
+        """Return where this thread writes the features of n candidates and reads what is said of them: lists have few
+        lengths, and memory that is taken once stays near the processor."""
+        rooms = self._rooms.__dict__
+        if n not in rooms:
+            if len(rooms) >= LENGTHS:
+                rooms.clear()
+            n_user, n_item = len(self.signature.user_features), self.item_features.shape[1]
+            user, items = np.empty((1, n_user), np.float32), np.empty((n, n_item), np.float32)
+            room = _Room(user, items, np.empty(n, np.float32), self._session.io_binding())
+            room.binding.bind_cpu_input("user_features", user)
+            room.binding.bind_cpu_input("item_features", items)
+            room.binding.bind_output("scores", "cpu", 0, np.float32, room.said.shape, room.said.ctypes.data)
+            rooms[n] = room
+        return rooms[n]
 
     def _logits(self, user: np.ndarray, items: np.ndarray) -> np.ndarray:
-        (said,) = self._session.run(["scores"], {"user_features": user, "item_features": items})
-        likely = said.astype(np.float64)
-        np.minimum(np.maximum(likely, LEAST_LIKELY, out=likely), 1 - LEAST_LIKELY, out=likely)
-        return np.log(likely) - np.log1p(-likely)
+        return _logits(self._session.run(["scores"], {"user_features": user, "item_features": items})[0])
 
     def contributions(self, user: Mapping[str, float | None], items: Sequence[Mapping[str, float | None]]) -> Any:
         """Return for each item by how much the logit falls when one feature is unknown: name → difference.
@@ -115,6 +134,22 @@ class ServedRanker:
             without[:, place] = np.nan
             fallen[name] = whole - self._logits(without[:1, :n_user], without[:, n_user:])
         return [{name: float(values[row]) for name, values in fallen.items()} for row in range(len(items))]
+
+
+class _Room(NamedTuple):
+    """Inputs (1, U) and (n, F) and output (n,) of one run, float32, and what binds them."""
+
+    user: np.ndarray
+    items: np.ndarray
+    said: np.ndarray
+    binding: Any
+
+
+def _logits(likely: np.ndarray) -> np.ndarray:
+    """Return the logits of probabilities. float64, alike"""
+    bounded = likely.astype(np.float64)
+    np.minimum(np.maximum(bounded, LEAST_LIKELY, out=bounded), 1 - LEAST_LIKELY, out=bounded)
+    return np.log(bounded / (1 - bounded))
 
 
 def _number(value: float | None) -> float:

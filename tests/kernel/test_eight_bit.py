@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from recsys.bundle import Catalogue, Manifest, write_bundle
-from recsys.eight_bit import PRODUCT, EightBit
+from recsys.eight_bit import PRODUCT, TOGETHER, EightBit
 from recsys.retriever import GROUP_SIZE, Retriever, top_k
 
 
@@ -33,21 +33,22 @@ def test_the_written_product_is_what_the_library_makes():
 def test_no_score_is_further_off_than_is_said(seed, items, size, spread, biased):
     chance = np.random.default_rng(seed)
     vectors = (chance.standard_t(3, (items, size)) * spread).astype(np.float32)
-    users = chance.standard_t(3, (3, size)).astype(np.float32)
+    users = chance.standard_t(3, (TOGETHER + 3, size)).astype(np.float32)
     bias = chance.normal(size=items).astype(np.float32) * np.float32(spread) if biased else None
     product = EightBit(vectors, bias)
-    looks = list(product.looks(users))
-    assert len(looks) == 3
-    for user, (scores, off) in zip(users, looks, strict=True):
+    for user, look in zip(users, product.looks(users), strict=True):
         true = vectors.astype(float) @ user.astype(float) + (0 if bias is None else bias)
-        rounding = 1e-6 * np.abs(true).max()
-        assert np.abs(scores - true).max() <= off + rounding
+        rounding, off = 1e-6 * np.abs(true).max(), look.off * look.step
+        assert np.abs(look.steps * look.step - true).max() <= off + rounding
         assert product.exact(user, np.arange(items)) == pytest.approx(true, rel=1e-4, abs=off * 1e-2 + rounding)
 
 
 def test_vectors_of_nothing_score_nothing():
-    ((scores, _),) = EightBit(np.zeros((3, 4), np.float32), None).looks(np.zeros((1, 4), np.float32))
-    assert scores.tolist() == [0, 0, 0]
+    (look,) = EightBit(np.zeros((3, 4), np.float32), None).looks(np.zeros((1, 4), np.float32))
+    assert look.steps.tolist() == [0, 0, 0]
+    assert look.candidates(0).tolist() == [0, 1, 2]
+    look.leave_out(np.array([1]))
+    assert look.candidates(-np.inf).tolist() == [0, 2]
 
 
 def bundle_of(folder, chance: np.random.Generator, items: int, biased: bool, ties: bool) -> Retriever:

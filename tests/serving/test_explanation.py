@@ -23,12 +23,13 @@ def models(tmp_path_factory) -> dict[str, ServedModel]:
     """Each kind, with vectors that are no checkerboard, a bias and a recency that counts."""
     found = {}
     for kind in KINDS:
-        model = load(write_world(tmp_path_factory.mktemp(kind), kind))
-        chance = np.random.default_rng(7)
-        model.retriever.item_bias = chance.normal(size=len(ITEMS)).astype(np.float32)
+        folder, chance = write_world(tmp_path_factory.mktemp(kind), kind), np.random.default_rng(7)
         if kind in {"ials", "mean"}:
             vectors = chance.normal(size=(len(ITEMS), 4)).astype(np.float32)
-            model.retriever.item_vectors, model.retriever.gram = vectors, vectors.T @ vectors
+            np.save(folder / "item_vectors.npy", vectors)
+            np.save(folder / "gram.npy", vectors.T @ vectors)
+        model = load(folder)
+        model.retriever.item_bias = chance.normal(size=len(ITEMS)).astype(np.float32)
         if kind == "linear":
             weights = model.retriever.item_vectors
             weights.value[:] = chance.normal(size=len(weights.value))
