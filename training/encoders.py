@@ -20,6 +20,10 @@ MAX_HISTORY = 1000
 """Latest items that are read, of models that do not say."""
 ENCODED_AT_ONCE = 256
 """Histories that are padded to one length together."""
+FOLDED_AT_ONCE = 64
+"""The same where each of them takes a row of the catalogue's length: what a core's cache holds."""
+TINY = 1e-20
+"""What stands for nothing below a fraction: who has arrived stays."""
 
 
 def recency_weights(mask: Tensor, exponent: float) -> Tensor:
@@ -45,33 +49,61 @@ def weighted_sum(history: Tensor, weights: Tensor, vectors: Tensor) -> Tensor:
     return nn.functional.embedding_bag(history, vectors, per_sample_weights=weights, mode="sum")
 
 
-class NewtonFoldIn(nn.Module):
-    """The vector that a loss gives a user while the items stay as they are, by a few Newton steps from zero.
+class ConjugateFoldIn(nn.Module):
+    """The vector that a convex loss gives a user while the items stay as they are: a few steps of conjugate gradients.
 
-    The second derivative is taken for diagonal, which it nearly is once the items are rotated onto its axes. So a step
-    is two products with the items and a division, and ONNX can hold the whole. A subclass says what the loss is.
+    Polak and Ribière 1969, from zero. The preconditioner is the diagonal of a second derivative that stands for the
+    loss's own, which the items are rotated onto. Each step goes as far along its direction as the loss's true second
+    derivative there asks, so that no length is to be chosen. With the scores kept, a step is two products with the
+    items, and ONNX can hold the whole. A subclass says what the loss is.
     """
 
-    def __init__(self, vectors: Tensor, bias: Tensor, recency_exponent: float, strides: tuple[float, ...]):
-        """Items (I, D), rotated; bias (I,); the length of each step, 1 for all that the derivatives ask."""
+    def __init__(self, vectors: Tensor, bias: Tensor, recency_exponent: float, steps: int):
+        """Items (I, D), rotated; bias (I,)."""
         super().__init__()
         self.register_buffer("items", vectors)
         self.register_buffer("bias", bias)
-        self.recency_exponent, self.strides = recency_exponent, strides
+        self.recency_exponent, self.steps = recency_exponent, steps
 
     def forward(self, history: Tensor, mask: Tensor) -> Tensor:
         used = as_rows(history, recency_weights(mask, self.recency_exponent), len(self.bias))  # (B, I)
-        by_score, curvature, ridge = self.derivatives(used)
-        user = used.new_zeros(history.shape[0], self.items.shape[1])
-        for stride in self.strides:
-            slope = by_score(user @ self.items.T + self.bias) @ self.items + ridge * user
-            user = user - stride * slope / curvature
+        diagonal, ridge = self.diagonal(used)
+        scores, user = self.bias.expand_as(used), used.new_zeros(used.shape[0], self.items.shape[1])  # (B, I), (B, D)
+        slope, fall, direction = user, user.new_ones(used.shape[0], 1), user
+        for _ in range(self.steps):
+            former, former_fall = slope, fall
+            slope = self.slope(used, scores) @ self.items + ridge * user
+            steepest = slope / diagonal
+            fall = dot(steepest, slope)
+            kept = (dot(steepest, slope - former) / former_fall.clamp(min=TINY)).clamp(min=0)
+            direction = kept * direction - steepest  # nothing is kept at first, since that direction is zero
+            moved = direction @ self.items.T  # (B, I)
+            bend = self.bend(used, scores, moved) + ridge * dot(direction, direction)
+            length = self.damped(-dot(slope, direction) / bend.clamp(min=TINY), moved)  # (B, 1)
+            user, scores = user + length * direction, scores + length * moved
         return user
 
-    def derivatives(self, used: Tensor) -> tuple[Callable[[Tensor], Tensor], Tensor, Tensor]:
-        """Return the loss's slope in the scores as a function of them, (B, I) → (B, I), its second derivative in the
-        user's factors, (B, D), and the ridge, (B, 1), which that contains, for users who used this. (B, I)"""
+    def diagonal(self, used: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the preconditioner, (B, D), and the ridge, (B, 1), which it contains, for users who used this.
+        (B, I)"""
         raise NotImplementedError
+
+    def slope(self, used: Tensor, scores: Tensor) -> Tensor:
+        """Return the loss's first derivative in the scores. (B, I)"""
+        raise NotImplementedError
+
+    def bend(self, used: Tensor, scores: Tensor, moved: Tensor) -> Tensor:
+        """Return the loss's second derivative where the scores move so. (B, 1)"""
+        raise NotImplementedError
+
+    def damped(self, length: Tensor, moved: Tensor) -> Tensor:
+        """Return a Newton step's length as it is to be gone. (B, 1)"""
+        return length
+
+
+def dot(left: Tensor, right: Tensor) -> Tensor:
+    """Row by row: (B, D), (B, D) → (B, 1)"""
+    return (left * right).sum(1, keepdim=True)
 
 
 @torch.no_grad()
@@ -127,9 +159,10 @@ class DotProductModel:
     bias: Tensor  # (I,)
     counts: np.ndarray  # (I,)
     max_history: int = MAX_HISTORY
+    at_once: int = ENCODED_AT_ONCE
 
     def score(self, histories: list[np.ndarray], user_features: np.ndarray | None = None) -> np.ndarray:
-        users = encoded(self.encoder, histories, self.max_history)  # (B, D)
+        users = encoded(self.encoder, histories, self.max_history, self.at_once)  # (B, D)
         return (users @ self.vectors.T + self.bias).numpy()  # (B, I)
 
     def parts(self) -> Parts:

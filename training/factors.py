@@ -6,11 +6,10 @@ stay as they are,
 
     min_u  Σ_i w_i · -log softmax(u · V + bias)_i + ridge (Σ w)^ridge_exponent ‖u‖²,
 
-by a few Newton steps from zero with the covariance of the items under their popularity in place of the softmax's own:
-it is the same for everybody (training/encoders.py). Shapes: U users, I items, B histories of L items, D factors.
+by a few steps of conjugate gradients from zero, with the covariance of the items under their popularity, the same for
+everybody, as their preconditioner (training/encoders.py). Shapes: U users, I items, B histories of L items, D factors.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +18,12 @@ from torch import Tensor, nn
 
 from training.collaborative import Batch, CollaborativeConfig, Interactions, train
 from training.dataset import TrainingData
-from training.encoders import DotProductModel, NewtonFoldIn
+from training.encoders import FOLDED_AT_ONCE, ConjugateFoldIn, DotProductModel, dot
 from training.model import Workplace, popularity, recency_shift, to_answer_with
 from training.pairs import PairLoss
 
 
-class FoldIn(NewtonFoldIn):
+class FoldIn(ConjugateFoldIn):
     """What the bundle's encoder.onnx does: history and mask, right-aligned → the user's vector."""
 
     def __init__(
@@ -37,15 +36,28 @@ class FoldIn(NewtonFoldIn):
         recency_exponent: float,
         steps: int = 8,
     ):
-        """As `NewtonFoldIn`; the variance of each factor, (D,)."""
-        super().__init__(vectors, bias, recency_exponent, strides=(1.0, *[0.7] * (steps - 1)))
+        """As `ConjugateFoldIn`; the variance of each factor, (D,)."""
+        super().__init__(vectors, bias, recency_exponent, steps)
         self.register_buffer("variance", variance)
         self.ridge, self.ridge_exponent = ridge, ridge_exponent
 
-    def derivatives(self, used: Tensor) -> tuple[Callable[[Tensor], Tensor], Tensor, Tensor]:
+    def diagonal(self, used: Tensor) -> tuple[Tensor, Tensor]:
         total = used.sum(1, keepdim=True)  # (B, 1)
         ridge = 2 * self.ridge * total**self.ridge_exponent
-        return lambda scores: total * scores.softmax(-1) - used, total * self.variance + ridge, ridge
+        return total * self.variance + ridge, ridge
+
+    def slope(self, used: Tensor, scores: Tensor) -> Tensor:
+        return used.sum(1, keepdim=True) * scores.softmax(-1) - used
+
+    def bend(self, used: Tensor, scores: Tensor, moved: Tensor) -> Tensor:
+        share = scores.softmax(-1)
+        return used.sum(1, keepdim=True) * (dot(share, moved.square()) - dot(share, moved).square()).clamp(min=0)
+
+    def damped(self, length: Tensor, moved: Tensor) -> Tensor:
+        """A softmax may gather on few items along the way and bend more: Sun and Tran-Dinh 2019, "Generalized
+        Self-Concordant Functions", whose step never raises the loss."""
+        reach = (length.abs() * (moved.amax(1, keepdim=True) - moved.amin(1, keepdim=True))).clamp(min=1e-6)
+        return length * reach.log1p() / reach
 
 
 class FactorConfig(CollaborativeConfig):
@@ -94,6 +106,8 @@ class FactorLoss:
 
 class FactorModel(DotProductModel):
     """Users and items as vectors. Serves by vectors of its own whom it has trained on, everybody else by fold-in."""
+
+    at_once = FOLDED_AT_ONCE
 
     def __init__(
         self,

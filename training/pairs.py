@@ -7,7 +7,6 @@ training/models/ials.py, here for whatever can be trained by its gradient. Shape
 batch, J items of a batch, L items of a history, D factors.
 """
 
-from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from training.collaborative import Batch, Interactions
-from training.encoders import NewtonFoldIn
+from training.encoders import ConjugateFoldIn, dot
 
 
 class AllPairs(torch.autograd.Function):
@@ -94,9 +93,9 @@ class PairLoss:
         return PairFoldIn(vectors, bias, variance, self.reg, self.alpha, recency_exponent)
 
 
-class PairFoldIn(NewtonFoldIn):
+class PairFoldIn(ConjugateFoldIn):
     """What the bundle's encoder.onnx does: history and mask, right-aligned → the vector that the loss gives the user
-    while the items stay as they are."""
+    while the items stay as they are. Derivatives are halved: the loss is a sum of squares."""
 
     def __init__(
         self,
@@ -108,14 +107,22 @@ class PairFoldIn(NewtonFoldIn):
         recency_exponent: float,
         steps: int = 12,
     ):
-        """As `NewtonFoldIn`; the curvature's diagonal, (D,)."""
-        super().__init__(vectors, bias, recency_exponent, strides=(0.7,) * steps)
+        """As `ConjugateFoldIn`; the curvature's diagonal, (D,)."""
+        super().__init__(vectors, bias, recency_exponent, steps)
         self.register_buffer("squared", vectors.square())
         self.register_buffer("variance", variance)
         self.reg, self.alpha = reg, unobserved_weight
 
-    def derivatives(self, used: Tensor) -> tuple[Callable[[Tensor], Tensor], Tensor, Tensor]:
-        rest = self.alpha * (used == 0).to(used.dtype)  # (B, I)
+    def diagonal(self, used: Tensor) -> tuple[Tensor, Tensor]:
         ridge = self.reg * (used.sum(1, keepdim=True) + self.alpha * len(self.bias))  # (B, 1)
-        curvature = self.variance + used @ self.squared + ridge
-        return lambda scores: rest * scores - used * (1 - scores), curvature, ridge
+        return self.variance + used @ self.squared + ridge, ridge
+
+    def slope(self, used: Tensor, scores: Tensor) -> Tensor:
+        return self.weight(used) * scores - used
+
+    def bend(self, used: Tensor, scores: Tensor, moved: Tensor) -> Tensor:
+        return dot(self.weight(used), moved.square())
+
+    def weight(self, used: Tensor) -> Tensor:
+        """Return what a pair weighs, with an event or without one. (B, I)"""
+        return torch.where(used > 0, used, self.alpha)

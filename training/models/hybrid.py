@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from training.dataset import TrainingData
-from training.encoders import MAX_HISTORY, encoded, recency_weights, to_onnx, weighted_sum
+from training.encoders import FOLDED_AT_ONCE, MAX_HISTORY, encoded, recency_weights, to_onnx, weighted_sum
 from training.factors import FactorModel
 from training.model import Between, OneOf, Parts, Workplace, padded_blocks, popularity
 from training.models import mf, text_encoder
@@ -119,7 +119,7 @@ class Hybrid:
     counts: np.ndarray
 
     def score(self, histories: list[np.ndarray], user_features: np.ndarray | None = None) -> np.ndarray:
-        return (encoded(self.encoder, histories) @ self.vectors.T).numpy()  # (B, I)
+        return (encoded(self.encoder, histories, at_once=FOLDED_AT_ONCE) @ self.vectors.T).numpy()  # (B, I)
 
     def parts(self) -> Parts:
         arrays = {"popularity": self.counts, "item_vectors": self.vectors.numpy()}
