@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from training.candidates import draw
+
 SLICE = 128
 """Places whose logits are worked on at once: they stay in the cache, where all of a batch's would not."""
 LARGEST_EXPONENT = 40.0
@@ -40,16 +42,7 @@ class Sample:
     @classmethod
     def draw(cls, targets: np.ndarray, share: np.ndarray, negatives: int, rng: np.random.Generator) -> "Sample":
         """Draw for these targets, (P,). `share`: of each item among all targets. (I,)"""
-        n_items = len(share)
-        if negatives >= n_items:
-            return cls(torch.arange(n_items), torch.from_numpy(targets), torch.zeros(n_items))
-        is_in = np.zeros(n_items, bool)
-        is_in[targets] = is_in[rng.integers(0, n_items, negatives)] = True
-        items = np.flatnonzero(is_in)
-        row = np.cumsum(is_in) - 1  # (I,)
-        missed = negatives * np.log1p(-1 / n_items) + len(targets) * np.log1p(-np.minimum(share[items], 0.999))
-        log_probability = np.log(-np.expm1(missed)).astype(np.float32)
-        return cls(*map(torch.from_numpy, (items, row[targets], log_probability)))
+        return cls(*map(torch.from_numpy, draw(targets, share, negatives, rng)))
 
     def followed_by(self, items: np.ndarray, n_items: int) -> tuple[Tensor, Tensor]:
         """Return the sample's items and behind them the rest of these (B, L), each once, (n,), and where these are

@@ -148,6 +148,7 @@ def staged(monkeypatch, tmp_path):
             said = models[name].get("said")
             estimate = said if callable(said) else lambda config: said
             known = {"estimate_seconds": lambda data, config: estimate(config)} if said else {}
+            known |= {"TRIALS_OF_SETS": models[name]["of_sets"]} if "of_sets" in models[name] else {}
             return SimpleNamespace(Config=Config, FEATURES=(), TRIALS=models[name].get("trials", ({},)), **known)
 
         monkeypatch.setattr(choice, "run", run)
@@ -158,6 +159,18 @@ def staged(monkeypatch, tmp_path):
         return verdict, played
 
     return play
+
+
+def test_where_order_means_nothing_a_model_may_have_trials_of_its_own(staged):
+    told = {
+        "seconds": 1,
+        "quality": 0.3,
+        "trials": ({"setting": 0.1},),
+        "of_sets": ({"setting": 0.2}, {"setting": 0.0}),
+    }
+    verdict, played = staged({"one": told}, 100)
+    assert {setting for _, setting, _ in played} == {0.2, 0.0}
+    assert verdict.final.hyper_parameters == {"setting": 0.2}
 
 
 def test_validation_chooses_and_the_leader_gets_the_trials(staged):

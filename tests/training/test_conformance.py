@@ -59,6 +59,7 @@ TINY = {
     },
     "mult_vae": {"embedding_size": 4, "hidden_size": 16, "min_steps": 60, "learning_rate": 0.02},
 }
+TOWERS = ("two_tower", "keras_two_tower")
 COLLABORATIVE = ("lightgcn", "mf", "mult_vae", "neumf", "hybrid", "contrastive_text")
 RANDOM = {"ials", "content_ials", "two_tower", "keras_two_tower", "sasrec", "hstu", "generative", *COLLABORATIVE}
 PERSONAL = tuple(name for name in MODEL_ZOO if name != BASELINE_MODEL)
@@ -133,7 +134,7 @@ def test_a_user_unseen_in_training_is_folded_in(fitted, name, colour):
     assert (items[0] % 2 == colour).all()
 
 
-@pytest.mark.parametrize("name", ["ials", "text_encoder", "mf", "neumf", "hybrid"])
+@pytest.mark.parametrize("name", ["ials", "text_encoder", "mf", "neumf", "hybrid", *TOWERS])
 def test_where_order_means_nothing_no_order_changes_the_answer(name, tmp_path, cache):
     data = replace(world.training_data(features()), is_ordered=False)
     model = Fitted(name, tmp_path, cache, data=data).model
@@ -141,6 +142,18 @@ def test_where_order_means_nothing_no_order_changes_the_answer(name, tmp_path, c
     scores = model.score(histories)
     np.testing.assert_allclose(model.score([history[::-1] for history in histories]), scores, rtol=1e-4, atol=1e-4)
     assert np.ptp(scores, axis=1).min() > 0
+
+
+@pytest.mark.parametrize("name", TOWERS)
+@pytest.mark.parametrize("is_ordered", [True, False])
+def test_a_tower_of_cosines_learns_and_its_bundle_scores_alike(name, is_ordered, tmp_path, cache):
+    data = replace(world.training_data(features()), is_ordered=is_ordered)
+    one = Fitted(name, tmp_path, cache, data=data, embedding_size=16, temperature=0.2, negatives=6)
+    items, _ = one.retriever.recommend(world.histories(), world.HELD_BACK)
+    assert np.mean([set(row.tolist()) == world.held_back(user) for user, row in enumerate(items)]) >= 0.95
+    np.testing.assert_allclose(
+        one.retriever.score(world.histories()), one.model.score(world.histories()), atol=1e-4, rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize("name", PERSONAL)

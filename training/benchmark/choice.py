@@ -173,7 +173,10 @@ def _contender(name: str, split: Split, given: dict[str, Any] | None, notes: lis
     if getattr(module, "NEEDS_ORDER", False) and not split.train.is_ordered:
         notes.append(f"{name}: it needs the order of events, which this format does not have")
         return None
-    trials = getattr(module, "TRIALS", ({},)) if given is None else (given,)
+    trials = getattr(module, "TRIALS", ({},))
+    if not split.train.is_ordered:
+        trials = getattr(module, "TRIALS_OF_SETS", trials)
+    trials = trials if given is None else (given,)
     return Contender(name, module, [dict(trial) for trial in trials])
 
 
