@@ -45,10 +45,14 @@ def machine() -> dict[str, Any]:
     }
 
 
-def publish(name: str, title: str, rows: list[dict[str, Any]], notes: str = "") -> None:
-    """Write the rows (measure, target, measured, command) as JSON and as a table for people; then the index anew."""
+def publish(
+    name: str, title: str, rows: list[dict[str, Any]], notes: str = "", details: dict[str, Any] | None = None
+) -> None:
+    """Write the rows (measure, target, measured, command) as JSON and as a table for people; then the index anew.
+    Details, which are for machines, stand in the JSON alone."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     document = {"date": datetime.now(UTC).date().isoformat(), "machine": machine(), "rows": rows}
+    document |= {"details": details} if details else {}
     (FOLDER / f"{name}.json").write_text(json.dumps(document, indent=2) + "\n")
     (FOLDER / f"{name}.md").write_text(page(title, document, notes))
     index.write(FOLDER)
