@@ -91,16 +91,21 @@ def write_users(settings: Settings, items: int, users: int = USERS) -> list[str]
 
 @contextmanager
 def stores() -> Iterator[Settings]:
-    """Yield the settings of a real Valkey and a real Kafka, with topics, for as long as the block runs."""
+    """Yield the settings of two real Valkeys, as the platform has them, and a real Kafka, with topics, while the
+    block runs."""
     import tempfile
 
+    from infra.local.stores import LOOPBACK
     from tests.conftest import Services
+    from tests.ports import free_port
 
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o711)
         services = Services(Path(folder))
+        records = {"records_url": f"redis://{LOOPBACK}:{free_port()}/0"}
+        services.settings = services.settings.model_copy(update=records)
         try:
-            for name in ("redis", "kafka"):
+            for name in ("redis", "records", "kafka"):
                 services.start(name)
             broker.create_topics(services.settings)
             yield services.settings

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
+from secrets import token_hex
 from time import perf_counter
-from uuid import uuid4
 
 import numpy as np
 from pydantic import TypeAdapter
@@ -51,6 +51,9 @@ ITEMS: TypeAdapter[list[Item]] = TypeAdapter(list[Item])
 
 NO_EXPERIMENT = Assignment("none", ALIAS_CHAMPION, propensity=0.0)
 """Of an answer whose unit has no id: it takes no part in any experiment."""
+
+REQUEST_ID_BYTES = 16
+"""By chance alone."""
 
 TOGETHER = 8
 """Requests that are scored in the loop: they take less than handing them to a thread would."""
@@ -138,7 +141,7 @@ class Answering:
         if not self._held.has(user_id, wanted, model.context):
             return None
         assignment = self._splits.current.of(user_id, instant.date())
-        return await self._held.give(user_id, wanted, model, assignment, uuid4().hex, instant)
+        return await self._held.give(user_id, wanted, model, assignment, token_hex(REQUEST_ID_BYTES), instant)
 
     def _start(self) -> None:
         """Answer what was gathered, in groups that do not keep the loop for long."""
@@ -204,7 +207,7 @@ class Answering:
         for place, ((user_id, wanted, instant), (state, _), assignment, query) in enumerate(
             zip(asked, states, assigned, queries, strict=True)
         ):
-            request_id, source, computed_by = uuid4().hex, "model", None
+            request_id, source, computed_by = token_hex(REQUEST_ID_BYTES), "model", None
             if stored := found[place]:
                 model, (ranking, source, computed_by) = models[place], stored
             else:
@@ -272,7 +275,7 @@ class Answering:
         Raises:
             ServiceUnavailable: no model was deployed yet.
         """
-        model, request_id = self.model(), uuid4().hex
+        model, request_id = self.model(), token_hex(REQUEST_ID_BYTES)
         user_id = SESSION_USER.format(session_id or request_id)
         assignment = self._splits.current.of(user_id, instant.date()) if session_id else NO_EXPERIMENT
         query = Query(wanted.k, session=wanted.items, domain=wanted.domain, personal=assignment.policy != POPULAR)

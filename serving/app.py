@@ -8,13 +8,13 @@ from pathlib import Path
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import FileResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
-from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving import clouds, events, graphql_door, lists, page, storefront
 from serving.access import Guard, KeyRing, check_user
 from serving.answering import Answering
 from serving.contracts import Answer, CandidateReady, Ready, WantedFor
-from serving.doors import LABELS, error_documents, install, json_answer
+from serving.doors import LABELS, Measured, error_documents, in_the_one_shape, install, json_answer
 from serving.metrics import Metrics
 from serving.ports import EventLog
 from serving.short_way import ShortWay
@@ -25,6 +25,18 @@ DESCRIPTION = (
     "Recommendations, and the events that make the next ones better. Every error has the shape "
     '`{"error": {"code", "message"}}`.'
 )
+
+
+class _Application(FastAPI):
+    """The framework's, behind a front that needs none of it."""
+
+    front: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await (self.front if scope["type"] == "http" else self.long_way)(scope, receive, send)
+
+    async def long_way(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await super().__call__(scope, receive, send)
 
 
 @asynccontextmanager
@@ -53,7 +65,7 @@ def create_app(
         ring: the API keys that are asked for; None: none is.
         visits: what the storefront asks beside lists; None: those routes are not there.
     """
-    app = FastAPI(
+    app = _Application(
         title="RecSys Intelligence",
         version="1",
         description=DESCRIPTION,
@@ -62,10 +74,11 @@ def create_app(
         lifespan=lifespan,
         telemetry=NO_TELEMETRY,
     )
-    inside = [Middleware(ShortWay, answering=answering, clock=clock)]
+    install(app)
+    way: ASGIApp = ShortWay(app.long_way, answering, clock)
     if ring is not None:
-        inside.append(Middleware(Guard, ring=ring, health_route=health_route))
-    install(app, metrics, inside)
+        way = Guard(way, ring, health_route)
+    app.front = in_the_one_shape(Measured(way, metrics))
 
     async def answer_all(request: Request, wanted: Sequence[WantedFor]) -> list[Answer]:
         for each in wanted:

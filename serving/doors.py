@@ -1,7 +1,7 @@
 """What stands before every route: the body's limit, the measuring, and one shape for every error."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from http import HTTPStatus
 from time import perf_counter
@@ -10,7 +10,7 @@ from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException as StarletteHTTPException
-from starlette.middleware import Middleware
+from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from recsys.errors import ServiceUnavailable
@@ -121,13 +121,9 @@ class Measured:
             self._timed(route).observe(perf_counter() - started)
 
 
-def install(app: FastAPI, metrics: Metrics, inside: Sequence[Middleware] = ()) -> None:
-    """Put the doors before an app's routes; `inside` stands between the body's limit and the measuring, the last one
-    outermost."""
+def install(app: FastAPI) -> None:
+    """Put the body's limit before an app's routes, and the one shape of errors behind them."""
     app.add_middleware(BodyLimit)
-    for each in inside:
-        app.add_middleware(each.cls, *each.args, **each.kwargs)
-    app.add_middleware(Measured, metrics=metrics)  # outermost: it counts refusals too
 
     @app.exception_handler(StarletteHTTPException)
     async def refused(_: Request, error: StarletteHTTPException) -> Response:
@@ -144,10 +140,17 @@ def install(app: FastAPI, metrics: Metrics, inside: Sequence[Middleware] = ()) -
     async def unavailable(_: Request, error: ServiceUnavailable) -> Response:
         return error_answer(503, str(error))
 
-    @app.exception_handler(Exception)
-    async def unexpected(request: Request, error: Exception) -> Response:
-        log.exception("unexpected at %s", request.url.path, exc_info=error)
-        return error_answer(500, "an unexpected fault. It was logged; please report it")
+    app.add_exception_handler(Exception, _unexpected)
+
+
+def in_the_one_shape(app: ASGIApp) -> ASGIApp:
+    """Return the app with an answer to what it did not expect."""
+    return ServerErrorMiddleware(app, _unexpected)
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    log.exception("unexpected at %s", request.url.path, exc_info=error)
+    return error_answer(500, "an unexpected fault. It was logged; please report it")
 
 
 def _sentence(fault: dict) -> str:

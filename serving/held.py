@@ -76,7 +76,8 @@ class HeldAnswers:
     """The answers of one process, the least lately asked given up first. For one event loop."""
 
     def __init__(self, versions: Versions, again: Again, metrics: Metrics, most: int = MOST):
-        self._versions, self._again, self._metrics, self._most = versions, again, metrics, most
+        self._versions, self._again, self._most = versions, again, most
+        self._given = metrics.cached.labels("held")
         self._held: OrderedDict[Key, Held] = OrderedDict()
 
     def hold(self, wanted: Wanted, assignment: Assignment, user_version: int, decision: Decision) -> None:
@@ -127,7 +128,7 @@ class HeldAnswers:
         at = instant.isoformat().encode()
         record = b'%s"answered_at":"%s",%s' % (_head(request_id), at, held.record)
         self._again.again(b'%s"shown_at":"%s",%s' % (_head(request_id), at, held.shown), record, held.items)
-        self._metrics.cached.labels("held").inc()
+        self._given.inc()
         return Given(body, held.rung, assignment.variant)
 
 

@@ -68,13 +68,12 @@ class OnlineStore:
         wire = self._wire
         if wire is None or wire.is_cut:
             wire = await self._connected()
+        replies = wire.ask(commands.packed)
+        late = asyncio.get_running_loop().call_later(ANSWER_SECONDS, _give_up, wire, replies)
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                return await wire.ask(commands.packed)
-        except TimeoutError:
-            # of those that wait on it too none asks again: a store that is slow or frozen would take their time twice
-            wire.cut("no reply in time", RedisTimeoutError)
-            raise
+            return await replies
+        finally:
+            late.cancel()
 
     async def _connected(self) -> Wire:
         """Return the connection; however many ask for it, it is made once."""
@@ -97,6 +96,13 @@ class OnlineStore:
             self._connecting.cancel()
         if self._wire is not None:
             self._wire.cut("closed")
+
+
+def _give_up(wire: Wire, replies: asyncio.Future[list[Reply]]) -> None:
+    """Cut a connection that is late. Of those that wait on it too none asks again: a store that is slow or frozen would
+    take their time twice."""
+    if not replies.done():
+        wire.cut("no reply in time", RedisTimeoutError)
 
 
 def _unavailable(why: object) -> ServiceUnavailable:

@@ -1,6 +1,7 @@
 """The serving process: the real ports, wired and kept alive for as long as the application runs."""
 
 import asyncio
+import gc
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -39,6 +40,10 @@ DRAIN_SECONDS = 8
 
 SWITCH_SECONDS = 0.001
 """How long the log's thread may keep an answer from the interpreter; its default is 5 ms."""
+
+YOUNG_OBJECTS = 20_000
+"""Objects that live before the collector looks for circles among them, which answers make none of; by default 700, a
+few answers' worth."""
 
 
 def build(settings: Settings, clock: Callable[[], datetime]) -> FastAPI:
@@ -111,6 +116,7 @@ def serve(
     them, and the loss of one costs the requests that it had in hand. Each has its own memory, metrics and connections.
     """
     sys.setswitchinterval(SWITCH_SECONDS)
+    gc.set_threshold(YOUNG_OBJECTS)
     url = urlsplit(settings.serving_url)
     on_vertex = settings.vertex_http_port is not None
     host = host or ("0.0.0.0" if on_vertex else url.hostname) or "127.0.0.1"
