@@ -1,10 +1,11 @@
 """The loop while events pour in: from a posted click to another list, and how fast the consumer works off a backlog.
 
-    python -m bench.live_loop [seconds]
+    python -m bench.live_loop [seconds [runs]]
 
-Writes docs/results/live_loop.md. Everything is the platform's own, as processes: Kafka, Valkey, PostgreSQL with its
-`fsync`, the consumer with all its effects, serving. Clicks of made-up users go straight to the log at a steady rate;
-meanwhile some real requests: a list, a click on it, and the list asked for again until it is another one.
+Writes docs/results/live_loop.md: of several runs the median of each figure, and the least and the most. Everything is
+the platform's own, as processes: Kafka, Valkey, PostgreSQL with its `fsync`, the consumer with all its effects,
+serving. Clicks of made-up users go straight to the log at a steady rate; meanwhile some real requests: a list, a click
+on it, and the list asked for again until it is another one.
 """
 
 import os
@@ -109,36 +110,71 @@ def work_off(settings: Settings, process: psutil.Process, events: int) -> dict[s
 
 def main() -> None:
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 60.0
-    table = []
+    runs = int(sys.argv[2]) if len(sys.argv) > 2 else 1
+    found = [measured_once(seconds) for _ in range(runs)]
+    table = [
+        {"measure": what, "target": target, "measured": _said(figures, [run[what] for run in found]),
+         "command": COMMAND}
+        for what, (target, figures) in ROWS.items()
+    ]  # fmt: skip
+    publish("live_loop", "The live loop", table, notes(runs))
 
-    def row(measure: str, target: str, measured: str) -> None:
-        table.append({"measure": measure, "target": target, "measured": measured, "command": COMMAND})
-        print(measure, measured, file=sys.stderr, flush=True)
+
+LATENCIES = "p50 {} ms, p95 {} ms, p99 {} ms"
+SLOW, FAST = (f"click posted to another list, at {rate} events a second" for rate in (20, RATE))
+REBUILT, WORKED_OFF = "rebuild of all users' state: users a second", "backlog, all effects: events a second"
+PROCESSOR, MEMORY = "backlog, all effects: the consumer's processor time an event", "the consumer's resident memory"
+ROWS = {
+    REBUILT: ("none", "{}"),
+    SLOW: ("none", LATENCIES),
+    FAST: ("p95 ≤ 1 s, beyond 300 ms", LATENCIES),
+    WORKED_OFF: ("≥ 3 000, beyond 8 000", "{}"),
+    PROCESSOR: ("none", "{} µs"),
+    MEMORY: ("none", "{} MiB"),
+}
+"""Measure → its target, and how its figures are said."""
+
+
+def _said(figures: str, runs: list[list[float]]) -> str:
+    """Return the medians over the runs in words, with the least and the most where there are several."""
+    middle = figures.format(*(f"{np.median(values):,.0f}" for values in zip(*runs, strict=True)))
+    if len(runs) == 1:
+        return middle
+    spread = ", ".join(f"{min(values):,.0f} to {max(values):,.0f}" for values in zip(*runs, strict=True))
+    return f"{middle} (median of {len(runs)} runs: {spread})"
+
+
+def measured_once(seconds: float) -> dict[str, list[float]]:
+    """Return the figures of each measure, of a platform that is started for it."""
+    found: dict[str, list[float]] = {}
+
+    def tell(measure: str, *figures: float) -> None:
+        found[measure] = list(figures)
+        print(measure, found[measure], file=sys.stderr, flush=True)
 
     with platform() as (settings, _):
         write_model(settings.served_model, ML_1M_ITEMS)
         write_past(settings, USERS, ML_1M_ITEMS)
         with redis.Redis.from_url(settings.redis_url) as client:
-            rebuilt = perf_counter()
+            started = perf_counter()
             rebuild_all(settings, client)
-            row("rebuild of all users' state", "none", f"{USERS / (perf_counter() - rebuilt):,.0f} users a second")
+            tell(REBUILT, USERS / (perf_counter() - started))
         with running(settings, consumer(settings), applications.serving(settings)) as processes:
             hearing = psutil.Process(processes["streaming"].pid)
             eventually(lambda: httpx.get(f"{settings.serving_url}/readyz").status_code == 200)
-            for rate, wanted in ((20, "none"), (RATE, "p95 ≤ 1 s, beyond 300 ms")):
+            for rate, measure in ((20, SLOW), (RATE, FAST)):
                 taken = click_to_list(settings, seconds if rate == RATE else seconds / 4, rate)
-                p50, p95, p99 = np.percentile(taken, (50, 95, 99))
-                said = f"p50 {p50:.0f} ms, p95 {p95:.0f} ms, p99 {p99:.0f} ms of {len(taken)} clicks"
-                row(f"click posted to another list, at {rate} events a second", wanted, said)
+                tell(measure, *np.percentile(taken, (50, 95, 99)).tolist())
             done = work_off(settings, hearing, BACKLOG)
-            row("backlog, all effects: events a second", "≥ 3 000, beyond 8 000", f"{done['a_second']:,.0f}")
-            row("backlog, all effects: the consumer's processor time an event", "none", f"{done['cpu_us']:.0f} µs")
-            row("the consumer's resident memory", "none", f"{hearing.memory_info().rss / 2**20:.0f} MiB")
-    publish("live_loop", "The live loop", table, notes())
+            tell(WORKED_OFF, done["a_second"])
+            tell(PROCESSOR, done["cpu_us"])
+            tell(MEMORY, hearing.memory_info().rss / 2**20)
+    return found
 
 
-def notes() -> str:
+def notes(runs: int) -> str:
     return (
+        f"{runs} runs, each with a platform of its own. "
         f"{USERS} users with {PAST} past events each, {ML_1M_ITEMS} items; events are spread over all users\n"
         "evenly, the dearest way: each costs a user's features. Kafka, PostgreSQL (durable), Valkey, the consumer,\n"
         f"serving and the load share this machine. Load average at the end: {os.getloadavg()[1]:.1f}."

@@ -90,8 +90,8 @@ STRETCH = 2
 """So many tasks, from the one that meets the fault on, have work to do."""
 FAULTS = ("killed task", "killed service", "slow disk", "full queue", "corrupt file", "clock step")
 SERVICES = (
-    "postgres", "valkey", "kafka", "mlflow", "airflow-scheduler", "airflow-api", "airflow-dag-processor", "serving",
-    "streaming",
+    "postgres", "valkey", "records", "kafka", "mlflow", "airflow-scheduler", "airflow-api", "airflow-dag-processor",
+    "serving", "streaming",
 )  # fmt: skip
 STEPS = (-600, -60, 60, 600)
 FAULT_SECONDS, LONGEST_SECONDS = 12.0, 300.0

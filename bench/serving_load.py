@@ -30,6 +30,8 @@ from tests.ports import free_port
 
 K, RATE, CLOSED_CONNECTIONS, OPEN_CONNECTIONS = 10, 200, 16, 64
 WARM_SECONDS, READY_SECONDS, CACHE_SECONDS = 5.0, 300.0, 3600
+LITTLE_STOLEN, MOST_TRIES = 0.01, 3
+"""Share of the processors that the host of a virtual machine may take while something is measured; else once more."""
 RANKED, PLAIN = "serving", "serving, retrieval alone"
 MLFLOW_RANKED, MLFLOW_PLAIN = "mlflow models serve, ranked", "mlflow models serve, retrieval alone"
 MIB = 2**20
@@ -164,9 +166,19 @@ def measure(target: Target, seconds: float) -> dict[str, Any]:
         "ready_seconds": round(target.ready_seconds, 2),
         "resident_mib": round(memory),
         "children_mib": round(children),
-        "open": load(target, seconds, OPEN_CONNECTIONS, RATE),
-        "closed": load(target, seconds, CLOSED_CONNECTIONS),
+        "open": undisturbed(target, seconds, OPEN_CONNECTIONS, RATE),
+        "closed": undisturbed(target, seconds, CLOSED_CONNECTIONS),
     }
+
+
+def undisturbed(target: Target, seconds: float, connections: int, rate: float | None = None) -> dict[str, Any]:
+    """Return a report of `load`, tried until the machine's host took little of it: the try of which it took least."""
+    tries: list[dict[str, Any]] = []
+    while len(tries) < MOST_TRIES and not (tries and tries[-1]["stolen"] <= LITTLE_STOLEN):
+        before = psutil.cpu_times()
+        report = load(target, seconds, connections, rate)
+        tries.append(report | {"stolen": round(stolen(before, psutil.cpu_times()), 4)})
+    return min(tries, key=lambda report: report["stolen"]) | {"tries": len(tries)}
 
 
 def main() -> None:
@@ -194,7 +206,7 @@ def main() -> None:
             with mlflow_serving(settings, folder, users) as target:
                 measured_now(name, ML_25M_ITEMS, target)
     publish(
-        "serving", "Serving under load", rows(measured), notes(stolen(before, psutil.cpu_times())),
+        "serving", "Serving under load", rows(measured), notes(measured, stolen(before, psutil.cpu_times())),
         {f"{name}, {items} items": found for (name, items), found in measured.items()},
     )  # fmt: skip
 
@@ -249,16 +261,17 @@ def _a_second(found: dict[str, Any]) -> float:
     return found["closed"]["per_second"]
 
 
-def notes(stolen_share: float) -> str:
-    load_average = os.getloadavg()[1]
+def notes(measured: dict[tuple[str, int], dict[str, Any]], stolen_share: float) -> str:
+    worst = max(found[mode]["stolen"] for found in measured.values() for mode in ("open", "closed"))
     return (
         f"iALS with 64 factors, a history of 100 items a user, k = {K}; one process, one thread. `serving` ranks 200\n"
         "candidates by a DCN-v2 on seven features, `serving, retrieval alone` has no ranker beside the model; both\n"
         "log ten impressions and a record an answer. Behind MLflow stand the same bundles, ranker and rules, with\n"
         "the product in floats as its users would write it (bench/mlflow_retrieval.py); it leaves nothing behind.\n"
-        f"Generator, Valkey and Kafka run on the same machine. Load average at the end: {load_average:.1f}, two of it\n"
-        "ours; beyond that, others were using the machine and wall times are upper bounds. The machine is a virtual\n"
-        f"one: its host took {stolen_share:.1%} of its processor time for others meanwhile. Histograms: serving.json."
+        "Generator, two Valkeys and Kafka run on the same machine. The machine is a virtual one: its host took\n"
+        f"{stolen_share:.1%} of its processor time for others meanwhile. Where it took more than {LITTLE_STOLEN:.0%}\n"
+        f"during a measure, that was tried again, {MOST_TRIES} times at most; the try of which it took least\n"
+        f"counts, {worst:.1%} of the worst of them. Histograms and what was taken of each: serving.json."
     )
 
 
