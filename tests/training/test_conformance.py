@@ -34,7 +34,7 @@ TINY = {
     "two_tower": {"embedding_size": 16, "epochs": 1, "min_steps": 80, "batch_size": 20, "learning_rate": 0.02},
     "keras_two_tower": {"embedding_size": 4, "epochs": 1, "min_steps": 80, "batch_size": 20, "learning_rate": 0.02},
     "sasrec": SEQUENTIAL,
-    "hstu": SEQUENTIAL,
+    "hstu": {**SEQUENTIAL, "age_bias": 0.0},
     "text_encoder": {"embedding_size": 4, "popularity_weight": 0.01},
     "ease": {"reg": 1.0},
     "item_knn": {},
