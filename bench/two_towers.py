@@ -50,11 +50,10 @@ for two epochs: test .1671 / .1705 and .2103 / .2047. Beauty's validation items,
 it the items' biases begin at zero instead of their popularity. On Beauty the batch's targets and 1 000 even draws
 are.
 
-**Missed.** On UltraGCN's split TensorFlow's stands 3.5 % below PyTorch's, both by twenty epochs. On the validation
-part it was 2.7 % below as well; with thirty, which it has now, it is above there (.2211 / .2567). That test was not
-read. Beauty's rows are of the settings before: of those above only the validation figures after six epochs were
-measured, at 29 659 and 21 039 pairs a second, where 100 000 are asked: a place costs a pass of the tower and some two
-thousand comparisons. Sets take several times as many as asked."""
+**TensorFlow's epochs.** By twenty on UltraGCN's split it had been 3.5 % below PyTorch's (test .2456 / .2344) and 2.7
+% below on the validation part; with thirty it is above there (.2211 / .2567), which chose them. So its test was read
+twice. **Missed.** 100 000 pairs a second on Beauty: a place costs a pass of the tower and some two thousand
+comparisons. Sets take several times as many as asked. Rows that say so are by the settings before."""
 
 
 def of(split: Split, form: str, seed: int) -> TrainingData:
