@@ -52,7 +52,9 @@ are.
 
 **TensorFlow's epochs.** By twenty on UltraGCN's split it had been 3.5 % below PyTorch's (test .2456 / .2344) and 2.7
 % below on the validation part; with thirty it is above there (.2211 / .2567), which chose them. So its test was read
-twice. **Missed.** 100 000 pairs a second on Beauty: a place costs a pass of the tower and some two thousand comparisons.
+twice.
+
+**Missed.** 100 000 pairs a second on Beauty: a place costs a pass of the tower and some two thousand comparisons.
 Sets take several times as many as asked. Rows that say so are by the settings before."""
 
 
