@@ -77,13 +77,13 @@ thirds of the processor time, are well above what is asked for, and so is `hstu`
 three of them. One alone was not asked about the test.
 
 **Missed: 50 000 positions a second**, by a tenth with 64 dimensions (45 400; the first eight of those epochs, before
-others began to use the machine, ran at 49 500) and by a third and more with 128. Half of a step goes into the three
-products with the sample, at two thirds of what the core can do, and a third into the trunk; that AdamW works on no more
-than the step's rows of the catalogue (training/row_adam.py, since 2026-11-30) made steps a tenth shorter at 64
-dimensions and a third at 128 (62 000 and 33 000 positions a second after, 55 000 and 22 000 before; lower quartile of
-the seconds of 120 steps). 500 negatives instead of 1000 give a quarter more at 128 dimensions, and .1044 / .0656
-instead of .1068 / .0668 on the validation items. The processor's bfloat16 gives nothing: without AMX these products
-take as long in it, or longer.
+others began to use the machine, ran at 49 500) and with 128, while others used the machine all along, by a half. Half
+of a step goes into the three products with the sample, at two thirds of what the core can do, and a third into the
+trunk; that AdamW works on no more than the step's rows of the catalogue (training/row_adam.py, since 2026-11-30) made
+steps a tenth shorter at 64 dimensions and a third at 128 (62 000 and 33 000 positions a second after, 55 000 and 22 000
+before; lower quartile of the seconds of 120 steps). 500 negatives instead of 1000 give a quarter more at 128
+dimensions, and .1044 / .0656 instead of .1068 / .0668 on the validation items. The processor's bfloat16 gives nothing:
+without AMX these products take as long in it, or longer.
 
 **Trained on the validation items as well**, as `python -m training.benchmark` does after its choice, `sasrec` is asked
 for the same test with one item more of each user learnt: figures of that command are not to be laid beside these
