@@ -55,7 +55,7 @@ are.
 twice.
 
 **Missed.** 100 000 pairs a second on Beauty: a place costs a pass of the tower and some two thousand comparisons.
-Sets take several times as many as asked. Rows that say so are by the settings before."""
+Sets take several times as many as asked."""
 
 
 def of(split: Split, form: str, seed: int) -> TrainingData:
