@@ -34,6 +34,11 @@ TRIALS = (
     {"embedding_size": 128, "epochs": 8, "unobserved_ratio": 20.0, "reg": 0.01, "fold_in_share": 0.35},
     {"embedding_size": 64, "epochs": 8, "unobserved_ratio": 5.0, "reg": 0.003},
 )
+OF_DENSE_SETS = {"epochs": 8, "unobserved_weight": 0.3, "reg": 0.01, "fold_in_share": 0.5}
+TRIALS_OF_SETS = (TRIALS[0], {"embedding_size": 128} | OF_DENSE_SETS, {"embedding_size": 64} | OF_DENSE_SETS, TRIALS[1])
+"""Where events have no order. With a tenth of the training items held out, recall@20 / ndcg@20: UltraGCN's MovieLens 1M
+by the first .2469 / .2026, by the second .2570 / .2086 (192 factors .2578 / .2092, λ .015 .2276 / .1883, α0 .2 .2604 /
+.2064); KGAT's Amazon-book by the first .2080 / .1005, with α0 .3 .0441 / .0191: there many times more is unobserved."""
 SPACE = {
     "embedding_size": OneOf((32, 64, 128)),
     "unobserved_weight": Between(0.03, 10.0, log=True),
