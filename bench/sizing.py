@@ -118,6 +118,8 @@ def plans(bytes_a_user: dict[int, float]) -> str:
         f"{BUSY:.0%} busy; stores and consumer come on top. Memory: of one serving process. Beyond",
         f"{ML_25M_ITEMS:,} items both follow the line through the two measured catalogues, which overstates the cores:",
         f"an approximate index stands in there. Redis: {TYPICAL} and {HISTORIES[-1]} items a user.",
+        "On 2026-11-30 the host took a tenth of the processors while the small one was measured: too flat a line,",
+        "and too few cores in the last row.",
         "",
         "| users | items | requests a second | cores of serving | memory a process | Redis |",
         "| --- | --- | --- | --- | --- | --- |",
