@@ -10,7 +10,6 @@ from secrets import token_hex
 from time import perf_counter
 
 import numpy as np
-from pydantic import TypeAdapter
 
 from recsys.artifacts import ALIAS_CHAMPION
 from recsys.errors import ServiceUnavailable
@@ -18,10 +17,11 @@ from recsys.experiments import INTERLEAVED, POPULAR, SHUFFLE
 from recsys.split import Assignment
 from recsys.user_state import UserState
 from serving.cache import CACHED_LENGTH
-from serving.contracts import Answer, Item, SimilarItems, Wanted, WantedList
+from serving.contracts import SimilarItems, Wanted, WantedList
 from serving.doors import Refused
 from serving.explanation import Decision, RequestRecord, Source, with_drivers
 from serving.held import Given, HeldAnswers
+from serving.made import MadeAnswer, named
 from serving.metrics import Metrics
 from serving.model import ServedModel, answer_faults
 from serving.ports import (
@@ -47,8 +47,6 @@ UNKNOWN_USER = UserState(history=[], features={}, version=0)
 SESSION_USER = "session:{}"
 """Whom the answer to a session is for, in the log and in the experiment."""
 
-ITEMS: TypeAdapter[list[Item]] = TypeAdapter(list[Item])
-
 NO_EXPERIMENT = Assignment("none", ALIAS_CHAMPION, propensity=0.0)
 """Of an answer whose unit has no id: it takes no part in any experiment."""
 
@@ -58,7 +56,7 @@ REQUEST_ID_BYTES = 16
 TOGETHER = 8
 """Requests that are scored in the loop: they take less than handing them to a thread would."""
 
-Gathered = tuple[str, Wanted, datetime, asyncio.Future[Answer]]
+Gathered = tuple[str, Wanted, datetime, asyncio.Future[MadeAnswer]]
 """A request that waits for its group: user, what is wanted, instant, and where the answer is awaited."""
 
 
@@ -86,7 +84,7 @@ class Answering:
         self._splits, self._metrics = splits, metrics
         self._stored = StoredLists(metrics, lists if list_seconds else None, list_seconds)
         self._gathered: list[Gathered] = []
-        self._tasks: set[asyncio.Task[list[Answer]]] = set()
+        self._tasks: set[asyncio.Task[list[MadeAnswer]]] = set()
 
     @property
     def is_ready(self) -> bool:
@@ -108,7 +106,7 @@ class Answering:
             raise ServiceUnavailable("model", "none is loaded", "Deploy one; the platform's pipeline does")
         return self._models.current
 
-    async def answer(self, user_id: str, wanted: Wanted, instant: datetime) -> Answer:
+    async def answer(self, user_id: str, wanted: Wanted, instant: datetime) -> MadeAnswer:
         """Return the list for this user.
 
         An unreachable store costs the personal rungs, not the answer.
@@ -117,7 +115,7 @@ class Answering:
             ServiceUnavailable: no model was deployed yet.
         """
         self.model()
-        answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        answered: asyncio.Future[MadeAnswer] = asyncio.get_running_loop().create_future()
         self._gathered.append((user_id, wanted, instant, answered))
         if len(self._gathered) == 1:  # the first of this turn of the loop: what arrives in it shares a round trip
             try:
@@ -150,12 +148,12 @@ class Answering:
             self._begin(gathered[start : start + TOGETHER])
 
     def _begin(self, group: Sequence[Gathered]) -> None:
-        task: asyncio.Task[list[Answer]] = asyncio.create_task(self._answer([one[:3] for one in group]))
+        task: asyncio.Task[list[MadeAnswer]] = asyncio.create_task(self._answer([one[:3] for one in group]))
         self._tasks.add(task)  # the loop alone would let it go
         task.add_done_callback(self._tasks.discard)
         task.add_done_callback(partial(self._end, group))
 
-    def _end(self, group: Sequence[Gathered], task: asyncio.Task[list[Answer]]) -> None:
+    def _end(self, group: Sequence[Gathered], task: asyncio.Task[list[MadeAnswer]]) -> None:
         """Hand each its answer; what one request breaks, the others of its group do not pay for."""
         waiting = [(place, one[-1]) for place, one in enumerate(group) if not one[-1].done()]  # a client may have gone
         if task.cancelled():
@@ -171,7 +169,7 @@ class Answering:
             for _, answered in waiting:
                 answered.set_exception(error)
 
-    async def answer_all(self, asked: Sequence[tuple[str, Wanted]], instant: datetime) -> list[Answer]:
+    async def answer_all(self, asked: Sequence[tuple[str, Wanted]], instant: datetime) -> list[MadeAnswer]:
         """Return the lists for these users, in their order: one round trip to the store, one call of the core.
 
         Raises:
@@ -179,7 +177,7 @@ class Answering:
         """
         return await self._answer([(user_id, wanted, instant) for user_id, wanted in asked])
 
-    async def _answer(self, asked: Sequence[tuple[str, Wanted, datetime]]) -> list[Answer]:
+    async def _answer(self, asked: Sequence[tuple[str, Wanted, datetime]]) -> list[MadeAnswer]:
         champion, candidate = self.model(), self.candidate
         here = [champion.within(wanted.device, wanted.location, instant) for _, wanted, instant in asked]
         try:
@@ -221,7 +219,7 @@ class Answering:
             )
             if stored and self._held is not None and candidate is None and assignment.policy == ALIAS_CHAMPION:
                 propensity = assignment.propensity
-                given = Decision(answers[-1], model, query, source, propensity, instant, computed_by=computed_by)
+                given = Decision(answers[-1], query, source, propensity, instant, computed_by=computed_by)
                 self._held.hold(wanted, assignment, state.version, given)
         return answers
 
@@ -266,7 +264,7 @@ class Answering:
             )
         )
 
-    def answer_session(self, session_id: str | None, wanted: Wanted, instant: datetime) -> Answer:
+    def answer_session(self, session_id: str | None, wanted: Wanted, instant: datetime) -> MadeAnswer:
         """Return the list for a session of nobody in particular; no store is asked.
 
         With an id the session is the experiment's unit, as a user is elsewhere. Without one nothing could be told of
@@ -343,27 +341,19 @@ class Answering:
         instant: datetime,
         source: Source = "model",
         computed_by: str | None = None,
-    ) -> Answer:
+    ) -> MadeAnswer:
         """Return the answer, its impressions and its record on their way."""
         orders = 1
         if assignment.policy == SHUFFLE:
             ranking, orders = in_random_order(ranking, request_id), max(1, len(ranking.items))
         elif assignment.policy == INTERLEAVED:
             ranking = interleaved(model, query, ranking, request_id)
-        answer = Answer(
-            request_id=request_id,
-            user_id=user_id,
-            variant=assignment.variant,
-            model=model.manifest.model,
-            model_version=model.version,
-            rung=ranking.rung,
-            items=named(model, ranking.items, ranking.scores),
-        )
+        answer = MadeAnswer(request_id, user_id, assignment.variant, model, ranking.rung, ranking.items, ranking.scores)
         propensity = assignment.propensity if assignment is not NO_EXPERIMENT else None
         if propensity is not None:
             self._log.show(Shown(answer, propensity / orders, instant))
         told = ranking if source == "model" else None
-        self._records.keep(Decision(answer, model, query, source, propensity, instant, told, computed_by))
+        self._records.keep(Decision(answer, query, source, propensity, instant, told, computed_by))
         return answer
 
 
@@ -372,19 +362,3 @@ async def _recommended(model: ServedModel, queries: Sequence[Query]) -> list[Ran
     if len(queries) > TOGETHER:
         return await asyncio.to_thread(recommend, model, queries)
     return recommend(model, queries)
-
-
-def named(model: ServedModel, items: Sequence[int], scores: Sequence[float]) -> list[Item]:
-    """Return these items of the catalogue as a list shows them, ranked from 1."""
-    catalogue = model.retriever.catalogue
-    return ITEMS.validate_python([  # at once: many small models cost several times as much
-        {
-            "rank": rank,
-            "item_id": catalogue.item_id[item],
-            "title": catalogue.title[item],
-            "domain": catalogue.domain[item],
-            "score": score,
-            "categories": catalogue.categories[item],
-        }
-        for rank, (item, score) in enumerate(zip(items, scores, strict=True), start=1)
-    ])  # fmt: skip

@@ -86,7 +86,7 @@ def create_app(
         answers = await answering.answer_all([(each.user_id, each) for each in wanted], clock())
         if len(answers) == 1:
             request.scope[LABELS] = (answers[0].rung, answers[0].variant)
-        return answers
+        return [answer.contract() for answer in answers]
 
     def ready() -> Response:
         model, candidate = answering.model(), None

@@ -114,10 +114,10 @@ class Item(BaseModel):
     """One recommended item."""
 
     rank: int = Field(ge=1)
+    score: float
     item_id: str
     title: str
     domain: str
-    score: float
     categories: list[str]
 
 
@@ -138,10 +138,10 @@ class Answer(BaseModel):
                     "items": [
                         {
                             "rank": 1,
+                            "score": 0.83,
                             "item_id": "movielens:1196",
                             "title": "Star Wars: Episode V - The Empire Strikes Back (1980)",
                             "domain": "movies",
-                            "score": 0.83,
                             "categories": ["Action", "Adventure"],
                         }
                     ],

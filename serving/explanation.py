@@ -14,8 +14,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from recsys.bundle import SparseRows
 from recsys.retriever import Retriever, by_latest_event
 from recsys.schemas import Identifier
-from serving.contracts import Answer
 from serving.graph import PERSONALISED, SESSION
+from serving.made import MadeAnswer
 from serving.model import ServedModel
 from serving.recommend import Query, Ranking, seen_items
 
@@ -148,8 +148,7 @@ class RequestRecord(_Kept):
 class Decision:
     """An answer that went out, and all that it was made from."""
 
-    answer: Answer
-    model: ServedModel
+    answer: MadeAnswer
     query: Query
     source: Source
     propensity: float | None
@@ -167,7 +166,8 @@ def explain(decision: Decision) -> RequestRecord:
 
 def describe(decision: Decision) -> dict[str, Any]:
     """Return the record as plain values, unchecked: all that is worked out while the model is at hand."""
-    answer, model, query = decision.answer, decision.model, decision.query
+    answer, query = decision.answer, decision.query
+    model = answer.model
     retriever, manifest = model.retriever, model.manifest
     _, seen = seen_items(retriever, query)
     once = by_latest_event(seen)
@@ -181,8 +181,8 @@ def describe(decision: Decision) -> dict[str, Any]:
         "rung": answer.rung,
         "retrieval": {
             "source": decision.source,
-            "model": answer.model,
-            "model_version": answer.model_version,
+            "model": manifest.model,
+            "model_version": model.version,
             "kind": manifest.kind,
             "cut_id": manifest.cut_id,
             "as_of": manifest.as_of,
@@ -211,11 +211,12 @@ def _names(model: ServedModel, query: Query, used: np.ndarray) -> list[str]:
 
 def _staged(decision: Decision) -> dict[str, Any]:
     """Return what the stages did, and the shown items with what each stage said of them."""
-    shown = [
-        {"rank": item.rank, "item_id": item.item_id, "score": item.score, "drivers": None}
-        for item in decision.answer.items
+    answer, names = decision.answer, decision.answer.model.retriever.catalogue.item_id
+    shown: list[dict[str, Any]] = [
+        {"rank": rank, "item_id": names[item], "score": score, "drivers": None}
+        for rank, (item, score) in enumerate(zip(answer.items, answer.scores, strict=True), start=1)
     ]
-    ranking, ranker = decision.ranking, decision.model.plan.ranker
+    ranking, ranker = decision.ranking, answer.model.plan.ranker
     if ranking is None or not ranking.stages:
         return {"items": shown}
     for item, score in zip(shown, _known(ranking.retrieved), strict=True):
@@ -225,16 +226,16 @@ def _staged(decision: Decision) -> dict[str, Any]:
         "items": shown,
     }
     if ranking.ranked and ranker is not None:
-        names = ranker.signature
+        signature = ranker.signature
         read = ranker.item_features[ranking.items].tolist()  # (K, F)
         for item, score, values in zip(shown, _known(ranking.ranked), read, strict=True):
             item["ranker_score"] = score
-            item["features"] = dict(zip(names.item_features, _known(values), strict=True))
-        user = [decision.query.features.get(name, NAN) for name in names.user_features]
+            item["features"] = dict(zip(signature.item_features, _known(values), strict=True))
+        user = [decision.query.features.get(name, NAN) for name in signature.user_features]
         told["ranker"] = {
-            "model": names.model,
-            "version": names.version,
-            "user_features": dict(zip(names.user_features, _known(user), strict=True)),
+            "model": signature.model,
+            "version": signature.version,
+            "user_features": dict(zip(signature.user_features, _known(user), strict=True)),
         }
     return told
 

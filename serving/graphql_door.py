@@ -177,7 +177,8 @@ class Query:
         asking.take_list()
         wanted = WantedFor(user_id=user_id, k=k, domain=domain, items=items or [], device=device, location=location)
         check_user(asking.request, wanted.user_id)
-        return _answer(await asking.answering.answer(wanted.user_id, Wanted(**_plain(wanted)), asking.instant))
+        answer = await asking.answering.answer(wanted.user_id, Wanted(**_plain(wanted)), asking.instant)
+        return _answer(answer.contract())
 
     @strawberry.field(description="a list for a session of nobody in particular")
     def session_recommendations(
@@ -197,7 +198,7 @@ class Query:
         )
         if wanted.session_id is not None:
             check_user(asking.request, wanted.session_id)
-        return _answer(asking.answering.answer_session(wanted.session_id, wanted, asking.instant))
+        return _answer(asking.answering.answer_session(wanted.session_id, wanted, asking.instant).contract())
 
     @strawberry.field(description="the items most like one item")
     def similar(self, info: Info, item_id: strawberry.ID, k: int = 10, domain: str | None = None) -> SimilarItems:

@@ -83,11 +83,11 @@ class HeldAnswers:
     def hold(self, wanted: Wanted, assignment: Assignment, user_version: int, decision: Decision) -> None:
         """Hold an answer that a stored list gave."""
         answer = decision.answer
-        text = answer.model_dump_json().encode()
+        text = answer.text()
         told = describe(decision)
         told.pop("request_id"), told.pop("answered_at")
-        self._held[answer.user_id, wanted.k, wanted.domain, decision.model.context] = Held(
-            decision.model, assignment, user_version, answer.rung, len(answer.items),
+        self._held[answer.user_id, wanted.k, wanted.domain, answer.model.context] = Held(
+            answer.model, assignment, user_version, answer.rung, len(answer.items),
             text[len(_head(answer.request_id)) :], json.dumps(told, separators=(",", ":")).encode()[1:],
             shown_tail(answer, assignment.propensity),
         )  # fmt: skip

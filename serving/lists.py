@@ -57,7 +57,7 @@ def routes(
         check_user(request, user_id)
         answer = await answering.answer(user_id, wanted, clock())
         request.scope[LABELS] = (answer.rung, answer.variant)
-        return json_answer(answer)
+        return json_answer(answer.contract())
 
     @router.post(
         "/v1/recommendations:batch",
@@ -82,7 +82,7 @@ def routes(
             check_user(request, wanted.session_id)
         answer = answering.answer_session(wanted.session_id, wanted, clock())
         request.scope[LABELS] = (answer.rung, answer.variant)
-        return json_answer(answer)
+        return json_answer(answer.contract())
 
     @router.get(
         "/v1/items/{item_id:any}/similar",

@@ -16,6 +16,7 @@ from recsys.errors import UnusableInput
 from recsys.retriever import Retriever
 from recsys.schemas import Identifier
 from serving.graph import Context, Graph
+from serving.item_texts import ItemTexts
 from serving.plan import Plan
 from serving.ranker import ItemFacts, ServedRanker, read_ranker
 
@@ -43,6 +44,7 @@ class ServedModel:
     retriever: Retriever
     deployment: Deployment
     plan: Plan
+    item_texts: ItemTexts
     ranker: ServedRanker | None = None
     """The one beside the bundle, whether or not the graph asks for it."""
     context: str = ""
@@ -134,7 +136,8 @@ def load(folder: Path, threads: int = 1, graph: Graph | None = None) -> ServedMo
     except (OSError, EOFError, ValueError, KeyError, *onnx_errors) as error:
         raise UnusableInput("model bundle", folder, f"It cannot be served ({error}); train and deploy again") from error
     ranker = _ranker(folder, facts, retriever.n_items)
-    return ServedModel(retriever, deployment, Plan(graph or Graph(), retriever, facts, ranker), ranker)
+    plan = Plan(graph or Graph(), retriever, facts, ranker)
+    return ServedModel(retriever, deployment, plan, ItemTexts(retriever.catalogue), ranker)
 
 
 def _ranker(folder: Path, facts: ItemFacts, n_items: int) -> ServedRanker | None:

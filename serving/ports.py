@@ -11,8 +11,8 @@ from recsys.schemas import Interaction
 from recsys.split import Split
 from recsys.user_state import UserState
 from serving.cache import ListLine
-from serving.contracts import Answer
 from serving.explanation import Decision, RequestRecord
+from serving.made import MadeAnswer
 from serving.model import ServedModel
 from serving.rollout import Candidate
 from serving.shadow import ShadowLine
@@ -89,7 +89,7 @@ class UserDirectory(Protocol):
 class Shown:
     """An answer that went out: what its impressions are made of."""
 
-    answer: Answer
+    answer: MadeAnswer
     propensity: float
     """Share of the units that get this variant, times the probability of this order within the variant's items at one
     rank: 1 where the variant decides the order, one over the list's length where chance does."""
@@ -101,17 +101,18 @@ class Shown:
         return b'{"request_id":"%s",' % self.answer.request_id.encode() + at + shown_tail(self.answer, self.propensity)
 
 
-def shown_tail(answer: Answer, propensity: float) -> bytes:
+def shown_tail(answer: MadeAnswer, propensity: float) -> bytes:
     """Return what was shown as JSON of `ShownList`, from behind the request's id and the instant."""
+    catalogue = answer.model.retriever.catalogue
     said = {
         "user_id": answer.user_id,
         "variant": answer.variant,
-        "model_version": answer.model_version,
+        "model_version": answer.model.version,
         "rung": answer.rung,
         "propensity": propensity,
         "items": [
-            {"item_id": item.item_id, "rank": item.rank, "score": item.score, "domain": item.domain}
-            for item in answer.items
+            {"item_id": catalogue.item_id[item], "rank": rank, "score": score, "domain": catalogue.domain[item]}
+            for rank, (item, score) in enumerate(zip(answer.items, answer.scores, strict=True), start=1)
         ],
     }
     return to_json(said)[1:]

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from recsys.schemas import Identifier
 from serving.access import KEY
 from serving.answering import Answering
-from serving.contracts import Answer, Wanted
+from serving.contracts import Wanted
 from serving.doors import LABELS, ROUTE
 
 BEFORE, AFTER = "/v1/users/", "/recommendations"
@@ -24,7 +24,6 @@ ROUTE_PATH = f"{BEFORE}{{user_id}}{AFTER}"
 """As the framework's own route names itself."""
 
 USER_ID: TypeAdapter[str] = TypeAdapter(Identifier)
-ANSWER = TypeAdapter(Answer)
 MANY = {"items"}
 """Parameters that may come more than once."""
 KNOWN_QUERIES, KEPT_BYTES = 512, 64
@@ -49,7 +48,7 @@ class ShortWay:
         else:
             answer = await self._answering.answer(*asked, instant)
             scope[LABELS] = (answer.rung, answer.variant)
-            body = ANSWER.dump_json(answer)
+            body = answer.text()
         headers = [(b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})

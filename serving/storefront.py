@@ -15,7 +15,7 @@ from pydantic import Field
 from recsys.errors import UnusableInput
 from recsys.experiments import INTERLEAVED, POPULAR, SHUFFLE
 from serving.access import check_scope, check_user
-from serving.answering import Answering, named
+from serving.answering import Answering
 from serving.browsing import (
     Browser,
     CatalogueOverview,
@@ -31,6 +31,7 @@ from serving.browsing import (
 from serving.contracts import WantedList
 from serving.doors import GUARDED, Refused, error_documents, json_answer
 from serving.lists import UserId
+from serving.made import named
 from serving.model import ServedModel
 from serving.ports import Splits, UserDirectory, UserStateStore
 from serving.recommend import Query as Asked

@@ -45,6 +45,8 @@ def mirror_run(client: MlflowClient, run_id: str, settings: Settings) -> bool:
             ),
         ) as copy:
             copy.summary.update(run.data.metrics)
+        # Finishing a run does not wait for its file: only the end of W&B's own process says that all was written.
+        wandb.teardown()
     except wandb.Error as error:
         log.warning("run %s is in MLflow and not in Weights & Biases: %s", run_id, error)
         return False

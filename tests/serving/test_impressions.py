@@ -2,13 +2,17 @@
 
 import json
 from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import cast
 
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from recsys.bundle import Catalogue
 from recsys.schemas import MAX_SHOWN
-from serving.contracts import Answer, Item
 from serving.impressions import Line, _messages
+from serving.made import MadeAnswer
+from serving.model import ServedModel
 from serving.ports import Shown
 
 INSTANT = datetime(2026, 11, 30, 4, 0, tzinfo=UTC)
@@ -17,19 +21,12 @@ HOSTILE = '","item_id":"x","user_id":"y\\'
 
 
 def line(user_id: str, item_ids: list[str]) -> bytes:
-    items = [
-        Item(rank=rank, item_id=item_id, title="", domain="movies", score=0.5, categories=[])
-        for rank, item_id in enumerate(item_ids, start=1)
-    ]
-    answer = Answer(
-        request_id="5f0c",
-        user_id=user_id,
-        variant="champion",
-        model="ials",
-        model_version="3",
-        rung="popular",
-        items=items,
+    n = len(item_ids)
+    catalogue = Catalogue(
+        item_id=item_ids, domain=["movies"] * n, title=[""] * n, categories=[[]] * n, published_year=[None] * n
     )
+    model = cast(ServedModel, SimpleNamespace(version="3", retriever=SimpleNamespace(catalogue=catalogue)))
+    answer = MadeAnswer("5f0c", user_id, "champion", model, "popular", range(n), [0.5] * n)
     return Shown(answer, 1.0, INSTANT).text()
 
 

@@ -6,9 +6,8 @@ import sys
 
 import pytest
 
-from serving.answering import named
-from serving.contracts import Answer
 from serving.explanation import Decision, RequestRecord
+from serving.made import MadeAnswer
 from serving.metrics import Metrics
 from serving.model import ServedModel, load
 from serving.outbox import TOLD_AT_ONCE, Outbox
@@ -28,11 +27,8 @@ def model(tmp_path_factory) -> ServedModel:
 def left_behind(model: ServedModel, request_id: str) -> tuple[Shown, Decision]:
     query = Query(2, history=EVEN[:2])
     (ranking,) = recommend(model, [query])
-    answer = Answer(
-        request_id=request_id, user_id="ann", variant="champion", model="ials", model_version=model.version,
-        rung=ranking.rung, items=named(model, ranking.items, ranking.scores),
-    )  # fmt: skip
-    return Shown(answer, 1.0, INSTANT), Decision(answer, model, query, "model", 1.0, INSTANT, ranking)
+    answer = MadeAnswer(request_id, "ann", "champion", model, ranking.rung, ranking.items, ranking.scores)
+    return Shown(answer, 1.0, INSTANT), Decision(answer, query, "model", 1.0, INSTANT, ranking)
 
 
 @pytest.mark.parametrize("answers", [1, TOLD_AT_ONCE])
