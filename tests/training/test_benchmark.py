@@ -129,6 +129,9 @@ def staged(monkeypatch, tmp_path):
     class Config(ModelConfig):
         setting: float = 0
 
+    class WithMembers(Config):
+        members: int = 1
+
     def play(models: dict[str, dict], seconds: float):
         def run(job: Job, allowed: float, memory_bytes: float) -> Outcome:
             is_final = job.data is split.train
@@ -149,7 +152,8 @@ def staged(monkeypatch, tmp_path):
             estimate = said if callable(said) else lambda config: said
             known = {"estimate_seconds": lambda data, config: estimate(config)} if said else {}
             known |= {"TRIALS_OF_SETS": models[name]["of_sets"]} if "of_sets" in models[name] else {}
-            return SimpleNamespace(Config=Config, FEATURES=(), TRIALS=models[name].get("trials", ({},)), **known)
+            config = WithMembers if "members" in models[name] else Config
+            return SimpleNamespace(Config=config, FEATURES=(), TRIALS=models[name].get("trials", ({},)), **known)
 
         monkeypatch.setattr(choice, "run", run)
         monkeypatch.setattr(choice, "module_of", module)
@@ -287,15 +291,36 @@ def test_what_is_kept_back_for_the_test_grows_with_its_users():
 
 
 @pytest.mark.parametrize(
-    ("seconds", "order"),
-    [(400, [0.2, 0.3, 0.1]), (100, [0.1])],
-    ids=["60 s of 400 are too many, 40 are not", "where all are too dear, the cheapest"],
+    ("seconds", "beside", "order"),
+    [(400, True, [0.2, 0.3, 0.1]), (400, False, [0.3, 0.2, 0.1]), (100, False, [0.1])],
+    ids=["60 s of 400 are too many, 40 are not", "alone it may take them", "where all are too dear, the cheapest"],
 )
-def test_a_model_begins_with_the_first_of_its_trials_that_is_cheap_enough(staged, seconds, order):
+def test_a_model_begins_with_the_first_of_its_trials_that_is_cheap_enough(staged, seconds, beside, order):
     trials = ({"setting": 0.3}, {"setting": 0.2}, {"setting": 0.1})
     costly = {"seconds": 20, "quality": 0.1, "said": lambda config: 200 * config.setting, "trials": trials}
-    _, played = staged({"costly": costly}, seconds)
-    assert [setting for _, setting, is_final in played if not is_final] == order
+    models = {"costly": costly} | ({"quick": {"seconds": 1, "quality": 0.01}} if beside else {})
+    _, played = staged(models, seconds)
+    assert [setting for name, setting, is_final in played if name == "costly" and not is_final] == order
+
+
+@pytest.mark.parametrize(
+    ("seconds", "members"), [(80, 1), (90, 2), (1000, 3)], ids=["no time", "some time", "all the time of the world"]
+)
+def test_what_is_left_at_the_end_goes_into_more_networks(staged, seconds, members):
+    told = {"seconds": 30, "quality": 0.3, "trials": ({}, {"setting": -0.1}), "members": True}
+    verdict, played = staged({"net": told}, seconds)
+    assert [setting for _, setting, is_final in played if is_final][-1:] == [None]
+    assert verdict.final.hyper_parameters == ({"members": members} if members > 1 else {})
+
+
+def test_settings_for_short_histories_are_theirs_alone(tmp_path):
+    data = replace(read(*lightgcn(tmp_path), "lightgcn").train, is_ordered=True)
+    module = SimpleNamespace(TRIALS=({"layers": 2},), TRIALS_OF_SHORT=({"layers": 1},), TRIALS_OF_SETS=({},))
+    assert choice.trials(module, data) == module.TRIALS_OF_SHORT
+    assert choice.trials(module, replace(data, is_ordered=False)) == module.TRIALS_OF_SETS
+    more = 1 + choice.LONG_HISTORY * len(np.unique(data.users)) // len(data.users)
+    columns = {name: np.tile(getattr(data, name), more) for name in ("users", "items", "instants")}
+    assert choice.trials(module, replace(data, **columns)) == module.TRIALS
 
 
 def test_what_never_ends_is_said(staged):

@@ -1,11 +1,12 @@
 """The choice of hyper-parameters, and with `best` of the model, within a budget that is a hard promise.
 
 Every model's first trial comes first, the cheapest by estimate at the head, so that a short budget is not spent on one
-that does not end; it is the first of the model's own that takes a small share of the budget. Those that take more go by
-how much is to be expected of them. Then come the trials of the leader of the moment. A trial is not begun when, by
-estimate or by what was measured, it and the fit on all of the training part would not end in time; one that overruns is
-ended, and a cheaper one of the same model may follow. A model that stops in time by itself is begun with less than it
-asks for, down to `LEAST_SHARE`.
+that does not end; it is the first of the model's own that takes a small share of the budget, or, where the model stands
+alone, of those that fit at all. Those that take more go by how much is to be expected of them. Then come the trials of
+the leader of the moment. A trial is not begun when, by estimate or by what was measured, it and the fit on all of the
+training part would not end in time; one that overruns is ended, and a cheaper one of the same model may follow. A model
+that stops in time by itself is begun with less than it asks for, down to `LEAST_SHARE`; what is left of the time at the
+end goes into more of its networks, where it averages some.
 
 There is always an answer: as soon as the cheap models were tried, the best of those that take a small share of the time
 is fitted on all of the training part and asked about the test's users, and another one when it is worth more. What it
@@ -40,6 +41,12 @@ CANDIDATES_FOR_LONG = (*CANDIDATES_IN_ORDER[:-1], "hstu", "sasrec")
 """The same where the histories are long as well: there the HSTU-like model is the stronger of the two networks."""
 LONG_HISTORY = 50
 """Mean events of a user from which on histories are long: MovieLens 1M has 165, Beauty 9 (docs/results/sequence.md)."""
+MOST_MEMBERS = 3
+"""Networks from different seeds that a model with `members` averages where there is time: on Beauty and Toys that was
+worth 8 to 16 % (docs/results/sequence.md), the third one a fifth of it."""
+LEAST_OF_A_MEMBER = 0.7
+"""Of the seconds that a fit of one takes: what each gets at least. Three that learn two thirds as long are worth more
+than one (docs/results/large_split.md)."""
 FIRST_SHARE = 0.12
 """Of the budget: what a model's first trial may be expected to take, where the model has a trial that takes no more."""
 LEAST_SHARE = 0.3
@@ -61,8 +68,20 @@ def candidates(data: TrainingData) -> tuple[str, ...]:
     """Return what `best` chooses among for such data."""
     if not data.is_ordered:
         return CANDIDATES
-    is_long = len(data.items) >= LONG_HISTORY * len(np.unique(data.users))
-    return CANDIDATES_FOR_LONG if is_long else CANDIDATES_IN_ORDER
+    return CANDIDATES_FOR_LONG if is_long(data) else CANDIDATES_IN_ORDER
+
+
+def is_long(data: TrainingData) -> bool:
+    """Whether the users' histories are long."""
+    return len(data.items) >= LONG_HISTORY * len(np.unique(data.users))
+
+
+def trials(module: ModuleType, data: TrainingData) -> tuple[dict[str, Any], ...]:
+    """Return the settings that a model names for such data: sets, short histories, or any."""
+    known = getattr(module, "TRIALS", ({},))
+    if not data.is_ordered:
+        return getattr(module, "TRIALS_OF_SETS", known)
+    return known if is_long(data) else getattr(module, "TRIALS_OF_SHORT", known)
 
 
 @dataclass
@@ -74,6 +93,8 @@ class Contender:
     waiting: list[dict[str, Any]]
     tried: list[tuple[dict[str, Any], Outcome]] = field(default_factory=list)
     is_out: bool = False
+    is_given: bool = False
+    """Whether its setting was given, not chosen here."""
 
     @property
     def has_ended(self) -> bool:
@@ -139,6 +160,8 @@ class Answer:
     """A last fit that came to its end."""
 
     contender: Contender
+    config: dict[str, Any]
+    """The trial's that chose it; the fit may have had more members."""
     worth: float
     """On the validation part; -inf where nothing was tried."""
     final: Outcome
@@ -173,11 +196,8 @@ def _contender(name: str, split: Split, given: dict[str, Any] | None, notes: lis
     if getattr(module, "NEEDS_ORDER", False) and not split.train.is_ordered:
         notes.append(f"{name}: it needs the order of events, which this format does not have")
         return None
-    trials = getattr(module, "TRIALS", ({},))
-    if not split.train.is_ordered:
-        trials = getattr(module, "TRIALS_OF_SETS", trials)
-    trials = trials if given is None else (given,)
-    return Contender(name, module, [dict(trial) for trial in trials])
+    settings = trials(module, split.train) if given is None else (given,)
+    return Contender(name, module, [dict(setting) for setting in settings], is_given=given is not None)
 
 
 class Race:
@@ -213,18 +233,21 @@ class Race:
             ]
         for place, (contender, config, expected, outcome) in enumerate(queue, 1):
             worth = outcome.metrics[self.metric] if outcome else -math.inf
-            if self.laid_by and worth <= self.laid_by.worth:
-                break
             allowed = self.budget.left()
             if not self.laid_by:  # who answers if this one overruns
                 behind = min((seconds for _, _, seconds, _ in queue[place:]), default=0.0)
                 allowed -= behind if behind < expected else 0.0
+            joined = self._joined(contender, config, outcome, allowed)
+            if self.laid_by and worth <= self.laid_by.worth:
+                is_this = self.laid_by.contender is contender and self.laid_by.config == config
+                if not is_this or joined == config:
+                    break
             asking = self.pace.asking(outcome) if outcome else 0.0  # who learns less is not asked less
             least = contender.least_share * (expected - asking) + asking
             if least > allowed and (self.laid_by or place < len(queue)):
                 self.notes.append(f"{contender.name} {config}: its last fit may take {least:.1f} of {allowed:.1f} s")
                 continue
-            self._last_fit(contender, config, outcome, allowed)
+            self._last_fit(contender, config, outcome, allowed, joined)
             if self.laid_by and self.laid_by.worth == worth:
                 break
         if not self.laid_by:
@@ -272,8 +295,9 @@ class Race:
         """Return whose trial comes next; it stands first among the contender's own."""
         open_ones = [contender for contender in self.contenders if contender.waiting and not contender.is_out]
         untried = [contender for contender in open_ones if not contender.has_ended]
+        soon = FIRST_SHARE * self.budget.seconds if len(self.contenders) > 1 else self._allowed()
         for one in untried:
-            one.begin_with_what_fits(data, self.pace, FIRST_SHARE * self.budget.seconds)
+            one.begin_with_what_fits(data, self.pace, soon)
         if untried:
             return min(untried, key=lambda one: self._turn(one, data))
         return max(open_ones, key=lambda one: one.best(self.metric), default=None)
@@ -325,17 +349,42 @@ class Race:
                 self._last_fit(contender, config, outcome, EARLY_PATIENCE * expected)
                 return
 
-    def _last_fit(self, contender: Contender, config: dict[str, Any], trial: Outcome | None, allowed: float) -> None:
-        """Fit on all of the training part, ask about the test's users, and lay that by if it ends in time."""
+    def _joined(
+        self, contender: Contender, config: dict[str, Any], trial: Outcome | None, allowed: float
+    ) -> dict[str, Any]:
+        """Return the setting with as many members as there is time for, where a model has such and nobody said how
+        many; what its trial says of it is said of fewer."""
+        if contender.is_given or "members" not in contender.module.Config.model_fields:
+            return config
+        had = contender.module.Config(**config).members
+        taken = trial.wall_seconds - trial.judge_wall_seconds if trial else math.nan
+        taken = contender.estimate(config, self.split.train, self.pace) if math.isnan(taken) else taken
+        least = LEAST_OF_A_MEMBER * max(taken / had, 1e-3)
+        members = min(MOST_MEMBERS, int(self.pace.fit(allowed, trial, self.pace.more_users) / least))
+        return config | {"members": members} if members > had else config
+
+    def _last_fit(
+        self,
+        contender: Contender,
+        config: dict[str, Any],
+        trial: Outcome | None,
+        allowed: float,
+        joined: dict[str, Any] | None = None,
+    ) -> None:
+        """Fit on all of the training part, ask about the test's users, and lay that by if it ends in time.
+
+        Args:
+            joined: the setting with more members, where there is time for them.
+        """
         place = Workplace(self.budget.threads, self.cache, self.pace.fit(allowed, trial, self.pace.more_users))
-        job = Job(contender.name, config, self.split.train, self.split.asked, self.seed, place, is_last=True)
+        job = Job(contender.name, joined or config, self.split.train, self.split.asked, self.seed, place, is_last=True)
         final = run(job, allowed, self.memory_bytes)
         if final.failed:
             self.not_in_time.append((contender.name, config))
             self.notes.append(f"{contender.name} {config}: last fit: {final.failed}")
         else:
             worth = trial.metrics[self.metric] if trial else -math.inf
-            self.laid_by = Answer(contender, worth, final)
+            self.laid_by = Answer(contender, config, worth, final)
 
 
 def _row(name: str, config: dict[str, Any], outcome: Outcome, metric: str) -> dict[str, Any]:

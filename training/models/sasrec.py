@@ -23,7 +23,7 @@ FRAMEWORK = "pytorch"
 FEATURES: tuple[str, ...] = ()
 STOPS_IN_TIME = True
 NEEDS_ORDER = True
-TRIALS, SPACE = next_item.TRIALS, next_item.SPACE
+TRIALS, TRIALS_OF_SHORT, SPACE = next_item.TRIALS, next_item.TRIALS_OF_SHORT, next_item.SPACE
 estimate_seconds = next_item.estimate_seconds
 
 
