@@ -238,10 +238,8 @@ class Race:
                 behind = min((seconds for _, _, seconds, _ in queue[place:]), default=0.0)
                 allowed -= behind if behind < expected else 0.0
             joined = self._joined(contender, config, outcome, allowed)
-            if self.laid_by and worth <= self.laid_by.worth:
-                is_this = self.laid_by.contender is contender and self.laid_by.config == config
-                if not is_this or joined == config:
-                    break
+            if self._is_laid_by(contender, config, worth, joined):
+                break
             asking = self.pace.asking(outcome) if outcome else 0.0  # who learns less is not asked less
             least = contender.least_share * (expected - asking) + asking
             if least > allowed and (self.laid_by or place < len(queue)):
@@ -348,6 +346,13 @@ class Race:
             if expected <= EARLY_SHARE * left and (contender.name, config) not in self.not_in_time:
                 self._last_fit(contender, config, outcome, EARLY_PATIENCE * expected)
                 return
+
+    def _is_laid_by(self, contender: Contender, config: dict[str, Any], worth: float, joined: dict[str, Any]) -> bool:
+        """Whether an answer is laid by that this fit would not better: one worth as much, of as many members."""
+        if not self.laid_by or worth > self.laid_by.worth:
+            return False
+        is_same = self.laid_by.contender is contender and self.laid_by.config == config
+        return joined == config or not is_same
 
     def _joined(
         self, contender: Contender, config: dict[str, Any], trial: Outcome | None, allowed: float
