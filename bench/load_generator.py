@@ -31,6 +31,7 @@ RECONNECT_SECONDS = 0.01
 """How soon a connection is tried again when nobody listens."""
 
 HEADER_END = b"\r\n\r\n"
+LAST = b"\r\nconnection: close"
 
 
 class Plan(BaseModel):
@@ -60,6 +61,8 @@ class Connection:
         self.request = b""
         self._received = bytearray()
         self._wanted = -1
+        self.ends = False
+        """Whether the service has said that it closes the connection behind this answer."""
 
     def send(self, request: bytes, due: float) -> None:
         self.due, self.request = due, request
@@ -78,7 +81,9 @@ class Connection:
             raise ConnectionError("the service has closed the connection")
         self._received += arrived
         if self._wanted < 0 and (end := self._received.find(HEADER_END)) >= 0:
-            self._wanted = end + len(HEADER_END) + _content_length(bytes(self._received[:end]))
+            head = bytes(self._received[:end])
+            self._wanted = end + len(HEADER_END) + _content_length(head)
+            self.ends = LAST in head.lower()
         return 0 <= self._wanted <= len(self._received)
 
     @property
@@ -177,7 +182,11 @@ class Load:
         self.latencies.append(perf_counter() - connection.due)
         self.statuses[connection.status] += 1
         self.wrong += not connection.holds(self._expected)
-        self._idle.append(connection)
+        if connection.ends:
+            connection.socket.close()
+            self._away += 1
+        else:
+            self._idle.append(connection)
 
     def _lose(self, connection: Connection) -> None:
         """Send the request of a lost connection again, if the plan says so.

@@ -1,4 +1,4 @@
-"""HTTP as uvicorn speaks it, with the head and the body of an answer in one write.
+"""HTTP as uvicorn speaks it, with the head and the body of an answer in one write, and connections that end some time.
 
 Two writes are two packets: each costs a way through the kernel, and the first one wakes a client that can do nothing
 yet, on a machine with few cores before the body was written.
@@ -9,6 +9,9 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+ANSWERS_A_CONNECTION = 1000
+"""After so many a connection is closed with its answer. Clients keep connections for as long as they can: without it
+all of them stay with the processes that were there before one was started again."""
 HEAD = b"HTTP/1.1 "
 """How a head begins; what else uvicorn writes is a body or a part of one."""
 
@@ -18,6 +21,13 @@ class OneWrite(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(_HeadHeld(transport, self.loop))  # type: ignore[arg-type]
+        self._asked = 0
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        self._asked += 1
+        if self._asked >= ANSWERS_A_CONNECTION:
+            self.cycle.keep_alive = False  # the answer says so, and nothing is read behind it
 
 
 class _HeadHeld:

@@ -6,6 +6,7 @@ import socket
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
+from serving import one_write
 from serving.one_write import OneWrite
 
 PATIENCE_SECONDS = 10
@@ -51,6 +52,21 @@ def test_head_and_body_arrive_together_again_and_again():
     answers = asyncio.run(ask())
     assert [answer.endswith(b"\r\n\r\nbody") for answer in answers] == [True] * 50
     assert all(answer.startswith(b"HTTP/1.1 200 OK\r\n") for answer in answers)
+
+
+def test_a_connection_ends_with_an_answer_that_says_so(monkeypatch):
+    monkeypatch.setattr(one_write, "ANSWERS_A_CONNECTION", 3)
+
+    async def ask() -> tuple[list[bytes], bytes]:
+        async with Service() as service:
+            answers = [await service.arrives("GET", "/") for _ in range(3)]
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                return answers, await service.reader.read()
+
+    answers, behind = asyncio.run(ask())
+    assert [b"connection: close" in answer for answer in answers] == [False, False, True]
+    assert all(answer.endswith(b"\r\n\r\nbody") for answer in answers)
+    assert behind == b""
 
 
 def test_a_head_does_not_wait_for_a_body_that_is_late():
