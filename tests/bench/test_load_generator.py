@@ -20,6 +20,8 @@ class Answers(BaseHTTPRequestHandler):
         body = b'{"rung":"personalised"}'
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
+        if self.path == "/last":
+            self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(body)
 
@@ -52,6 +54,14 @@ def test_every_request_that_is_due_is_answered_and_timed_against_the_objective(p
     assert (said["lost"], said["wrong"], said["cut"]) == (0, 0, 0)
     assert said["late"] == share * said["answers"]
     assert 0 < said["p50_ms"] <= said["p99_ms"] <= said["max_ms"]
+
+
+@pytest.mark.parametrize("rate", [None, 100])
+def test_a_connection_that_the_service_ends_is_made_anew_and_is_no_loss(port, rate):
+    said = report(port, requests=[("GET", "/last", "")], expected="personalised", rate=rate)
+    assert said["answers"] > 10
+    assert said["statuses"] == {"200": said["answers"]}
+    assert (said["lost"], said["wrong"], said["cut"]) == (0, 0, 0)
 
 
 def test_a_failure_and_a_wrong_answer_are_counted_as_such(port):
