@@ -60,9 +60,9 @@ at work as well; `keras_two_tower` and the others were not run at 600 s.
 
 **Networks of sequences.** `sasrec` had .0719 / .0438 and `hstu` .0474 / .0294 while the benchmark began with the
 cheapest setting and tried what long histories want; since then short histories have settings of their own, and the time
-goes into three networks whose scores are averaged. Three of SASRec's former setting, each ended at two thirds of its
-epochs by a busy machine, had .0755 / .0439. `best` still answers with SLIST within 600 s: its recall is below that of
-both, its ndcg, which decides, too, but three networks cannot be tried and fitted again in that time."""
+goes into three networks whose scores are averaged. Three of the same setting of `sasrec`, ended before their last
+epochs by a busy machine, had .0755 / .0439. The row of `best` is of before; SLIST, its answer, is below both, but three
+networks cannot be tried and fitted again within 600 s of one core."""
 
 Sequences = list[tuple[int, list[int]]]
 """A user and the items, in order."""

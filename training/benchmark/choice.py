@@ -44,10 +44,10 @@ LONG_HISTORY = 50
 """Mean events of a user from which on histories are long: MovieLens 1M has 165, Beauty 9 (docs/results/sequence.md)."""
 MOST_MEMBERS = 3
 """Networks from different seeds that a model with `members` averages where there is time: on Beauty and Toys that was
-worth 8 to 16 % (docs/results/sequence.md), the third one a fifth of it."""
+worth 11 and 16 % of recall@10 (docs/results/sequence.md), the third one a fifth of it."""
 LEAST_OF_A_MEMBER = 0.7
-"""Of the seconds that a fit of one takes: what each gets at least. Three that learn two thirds as long are worth more
-than one (docs/results/large_split.md)."""
+"""Of the seconds that a fit of one takes: what each gets at least; the rate falls to its end in whatever time
+there is."""
 FIRST_SHARE = 0.12
 """Of the budget: what a model's first trial may be expected to take, where the model has a trial that takes no more."""
 EARLY_SHARE = 0.15
