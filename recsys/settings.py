@@ -20,6 +20,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from recsys.errors import RecsysError
 
 HOME = Path(__file__).resolve().parent.parent
+THREADS = "OMP_NUM_THREADS"
+"""What OpenBLAS and OpenMP read, once, when they are loaded."""
 
 
 class Settings(BaseSettings):
@@ -83,7 +85,7 @@ class Settings(BaseSettings):
     )
     runbook_url: str = Field("", description="where people read the runbooks, for links; none: `docs/runbooks`")
     schedule_from: date | None = Field(None, description="first day of the daily schedule; set by the first `make up`")
-    threads: int = Field(1, ge=1, description="numeric threads of a task (BLAS, OpenMP, torch, TensorFlow)")
+    threads: int = Field(1, ge=1, description="numeric threads of a process (BLAS, OpenMP, torch, TensorFlow)")
     spark_master: str = Field("local[2]", description="Spark master of the batch jobs")
     spark_memory: str = Field("2g", description="heap of the Spark driver")
     spark_packages: str = Field(
@@ -189,7 +191,7 @@ class Settings(BaseSettings):
             + (f",password={redis.password}" if redis.password else ""),
             "FEAST_USAGE": "False",
             "MLFLOW_TRACKING_URI": self.mlflow_url,
-            "OMP_NUM_THREADS": str(self.threads),
+            THREADS: str(self.threads),
         }
 
 
@@ -209,6 +211,17 @@ def load_settings() -> Settings:
     except SettingsError as error:  # a JSON object that is none
         faults = str(error)
     raise RecsysError("settings", faults, "See docs/settings.md")
+
+
+def limit_threads() -> None:
+    """Give numeric libraries that are loaded from here on the settings' `threads`, where the environment says nothing.
+
+    By themselves they take a thread a processor, and on a busy machine each product waits for the slowest of them.
+
+    Raises:
+        RecsysError: as `load_settings`.
+    """
+    os.environ.setdefault(THREADS, str(load_settings().threads))
 
 
 def _variable(place: tuple[int | str, ...]) -> str:

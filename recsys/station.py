@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from recsys.errors import RecsysError
+from recsys.settings import limit_threads
 
 FAILED = 1
 
@@ -24,9 +25,11 @@ def run(main: Callable[[], Mapping[str, Any]]) -> None:
 
     Prints the returned mapping as the last line of standard output, as JSON. A `RecsysError` becomes one sentence on
     standard error and exit code 1. Any other exception is a programming mistake and keeps its traceback.
+    Numeric libraries that `main` loads have as many threads as the settings say.
     """
     log()
     try:
+        limit_threads()
         result = main()
     except RecsysError as error:
         print(f"FAILED {type(error).__name__}: {error}", file=sys.stderr)

@@ -1,12 +1,15 @@
 """The shell around a station: one line of JSON, one sentence on failure, a traceback for our own mistakes."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
 from recsys import station
 from recsys.errors import RecsysError, UnusableInput
-from recsys.settings import load_settings
+from recsys.settings import HOME, load_settings
 
 
 def test_success_is_the_last_line_of_standard_output(capsys):
@@ -54,3 +57,26 @@ def test_an_unknown_name_in_the_installations_file_is_named(monkeypatch, tmp_pat
     monkeypatch.setenv("RECSYS_VAR_DIR", str(tmp_path))
     with pytest.raises(RecsysError, match=r"RECSYS_SEEED: Extra inputs are not permitted\. See docs/settings\.md"):
         load_settings.__wrapped__()
+
+
+THREADS = """
+from recsys import station
+
+def main():
+    import numpy, threadpoolctl
+    return {"threads": [pool["num_threads"] for pool in threadpoolctl.threadpool_info()]}
+
+station.run(main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("said", "threads"), [({}, 1), ({"RECSYS_THREADS": "2"}, 2), ({"RECSYS_THREADS": "2", "OMP_NUM_THREADS": "1"}, 1)]
+)
+def test_numeric_libraries_have_as_many_threads_as_the_settings_or_the_environment_say(said, threads, tmp_path):
+    others = {name: value for name, value in os.environ.items() if not name.endswith(("_THREADS", "RECSYS_VAR_DIR"))}
+    environment = {**others, "RECSYS_VAR_DIR": str(tmp_path), **said}
+    ended = subprocess.run(
+        [sys.executable, "-c", THREADS], env=environment, capture_output=True, text=True, check=True, cwd=HOME
+    )
+    assert json.loads(ended.stdout)["threads"] == [min(threads, len(os.sched_getaffinity(0)))]
