@@ -16,7 +16,7 @@ A module may say more, for `python -m training.benchmark` (docs/benchmark.md), w
 
     TRIALS: tuple[dict, ...]                  overrides of Config in order of expectation; without it, Config() alone
     TRIALS_OF_SETS: tuple[dict, ...]          the same where `data.is_ordered` is false and other settings are wanted
-    TRIALS_OF_SHORT: tuple[dict, ...]         the same where it is true and users have few events (training/benchmark)
+    TRIALS_OF_SHORT: tuple[dict, ...]         the same, without those, where users have few events
     STOPS_IN_TIME: bool                       true: its fit ends within `workplace.seconds`, with less training
     NEEDS_ORDER: bool                         true: it cannot learn where `data.is_ordered` is false
     estimate_seconds(data, config) -> float   processor seconds that a fit is expected to take, on one core

@@ -318,6 +318,8 @@ def test_settings_for_short_histories_are_theirs_alone(tmp_path):
     module = SimpleNamespace(TRIALS=({"layers": 2},), TRIALS_OF_SHORT=({"layers": 1},), TRIALS_OF_SETS=({},))
     assert choice.trials(module, data) == module.TRIALS_OF_SHORT
     assert choice.trials(module, replace(data, is_ordered=False)) == module.TRIALS_OF_SETS
+    del module.TRIALS_OF_SETS
+    assert choice.trials(module, replace(data, is_ordered=False)) == module.TRIALS_OF_SHORT
     more = 1 + choice.LONG_HISTORY * len(np.unique(data.users)) // len(data.users)
     columns = {name: np.tile(getattr(data, name), more) for name in ("users", "items", "instants")}
     assert choice.trials(module, replace(data, **columns)) == module.TRIALS

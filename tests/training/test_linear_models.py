@@ -93,6 +93,8 @@ def test_the_spectral_filter_is_gf_cf(tmp_path):
     low_pass = (v / np.sqrt(per_item)[:, None]) @ (v * np.sqrt(per_item)[:, None]).T
     np.testing.assert_allclose(fitted(spectral, tmp_path, components=3), r.T @ r + 0.3 * low_pass, atol=1e-4)
     np.testing.assert_allclose(fitted(spectral, tmp_path, components=0, power=0.5), (r.T @ r) ** 0.5, atol=1e-5)
+    moved = fitted(spectral, tmp_path, components=3, popularity_exponent=-0.4)
+    np.testing.assert_allclose(moved, (r.T @ r + 0.3 * low_pass) * per_item**-0.4, atol=1e-4)
 
 
 def test_columns_keep_their_strongest():

@@ -76,8 +76,8 @@ def is_long(data: TrainingData) -> bool:
 def trials(module: ModuleType, data: TrainingData) -> tuple[dict[str, Any], ...]:
     """Return the settings that a model names for such data: sets, short histories, or any."""
     known = getattr(module, "TRIALS", ({},))
-    if not data.is_ordered:
-        return getattr(module, "TRIALS_OF_SETS", known)
+    if not data.is_ordered and hasattr(module, "TRIALS_OF_SETS"):
+        return module.TRIALS_OF_SETS
     return known if is_long(data) else getattr(module, "TRIALS_OF_SHORT", known)
 
 

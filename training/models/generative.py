@@ -60,10 +60,10 @@ class Config(ModelConfig):
     decoder_layers: int = 2
     heads: int = 4
     max_history: int = 32
-    dropout: float = 0.15
-    input_dropout: float = 0.2
+    dropout: float = 0.2
+    input_dropout: float = 0.3
     beams: int = 20
-    epochs: int = 24
+    epochs: int = 36
     min_steps: int = 100
     batch_size: int = 24
     """In rows of `max_history` places."""
