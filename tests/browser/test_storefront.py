@@ -5,10 +5,12 @@ The tests stand in the order of one visit. Feast alone is left out: the page rea
 
 import json
 import re
+import shutil
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
+import httpx
 import psycopg
 import pytest
 import redis
@@ -20,6 +22,7 @@ from recsys.settings import HOME, Settings
 from streaming.consumer import Batches, consume
 from streaming.health import Health
 from tests.browser.chromium import Chromium, Page, executable
+from tests.serving.patience import eventually
 from tests.worlds.served import EVEN, FILMS, ODD, write_world
 
 pytestmark = [
@@ -231,20 +234,32 @@ def test_no_serious_accessibility_fault_and_nothing_wider_than_the_page(chromium
         page.screenshot(SHOTS / f"compared-{width}.png", whole=True)
 
 
-@pytest.mark.parametrize("width", [320, 390, 700, 1280])
-def test_hostile_titles_neither_widen_the_page_nor_run(chromium, settings, visit, width):
-    """Titles, categories, names of models and of users as long and as strange as the door lets them through."""
+@pytest.fixture(scope="module")
+def hostile(settings, visit, tmp_path_factory) -> None:
+    """Titles, categories, names of models and of users as long and as strange as the door lets them through: served."""
     for folder, kind, version in (
-        (settings.served_model, "mean", "9" * 40),
         (beside_folder(settings) / "v8", "popularity", "8" * 40),
+        (settings.served_model, "mean", "9" * 40),
     ):
-        write_world(folder, kind, version=version)
-        items = json.loads((folder / "items.json").read_text())
+        made = write_world(tmp_path_factory.mktemp("hostile"), kind, version=version)
+        items = json.loads((made / "items.json").read_text())
         items["title"] = [HOSTILE[place % len(HOSTILE)] for place in range(len(items["title"]))]
         items["categories"] = [["W" * 28, HOSTILE[place % len(HOSTILE)]] for place in range(len(items["title"]))]
-        (folder / "items.json").write_text(json.dumps(items))
-        manifest = json.loads((folder / "manifest.json").read_text())
-        (folder / "manifest.json").write_text(json.dumps(manifest | {"model": "model" * 30}))
+        (made / "items.json").write_text(json.dumps(items))
+        manifest = json.loads((made / "manifest.json").read_text())
+        (made / "manifest.json").write_text(json.dumps(manifest | {"model": "model" * 30}))
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in sorted(made.iterdir(), key=lambda file: file.name == "manifest.json"):
+            shutil.copy(file, folder)  # the manifest, which says the version, comes last
+
+    def is_served() -> None:
+        assert httpx.get(f"{settings.serving_url}/readyz").json()["model_version"] == "9" * 40
+
+    eventually(is_served)
+
+
+@pytest.mark.parametrize("width", [320, 390, 700, 1280])
+def test_hostile_titles_neither_widen_the_page_nor_run(chromium, settings, hostile, width):
     with chromium.page(width, 900, dark=True) as page:
         user = "u" * 256
         page.open(f"{settings.serving_url}/demo/?domain=movies&user={user}&model={'8' * 40}", SHOWN)

@@ -14,7 +14,7 @@ item, the `neighbours` largest weights, so that memory grows with items times ne
 
 On validation parts, recall@20 / ndcg@20. UltraGCN's MovieLens 1M: V of 64 .2310 / .2671, of 256 ndcg .2557; with
 popularity_exponent -.15 .2368 / .2705, with b .4 as well and -.3 .2391 / .2736 (the choice; iALS .2357 / .2724, EASE
-.2300 / .2664); 59 random settings around it, on two such parts, .2739 at best where the choice has .2732. KGAT's
+.2300 / .2664); 59 settings around it by Optuna, on two such parts, .2739 at best where the choice has .2732. KGAT's
 Amazon-book, without V, in 1 to 3 CPU seconds: .2010 / .1213; power .7 and 300 neighbours .2090 / .1267, with
 popularity_exponent .2 .2283 / .1372; 1000 neighbours, a .2 and popularity_exponent .2 .2408 / .1448 (the choice, of 32
 settings on two parts too; EASE .2408 / .1470 in 26 seconds).
