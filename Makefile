@@ -50,6 +50,7 @@ test: ## set up what the tests need, check the style and the layers, run the tes
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is missing: install it, or call make PYTHON=/path/to/python3.11 …" >&2; exit 1; }
 	@$(PYTHON) -m infra.local.setup --with-tests
 	$(MAKE) --no-print-directory lint
+	@# In each of two workers numeric libraries would take a thread a processor.
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --no-loadscope-reorder
 
 soak: ## the long proofs: every task killed once, a Spark cluster, alerts, each on services of their own
