@@ -2,17 +2,21 @@
 
     python -m bench.serving_load [seconds]
 
-Writes docs/results/serving.md. The generator (`bench.load_generator`) is a process of its own on the same machine and
-times from the instant at which a request was due. On a machine that others use, wall times are theirs too: the
-processor time of the serving process for one answer stands beside them.
+Writes docs/results/serving.md: of `ROUNDS` rounds, in each of which all servers are measured in turn, the median and
+the least and largest, since a machine that others use is faster in one minute than in the next. The generator
+(`bench.load_generator`) is a process of its own on the same machine and times from the instant at which a request was
+due. Wall times are those of the machine's other users too: the processor time of the serving process for one answer
+stands beside them.
 """
 
 import json
 import os
+import statistics
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter, sleep
@@ -30,9 +34,10 @@ from tests.ports import free_port
 
 K, RATE, CLOSED_CONNECTIONS, OPEN_CONNECTIONS = 10, 200, 16, 64
 WARM_SECONDS, READY_SECONDS, CACHE_SECONDS = 5.0, 300.0, 3600
+ROUNDS = 5
 LITTLE_STOLEN, MOST_TRIES = 0.01, 3
 """Share of the processors that the host of a virtual machine may take while something is measured; else once more."""
-RANKED, PLAIN = "serving", "serving, retrieval alone"
+RANKED, CACHED, PLAIN = "serving", "serving, cached", "serving, retrieval alone"
 MLFLOW_RANKED, MLFLOW_PLAIN = "mlflow models serve, ranked", "mlflow models serve, retrieval alone"
 MIB = 2**20
 
@@ -158,17 +163,29 @@ def mlflow_serving(settings: Settings, model: Path, users: list[str]) -> Iterato
         yield Target(port, *started, requests, '"item_id"')
 
 
-def measure(target: Target, seconds: float) -> dict[str, Any]:
+def warmed(target: Target) -> dict[str, Any]:
+    """Return what is measured of a server once, behind its first answers."""
     load(target, WARM_SECONDS, 4)
-    memory = target.process.memory_info().rss / MIB
     children = sum(child.memory_info().rss for child in target.process.children(recursive=True)) / MIB
     return {
         "ready_seconds": round(target.ready_seconds, 2),
-        "resident_mib": round(memory),
+        "resident_mib": round(target.process.memory_info().rss / MIB),
         "children_mib": round(children),
-        "open": undisturbed(target, seconds, OPEN_CONNECTIONS, RATE),
-        "closed": undisturbed(target, seconds, CLOSED_CONNECTIONS),
+        "open": [],
+        "closed": [],
     }
+
+
+def in_rounds(targets: dict[str, Target], seconds: float) -> dict[str, dict[str, Any]]:
+    """Return what was measured of each server, with a report a round of the open and of the closed loop."""
+    found = {name: warmed(target) for name, target in targets.items()}
+    for number in range(ROUNDS):
+        for name, target in targets.items():
+            found[name]["open"].append(undisturbed(target, seconds, OPEN_CONNECTIONS, RATE))
+            found[name]["closed"].append(undisturbed(target, seconds, CLOSED_CONNECTIONS))
+            latest = found[name]["open"][-1]["p50_ms"], found[name]["closed"][-1]["per_second"]
+            print(f"round {number + 1} of {ROUNDS}:", name, *latest, file=sys.stderr, flush=True)
+    return found
 
 
 def undisturbed(target: Target, seconds: float, connections: int, rate: float | None = None) -> dict[str, Any]:
@@ -185,30 +202,40 @@ def main() -> None:
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 30.0
     measured: dict[tuple[str, int], dict[str, Any]] = {}
     before = psutil.cpu_times()
-
-    def measured_now(name: str, items: int, target: Target) -> None:
-        measured[name, items] = found = measure(target, seconds)
-        print(name, items, found["open"]["p50_ms"], found["closed"]["per_second"], file=sys.stderr, flush=True)
-
     with stores() as settings:
         for items in (ML_1M_ITEMS, ML_25M_ITEMS):
             plain, model = (write_model(settings.var_dir / f"{name}-{items}", items) for name in ("plain", "ranked"))
             write_ranker(model, items)
+            apart = settings.model_copy(update={"redis_url": settings.redis_url.removesuffix("/0") + "/1"})
             users = write_users(settings, items)
-            with serving(settings, model, users) as target:
-                measured_now(RANKED, items, target)
-            with serving(settings, model, users, cached=True) as target:
-                load(target, WARM_SECONDS, 4, rate=len(users) / WARM_SECONDS)  # every user's list once
-                measured_now("serving, cached", items, target)
-        with serving(settings, plain, users) as target:
-            measured_now(PLAIN, ML_25M_ITEMS, target)
-        for name, folder in ((MLFLOW_RANKED, model), (MLFLOW_PLAIN, plain)):
-            with mlflow_serving(settings, folder, users) as target:
-                measured_now(name, ML_25M_ITEMS, target)
+            write_users(apart, items)  # or all servers would find the lists that the one with a cache has left behind
+            with ExitStack() as stack:
+                targets = {
+                    RANKED: stack.enter_context(serving(settings, model, users)),
+                    CACHED: stack.enter_context(serving(apart, model, users, cached=True)),
+                }
+                load(targets[CACHED], WARM_SECONDS, 4, rate=len(users) / WARM_SECONDS)  # every user's list once
+                if items == ML_25M_ITEMS:
+                    targets[PLAIN] = stack.enter_context(serving(settings, plain, users))
+                    targets[MLFLOW_RANKED] = stack.enter_context(mlflow_serving(settings, model, users))
+                    targets[MLFLOW_PLAIN] = stack.enter_context(mlflow_serving(settings, plain, users))
+                measured |= {(name, items): found for name, found in in_rounds(targets, seconds).items()}
     publish(
         "serving", "Serving under load", rows(measured), notes(measured, stolen(before, psutil.cpu_times())),
-        {f"{name}, {items} items": found for (name, items), found in measured.items()},
+        {f"{name}, {items} items": joined(found) for (name, items), found in measured.items()},
     )  # fmt: skip
+
+
+def joined(found: dict[str, Any]) -> dict[str, Any]:
+    """Return what was measured of a server with one histogram of all rounds in place of one a round."""
+    told = dict(found)
+    for mode in ("open", "closed"):
+        counted: Counter[str] = Counter()
+        for report in found[mode]:
+            counted.update(report["histogram_ms"])
+        told[mode] = [{key: value for key, value in one.items() if key != "histogram_ms"} for one in found[mode]]
+        told[f"{mode}_histogram_ms"] = dict(sorted(counted.items(), key=lambda bucket: float(bucket[0])))
+    return told
 
 
 def stolen(before: Any, after: Any) -> float:
@@ -231,10 +258,10 @@ def rows(measured: dict[tuple[str, int], dict[str, Any]]) -> list[dict[str, Any]
         row(f"{at}: {RATE} requests a second, open loop", "p50 ≤ 3 ms, p99 ≤ 15 ms" if ours else "none", _said(opened))
         row(
             f"{at}: {CLOSED_CONNECTIONS} connections", many if ours else "none",
-            f"{closed['per_second']} a second, {_said(closed)}",
+            f"{_middle(closed, 'per_second')} a second, {_said(closed)}",
         )  # fmt: skip
         for report, what in ((opened, f"{RATE} requests a second"), (closed, f"{CLOSED_CONNECTIONS} connections")):
-            used = f"{report['own_cpu_ms']} ms, with its children {report['cpu_ms']} ms"
+            used = f"{_middle(report, 'own_cpu_ms')} ms, with its children {_middle(report, 'cpu_ms')} ms"
             row(f"{at}: {what}, processor time of an answer", "none", used)
         row(f"{at}: ready", "≤ 5 s" if ours else "none", f"{found['ready_seconds']} s")
         row(
@@ -246,24 +273,28 @@ def rows(measured: dict[tuple[str, int], dict[str, Any]]) -> list[dict[str, Any]
         ("retrieval alone from both", PLAIN, MLFLOW_PLAIN, "≥ 3 times"),
         ("ours ranked, theirs not", RANKED, MLFLOW_PLAIN, "none"),
     ):
-        ratio = _a_second(measured[ours, ML_25M_ITEMS]) / _a_second(measured[theirs, ML_25M_ITEMS])
-        row(f"throughput of serving beside `mlflow models serve`, {what}", target, f"{ratio:.1f} times")
-    wrong = sum(found[mode]["wrong"] for found in measured.values() for mode in ("open", "closed"))
+        rounds = zip(measured[ours, ML_25M_ITEMS]["closed"], measured[theirs, ML_25M_ITEMS]["closed"], strict=True)
+        ratios = [{"times": round(mine["per_second"] / other["per_second"], 1)} for mine, other in rounds]
+        row(f"throughput of serving beside `mlflow models serve`, {what}", target, f"{_middle(ratios, 'times')} times")
+    wrong = sum(one["wrong"] for found in measured.values() for mode in ("open", "closed") for one in found[mode])
     row("answers of all these that were not personalised", "0", str(wrong))
     return table
 
 
-def _said(report: dict[str, Any]) -> str:
-    return f"p50 {report['p50_ms']} ms, p95 {report['p95_ms']} ms, p99 {report['p99_ms']} ms"
+def _said(reports: list[dict[str, Any]]) -> str:
+    return ", ".join(f"{name} {_middle(reports, f'{name}_ms')} ms" for name in ("p50", "p95", "p99"))
 
 
-def _a_second(found: dict[str, Any]) -> float:
-    return found["closed"]["per_second"]
+def _middle(reports: list[dict[str, Any]], key: str) -> str:
+    """Return the median of the rounds, with the least and the largest."""
+    values = [report[key] for report in reports]
+    return f"{statistics.median(values):g} [{min(values):g}, {max(values):g}]"
 
 
 def notes(measured: dict[tuple[str, int], dict[str, Any]], stolen_share: float) -> str:
-    worst = max(found[mode]["stolen"] for found in measured.values() for mode in ("open", "closed"))
+    worst = max(one["stolen"] for found in measured.values() for mode in ("open", "closed") for one in found[mode])
     return (
+        f"Medians of {ROUNDS} rounds [the least, the largest]; in a round all servers of a size are asked in turn.\n"
         f"iALS with 64 factors, a history of 100 items a user, k = {K}; one process, one thread. `serving` ranks 200\n"
         "candidates by a DCN-v2 on seven features, `serving, retrieval alone` has no ranker beside the model; both\n"
         "log ten impressions and a record an answer. Behind MLflow stand the same bundles, ranker and rules, with\n"

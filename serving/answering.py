@@ -19,19 +19,18 @@ from recsys.user_state import UserState
 from serving.cache import CACHED_LENGTH
 from serving.contracts import SimilarItems, Wanted, WantedList
 from serving.doors import Refused
-from serving.explanation import Decision, RequestRecord, Source, with_drivers
+from serving.explanation import RequestRecord, with_drivers
 from serving.held import Given, HeldAnswers
+from serving.left_behind import Decision, Source
 from serving.made import MadeAnswer, named
 from serving.metrics import Metrics
 from serving.model import ServedModel, answer_faults
 from serving.ports import (
     Candidates,
-    EventLog,
     Lists,
     ModelSource,
     RequestRecords,
     Shadow,
-    Shown,
     Splits,
     UserStateStore,
 )
@@ -67,7 +66,6 @@ class Answering:
         self,
         models: ModelSource,
         users: UserStateStore,
-        log: EventLog,
         records: RequestRecords,
         splits: Splits,
         metrics: Metrics,
@@ -80,7 +78,7 @@ class Answering:
         """Wire the parts; `lists` takes computed lists for `list_seconds` at most; 0: none, nor are answers held."""
         self._held = held if list_seconds else None
         self._candidates, self._shadow = candidates, shadow
-        self._models, self._users, self._log, self._records = models, users, log, records
+        self._models, self._users, self._records = models, users, records
         self._splits, self._metrics = splits, metrics
         self._stored = StoredLists(metrics, lists if list_seconds else None, list_seconds)
         self._gathered: list[Gathered] = []
@@ -350,10 +348,8 @@ class Answering:
             ranking = interleaved(model, query, ranking, request_id)
         answer = MadeAnswer(request_id, user_id, assignment.variant, model, ranking.rung, ranking.items, ranking.scores)
         propensity = assignment.propensity if assignment is not NO_EXPERIMENT else None
-        if propensity is not None:
-            self._log.show(Shown(answer, propensity / orders, instant))
         told = ranking if source == "model" else None
-        self._records.keep(Decision(answer, query, source, propensity, instant, told, computed_by))
+        self._records.keep(Decision(answer, query, source, propensity, instant, told, computed_by, orders))
         return answer
 
 

@@ -12,12 +12,15 @@ import signal
 import sys
 import threading
 
+from pydantic_core import to_json
+
 from recsys.settings import Settings
 from serving.cache import ListLine
 from serving.explanation import RequestRecord
 from serving.impressions import ImpressionWriter
+from serving.left_behind import Facts, record, shown
 from serving.metrics import Metrics
-from serving.outbox import COPY, LIST, RECORD, REPORTED
+from serving.outbox import COPY, DECISION, LIST, RECORD, REPORTED, SHOWN
 from serving.request_records import RecordWriter
 from serving.rollout import LiveRollout
 from serving.shadow import ShadowAnswers
@@ -44,19 +47,36 @@ def carry(settings: Settings) -> None:
     for each in (impressions, records, lists, shadow, reporting):
         each.start()
     for line in sys.stdin.buffer:
-        if line[:1] == RECORD:
-            records.put(line[1:], RequestRecord)
-        elif line[:1] == LIST:
-            lists.put(line[1:], ListLine)
-        elif line[:1] == COPY:
-            shadow.put(line[1:])
-        else:
-            impressions.put(line[1:])
+        _sort(line[:1], line[1:], impressions, records, lists, shadow)
     impressions.close()
     records.close()
     lists.close()
     ended.set()
     reporting.join()
+
+
+def _sort(
+    kind: bytes,
+    said: bytes,
+    impressions: ImpressionWriter,
+    records: RecordWriter,
+    lists: RecordWriter,
+    shadow: ShadowAnswers,
+) -> None:
+    """Hand a line to whoever carries its kind on."""
+    if kind == DECISION:
+        told = Facts.read(said)
+        if (list_ := shown(told)) is not None:
+            impressions.put(list_)
+        records.put(to_json(record(told)), RequestRecord)
+    elif kind == SHOWN:
+        impressions.put(said)
+    elif kind == RECORD:
+        records.put(said, RequestRecord)
+    elif kind == LIST:
+        lists.put(said, ListLine)
+    elif kind == COPY:
+        shadow.put(said)
 
 
 def _report(metrics: Metrics, ended: threading.Event) -> None:

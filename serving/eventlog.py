@@ -1,4 +1,4 @@
-"""The log of events on Kafka: an interaction waits for its acknowledgement, impressions go by the outbox."""
+"""The log of events on Kafka: an interaction waits for its acknowledgement; impressions go by the outbox."""
 
 import asyncio
 import logging
@@ -12,8 +12,6 @@ from recsys.errors import ServiceUnavailable
 from recsys.schemas import Interaction
 from serving.breaker import CircuitBreaker
 from serving.metrics import KAFKA, Metrics
-from serving.outbox import Outbox
-from serving.ports import Shown
 from serving.producers import RETRY_SECONDS, close_producer, message, producer
 
 log = logging.getLogger(__name__)
@@ -28,9 +26,9 @@ class KafkaEventLog:
     Kafka may be dead at the start and die later: events are refused meanwhile.
     """
 
-    def __init__(self, bootstrap: str, topic_prefix: str, metrics: Metrics, breaker: CircuitBreaker, outbox: Outbox):
+    def __init__(self, bootstrap: str, topic_prefix: str, metrics: Metrics, breaker: CircuitBreaker):
         self._bootstrap, self._topic = bootstrap, topic_prefix + TOPIC_INTERACTIONS
-        self._metrics, self._breaker, self._outbox = metrics, breaker, outbox
+        self._metrics, self._breaker = metrics, breaker
         self._producer: KafkaProducer | None = None
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._connect, name="event-log", daemon=True)
@@ -74,9 +72,6 @@ class KafkaEventLog:
             raise _unavailable(f"no acknowledgement ({type(error).__name__})") from error
         self._breaker.succeeded()
         self._metrics.published.labels(TOPIC_INTERACTIONS, "acknowledged").inc()
-
-    def show(self, shown: Shown) -> None:
-        self._outbox.show(shown)
 
     def _connect(self) -> None:
         while self._producer is None and not self._closing.is_set():

@@ -4,24 +4,18 @@ Shapes: I items, L history items that the model read, K shown items, D embedding
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from recsys.bundle import SparseRows
-from recsys.retriever import Retriever, by_latest_event
+from recsys.retriever import Retriever
 from recsys.schemas import Identifier
-from serving.graph import PERSONALISED, SESSION
-from serving.made import MadeAnswer
+from serving.left_behind import Decision, Source, facts, record
 from serving.model import ServedModel
-from serving.recommend import Query, Ranking, seen_items
 
-Source = Literal["model", "precomputed_list", "cached_list"]
-
-NAN = float("nan")
 DRIVERS = 3
 """History items that are named for one shown item, the strongest first."""
 
@@ -144,106 +138,11 @@ class RequestRecord(_Kept):
     items: list[ExplainedItem]
 
 
-@dataclass(frozen=True)
-class Decision:
-    """An answer that went out, and all that it was made from."""
-
-    answer: MadeAnswer
-    query: Query
-    source: Source
-    propensity: float | None
-    """Share of the units that get this variant; None outside of an experiment."""
-    answered_at: AwareDatetime
-    ranking: Ranking | None = None
-    """As it was computed; None of a stored list."""
-    computed_by: str | None = None
-
-
 def explain(decision: Decision) -> RequestRecord:
     """Return the record of an answer. Its drivers, which would cost as much as the answer, are told on demand."""
-    return RequestRecord.model_validate(describe(decision))  # at once: many small models cost several times as much
-
-
-def describe(decision: Decision) -> dict[str, Any]:
-    """Return the record as plain values, unchecked: all that is worked out while the model is at hand."""
-    answer, query = decision.answer, decision.query
-    model = answer.model
-    retriever, manifest = model.retriever, model.manifest
-    _, seen = seen_items(retriever, query)
-    once = by_latest_event(seen)
-    used = once[-manifest.max_history :] if answer.rung in {PERSONALISED, SESSION} else once[:0]
-    return {
-        "request_id": answer.request_id,
-        "answered_at": decision.answered_at.isoformat(),
-        "user_id": answer.user_id,
-        "variant": answer.variant,
-        "propensity": decision.propensity,
-        "rung": answer.rung,
-        "retrieval": {
-            "source": decision.source,
-            "model": manifest.model,
-            "model_version": model.version,
-            "kind": manifest.kind,
-            "cut_id": manifest.cut_id,
-            "as_of": manifest.as_of,
-            "computed_by": decision.computed_by,
-        },
-        "history": {
-            "items": len(query.history),
-            "session_items": len(query.session),
-            "used_items": len(used),
-            "latest_items": _names(model, query, used)[::-1],
-        },
-        "filtered": _filtered(model, query.domain, once),
-        "graph": model.plan.version,
-        "context": model.context,
-        **_staged(decision),
-    }
-
-
-def _names(model: ServedModel, query: Query, used: np.ndarray) -> list[str]:
-    """Return the ids of the items that the model took. As a rule it took all, and they are at hand as they came."""
-    came = [*query.history, *query.session]
-    if len(used) == len(came):
-        return came
-    return [model.retriever.catalogue.item_id[item] for item in used.tolist()]
-
-
-def _staged(decision: Decision) -> dict[str, Any]:
-    """Return what the stages did, and the shown items with what each stage said of them."""
-    answer, names = decision.answer, decision.answer.model.retriever.catalogue.item_id
-    shown: list[dict[str, Any]] = [
-        {"rank": rank, "item_id": names[item], "score": score, "drivers": None}
-        for rank, (item, score) in enumerate(zip(answer.items, answer.scores, strict=True), start=1)
-    ]
-    ranking, ranker = decision.ranking, answer.model.plan.ranker
-    if ranking is None or not ranking.stages:
-        return {"items": shown}
-    for item, score in zip(shown, _known(ranking.retrieved), strict=True):
-        item["retrieval_score"] = score
-    told: dict[str, Any] = {
-        "stages": [{"stage": one.stage, "came": one.came, "gave": one.gave, "by": one.by} for one in ranking.stages],
-        "items": shown,
-    }
-    if ranking.ranked and ranker is not None:
-        signature = ranker.signature
-        read = ranker.item_features[ranking.items].tolist()  # (K, F)
-        for item, score, values in zip(shown, _known(ranking.ranked), read, strict=True):
-            item["ranker_score"] = score
-            item["features"] = dict(zip(signature.item_features, _known(values), strict=True))
-        user = [decision.query.features.get(name, NAN) for name in signature.user_features]
-        told["ranker"] = {
-            "model": signature.model,
-            "version": signature.version,
-            "user_features": dict(zip(signature.user_features, _known(user), strict=True)),
-        }
-    return told
-
-
-def _known(values: Sequence[float]) -> Sequence[float | None]:
-    """Return numbers with None for NaN, which alone differs from itself, and makes every sum so."""
-    total = sum(values)
-    return values if total == total else [value if value == value else None for value in values]
+    return RequestRecord.model_validate(
+        record(facts(decision))
+    )  # at once: many small models cost several times as much
 
 
 def with_drivers(record: RequestRecord, model: ServedModel) -> RequestRecord:
@@ -275,20 +174,6 @@ def _weighed(model: ServedModel, record: RequestRecord) -> list[list[dict[str, A
             {"feature": name, "value": values[name], "contribution": given[name]} for name in strongest[:DRIVERS]
         ])  # fmt: skip
     return told
-
-
-def _filtered(model: ServedModel, domain: str | None, seen: np.ndarray) -> dict[str, int]:
-    """Return where the catalogue's items went; `seen` holds each item once."""
-    of_domain, shown, hidden = model.counts(domain)
-    seen_allowed = int(np.count_nonzero(model.allowed(domain)[seen]))
-    return {
-        "catalogue": model.retriever.n_items,
-        "domain": model.retriever.n_items - of_domain,
-        "unavailable": of_domain - shown - sum(hidden.values()),
-        "rules": dict(hidden),
-        "seen": seen_allowed,
-        "eligible": shown - seen_allowed,
-    }
 
 
 def _drivers(retriever: Retriever, used: np.ndarray, items: Sequence[ExplainedItem]) -> list[list[dict[str, Any]]]:

@@ -14,10 +14,9 @@ from typing import Protocol
 from recsys.errors import ServiceUnavailable
 from recsys.split import Assignment
 from serving.contracts import Wanted
-from serving.explanation import Decision, describe
+from serving.left_behind import Decision, facts, record, shown_tail
 from serving.metrics import Metrics
 from serving.model import ServedModel
-from serving.ports import shown_tail
 
 MOST = 5000
 """Answers that are held, some 5 kB each."""
@@ -84,12 +83,13 @@ class HeldAnswers:
         """Hold an answer that a stored list gave."""
         answer = decision.answer
         text = answer.text()
-        told = describe(decision)
-        told.pop("request_id"), told.pop("answered_at")
+        told = facts(decision)
+        kept = record(told)
+        kept.pop("request_id"), kept.pop("answered_at")
         self._held[answer.user_id, wanted.k, wanted.domain, answer.model.context] = Held(
             answer.model, assignment, user_version, answer.rung, len(answer.items),
-            text[len(_head(answer.request_id)) :], json.dumps(told, separators=(",", ":")).encode()[1:],
-            shown_tail(answer, assignment.propensity),
+            text[len(_head(answer.request_id)) :], json.dumps(kept, separators=(",", ":")).encode()[1:],
+            shown_tail(told, assignment.propensity),
         )  # fmt: skip
         while len(self._held) > self._most:
             self._held.popitem(last=False)

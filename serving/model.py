@@ -5,7 +5,9 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -35,6 +37,19 @@ class Deployment(BaseModel):
     registered_model: str = ""
     unavailable_items: tuple[str, ...] = ()
     """Items that must not be shown (out of stock, withdrawn)."""
+
+
+class Identity(NamedTuple):
+    """What tells a served model and its rules from others, for the records of its answers."""
+
+    model: str
+    version: str
+    kind: str
+    cut_id: str
+    as_of: str
+    plan_version: str
+    context: str
+    n_items: int
 
 
 @dataclass(frozen=True)
@@ -89,6 +104,14 @@ class ServedModel:
     @property
     def version(self) -> str:
         return self.deployment.model_version
+
+    @cached_property
+    def identity(self) -> Identity:
+        said = self.manifest
+        return Identity(
+            said.model, self.version, said.kind, said.cut_id, said.as_of, self.plan.version, self.context,
+            self.retriever.n_items,
+        )  # fmt: skip
 
     @property
     def domains(self) -> tuple[str, ...]:

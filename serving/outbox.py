@@ -18,17 +18,18 @@ from pydantic_core import to_json
 
 from recsys.settings import HOME
 from serving.cache import ListLine
-from serving.explanation import Decision, describe
+from serving.left_behind import Decision, facts
 from serving.metrics import Metrics
-from serving.ports import Shown
 from serving.shadow import COPIES_A_SECOND, Rate, ShadowLine
 
 log = logging.getLogger(__name__)
 
-Line = Literal[b"S", b"R", b"L", b"C"]
+Line = Literal[b"D", b"S", b"R", b"L", b"C"]
+DECISION: Line = b"D"
+"""A line that begins so holds JSON of `Facts`, from which impressions and record are made."""
 SHOWN: Line = b"S"
-"""A line that begins so holds JSON of `ShownList`, however long; one that begins with `RECORD` that of a
-`RequestRecord`."""
+"""Of an answer that is given again: a line that begins so holds JSON of `ShownList`, however long; one that begins with
+`RECORD` that of a `RequestRecord`."""
 RECORD: Line = b"R"
 LIST: Line = b"L"
 """A line that begins so holds JSON of `ListLine`."""
@@ -39,7 +40,7 @@ GATHER_SECONDS = 0.02
 """How long lines are gathered: one write an answer would cost a switch of processes an answer."""
 
 TOLD_AT_ONCE = 64
-"""Impressions and records that are put into words together at most: some milliseconds, in which nobody is answered."""
+"""Decisions whose facts are gathered together at most: some milliseconds, in which nobody is answered."""
 
 MAX_BYTES_WAITING = 32_000_000
 """Lines that may wait for a child that is starting or stuck; what comes on top is dropped and counted."""
@@ -60,7 +61,7 @@ class Outbox:
     def __init__(self, environment: dict[str, str], metrics: Metrics, command: Sequence[str] = COMMAND):
         self._environment, self._metrics, self._command = environment, metrics, command
         self._lines: list[bytes] = []
-        self._to_tell: list[Shown | Decision] = []
+        self._to_tell: list[Decision] = []
         self._bytes = self._under_way = 0  # bytes that wait; shown items whose fate the child has not told
         self._child: asyncio.subprocess.Process | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -83,43 +84,39 @@ class Outbox:
         if self._child is not None and self._child.returncode is None:
             self._child.kill()
 
-    def show(self, shown: Shown) -> None:
-        """Take the impressions of an answer. Never waits, never raises."""
-        self._later(shown)
-
     def keep(self, decision: Decision) -> None:
-        """Take what an answer was made of. Never waits, never raises."""
-        self._later(decision)
+        """Take an answer, for its impressions and its record. Never waits, never raises.
 
-    def _later(self, one: Shown | Decision) -> None:
-        """Put it into words at the next flush: the answer goes out first, and several at once take less time."""
+        Its facts are gathered at the next flush: the answer goes out first, and several at once take less time.
+        """
         self._flush_soon()
-        self._to_tell.append(one)
+        self._to_tell.append(decision)
         if self._child is None or len(self._to_tell) >= TOLD_AT_ONCE:
             self._tell()
 
     def _tell(self) -> None:
         to_tell, self._to_tell = self._to_tell, []
-        for one in to_tell:
-            if isinstance(one, Shown):
-                self._shown(one.text(), len(one.answer.items))
-            elif not self._put(RECORD, to_json(describe(one))):
-                self._metrics.records_dropped.labels("no_room").inc()
+        for decision in to_tell:
+            shown = 0 if decision.propensity is None else len(decision.answer.items)
+            told = self._put(DECISION, to_json(facts(decision)))
+            self._count(told, shown, records=1)
 
     def again(self, shown: bytes, record: bytes, items: int) -> None:
         """Take what was shown and its record as they go out, as text. Never waits, never raises."""
         self._flush_soon()
-        self._shown(shown, items)
-        if not self._put(RECORD, record):
-            self._metrics.records_dropped.labels("no_room").inc()
+        if items:
+            self._count(self._put(SHOWN, shown), items, records=0)
+        self._count(self._put(RECORD, record), 0, records=1)
 
-    def _shown(self, text: bytes, items: int) -> None:
-        if not items:
+    def _count(self, is_under_way: bool, shown: int, records: int) -> None:
+        """Count shown items as under way, or them and their records as dropped."""
+        if is_under_way:
+            self._under_way += shown
             return
-        if self._put(SHOWN, text):
-            self._under_way += items
-        else:
-            self._metrics.impressions_dropped.labels("no_room").inc(items)
+        if shown:
+            self._metrics.impressions_dropped.labels("no_room").inc(shown)
+        if records:
+            self._metrics.records_dropped.labels("no_room").inc(records)
 
     def remember(self, line: ListLine) -> None:
         """Take a list that may answer again. Never waits, never raises."""

@@ -6,7 +6,7 @@ Shapes: I items, N candidates, F numbers that the ranker reads.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -188,7 +188,7 @@ class Plan:
         weight = self.graph.rank.weight
         both = (1 - weight) * _standardised(listed.scores) + weight * _standardised(said)
         order = np.lexsort((listed.items, -both))
-        moved = int(np.count_nonzero(order != np.arange(len(order))))
+        moved = int(np.count_nonzero(order != _places(len(order))))
         return listed.taken(order, both, RANK, {"ranker": moved}, said)
 
     def _boosted(self, listed: "Listed") -> "Listed":
@@ -312,4 +312,15 @@ def _standardised(values: np.ndarray) -> np.ndarray:
     n = max(1, len(centred))
     centred -= np.add.reduce(centred) / n
     spread = math.sqrt(centred @ centred / n)
-    return centred / spread if spread > 0 else np.zeros(len(centred))
+    if spread > 0:
+        centred /= spread
+    else:
+        centred[:] = 0
+    return centred
+
+
+@lru_cache(1024)
+def _places(n: int) -> np.ndarray:
+    places = np.arange(n)
+    places.flags.writeable = False
+    return places

@@ -2,17 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Protocol
-
-from pydantic_core import to_json
 
 from recsys.schemas import Interaction
 from recsys.split import Split
 from recsys.user_state import UserState
 from serving.cache import ListLine
-from serving.explanation import Decision, RequestRecord
-from serving.made import MadeAnswer
+from serving.explanation import RequestRecord
+from serving.left_behind import Decision
 from serving.model import ServedModel
 from serving.rollout import Candidate
 from serving.shadow import ShadowLine
@@ -85,39 +82,6 @@ class UserDirectory(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Shown:
-    """An answer that went out: what its impressions are made of."""
-
-    answer: MadeAnswer
-    propensity: float
-    """Share of the units that get this variant, times the probability of this order within the variant's items at one
-    rank: 1 where the variant decides the order, one over the list's length where chance does."""
-    shown_at: datetime
-
-    def text(self) -> bytes:
-        """Return the list as JSON of `ShownList`, however long."""
-        at = b'"shown_at":"%s",' % self.shown_at.isoformat().encode()
-        return b'{"request_id":"%s",' % self.answer.request_id.encode() + at + shown_tail(self.answer, self.propensity)
-
-
-def shown_tail(answer: MadeAnswer, propensity: float) -> bytes:
-    """Return what was shown as JSON of `ShownList`, from behind the request's id and the instant."""
-    catalogue = answer.model.retriever.catalogue
-    said = {
-        "user_id": answer.user_id,
-        "variant": answer.variant,
-        "model_version": answer.model.version,
-        "rung": answer.rung,
-        "propensity": propensity,
-        "items": [
-            {"item_id": catalogue.item_id[item], "rank": rank, "score": score, "domain": catalogue.domain[item]}
-            for rank, (item, score) in enumerate(zip(answer.items, answer.scores, strict=True), start=1)
-        ],
-    }
-    return to_json(said)[1:]
-
-
 class EventLog(Protocol):
     """The log of events."""
 
@@ -127,11 +91,6 @@ class EventLog(Protocol):
         Raises:
             ServiceUnavailable: no acknowledgement in time. The event may still arrive; sending it again is safe.
         """
-        ...
-
-    def show(self, shown: Shown) -> None:
-        """Take the impressions of an answer, to be written soon. Never waits, never raises; what finds no room is
-        counted and dropped."""
         ...
 
 
@@ -144,11 +103,11 @@ class Lists(Protocol):
 
 
 class RequestRecords(Protocol):
-    """Why these items, for a while."""
+    """What was shown, for good, and why, for a while."""
 
     def keep(self, decision: Decision) -> None:
-        """Take what an answer was made of, to be written soon. Never waits, never raises; what finds no room or no
-        store is counted and dropped."""
+        """Take an answer, for its impressions in the log and its record in the store, both written soon. Never waits,
+        never raises; what finds no room or no store is counted and dropped."""
         ...
 
     async def read(self, request_id: str) -> RequestRecord | None:

@@ -62,7 +62,7 @@ def build(settings: Settings, clock: Callable[[], datetime]) -> FastAPI:
     # A breaker of its own: whoever asks why while the records are away costs no list the user's state.
     record_store = OnlineStore(settings.record_store, metrics, CircuitBreaker())
     records = RedisRequestRecords(record_store, outbox)
-    event_log = KafkaEventLog(settings.kafka_bootstrap, settings.topic_prefix, metrics, CircuitBreaker(), outbox)
+    event_log = KafkaEventLog(settings.kafka_bootstrap, settings.topic_prefix, metrics, CircuitBreaker())
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -86,7 +86,7 @@ def build(settings: Settings, clock: Callable[[], datetime]) -> FastAPI:
         await record_store.close()
 
     answering = Answering(
-        models, users, event_log, records, splits, metrics, outbox, settings.answer_cache_seconds, rollout, outbox,
+        models, users, records, splits, metrics, outbox, settings.answer_cache_seconds, rollout, outbox,
         HeldAnswers(users, outbox, metrics),
     )  # fmt: skip
     shelf = Shelf(answering, beside_folder(settings), settings.threads)

@@ -16,6 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from recsys.artifacts import ITEM_FACTS_FILE, RANKER_FILES
 
+SCORES, LOGITS = "scores", "logits"
+"""What a graph says of each candidate: a probability, and as a rule the logit of it as well, which is what is used."""
+
 LEAST_LIKELY = float(1 / (1 + np.exp(15.0)))
 """Probabilities nearer to none or one are taken as this near: no logit is beyond 15."""
 
@@ -84,6 +87,7 @@ class ServedRanker:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        self._output = next((one.name for one in self._session.get_outputs() if one.name == LOGITS), SCORES)
         self._rooms = threading.local()
 
     @property
@@ -96,7 +100,7 @@ class ServedRanker:
         room.user[0] = [user.get(name, np.nan) for name in self.signature.user_features]
         self.item_features.take(items, axis=0, out=room.items, mode="clip")  # they are places of the catalogue
         self._session.run_with_iobinding(room.binding)
-        return _logits(room.said)
+        return self._as_logits(room.said)
 
     def _room(self, n: int) -> "_Room":
         """Return where this thread writes the features of n candidates and reads what is said of them: lists have few
@@ -110,12 +114,17 @@ class ServedRanker:
             room = _Room(user, items, np.empty(n, np.float32), self._session.io_binding())
             room.binding.bind_cpu_input("user_features", user)
             room.binding.bind_cpu_input("item_features", items)
-            room.binding.bind_output("scores", "cpu", 0, np.float32, room.said.shape, room.said.ctypes.data)
+            room.binding.bind_output(self._output, "cpu", 0, np.float32, room.said.shape, room.said.ctypes.data)
             rooms[n] = room
         return rooms[n]
 
     def _logits(self, user: np.ndarray, items: np.ndarray) -> np.ndarray:
-        return _logits(self._session.run(["scores"], {"user_features": user, "item_features": items})[0])
+        (said,) = self._session.run([self._output], {"user_features": user, "item_features": items})
+        return self._as_logits(said)
+
+    def _as_logits(self, said: np.ndarray) -> np.ndarray:
+        """Return what the graph says as logits, in memory of their own. float64 (n,)"""
+        return said.astype(np.float64) if self._output == LOGITS else _logits(said)
 
     def contributions(self, user: Mapping[str, float | None], items: Sequence[Mapping[str, float | None]]) -> Any:
         """Return for each item by how much the logit falls when one feature is unknown: name → difference.

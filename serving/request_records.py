@@ -18,7 +18,8 @@ from redis.exceptions import RedisError
 from recsys.round_trip import send
 from recsys.user_state import record_key as record_key
 from serving.cache import ListLine, list_key
-from serving.explanation import Decision, RequestRecord
+from serving.explanation import RequestRecord
+from serving.left_behind import Decision
 from serving.metrics import REDIS, Metrics
 from serving.online_store import OnlineStore
 from serving.outbox import Outbox
@@ -26,7 +27,7 @@ from serving.outbox import Outbox
 log = logging.getLogger(__name__)
 
 RECORD_HEAD = b'{"request_id":"'
-"""How the line of a record begins (serving/explanation.py, serving/held.py)."""
+"""How the line of a record begins (serving/left_behind.py, serving/held.py)."""
 
 RECORDS_WAITING = 1000
 """Records that may wait to be written, up to some 100 kB each; what comes on top is dropped and counted."""

@@ -7,8 +7,8 @@ from pydantic import ValidationError
 from recsys.user_state import UserState
 from serving.cache import ALL_DOMAINS, CachedList, ListLine, life_seconds
 from serving.contracts import Wanted
-from serving.explanation import Source
 from serving.graph import PERSONALISED
+from serving.left_behind import Source
 from serving.metrics import Metrics
 from serving.model import ServedModel
 from serving.ports import Lists

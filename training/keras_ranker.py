@@ -21,6 +21,8 @@ from training.ranker import LIMIT, Examples, Scaling, known, log_loss, platt
 
 ONNX_OPSET, ONNX_IR = 18, 9
 SCORED_AT_ONCE = 65_536
+LARGEST_LOGIT = 15.0
+"""Beyond it a probability in float32 is none or one."""
 log = logging.getLogger(__name__)
 
 
@@ -73,7 +75,7 @@ class Graph:
                     helper.make_tensor_value_info("user_features", TensorProto.FLOAT, [1, n_user]),
                     helper.make_tensor_value_info("item_features", TensorProto.FLOAT, ["n", n_item]),
                 ],
-                [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n"])],
+                [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n"]) for name in ("scores", "logits")],
                 [numpy_helper.from_array(value, name) for name, value in self.constants.items()],
             ),
             opset_imports=[helper.make_opsetid("", ONNX_OPSET)],
@@ -84,15 +86,20 @@ class Graph:
 
 
 def standardised(graph: Graph, scaling: Scaling, n_user: int) -> str:
-    """Append the join of user_features (1, U) and item_features (n, I) and what `Scaling.apply` does. → (n, F)"""
+    """Append the join of user_features (1, U) and item_features (n, I) and what `Scaling.apply` does. → (n, F)
+
+    A feature is a row of n numbers meanwhile: what holds for all of them is then said once a row and not once a number.
+    """
     n_item = len(scaling.mean) - n_user
-    graph.constant("user_width", np.array([n_user]))
-    graph.add("Shape", ["item_features"], "rows", start=0, end=1)
-    graph.add("Concat", ["rows", "user_width"], "user_shape", axis=0)
-    graph.add("Expand", ["user_features", "user_shape"], "user_rows")
-    graph.add("Concat", ["user_rows", "item_features"], "raw", axis=1)
-    for name, value in (("is_count", scaling.is_count[None]), ("mean", scaling.mean), ("scale", scaling.scale)):
-        graph.constant(name, value)
+    graph.constant("n_user", np.array([n_user]))
+    graph.add("Shape", ["item_features"], "n", start=0, end=1)
+    graph.add("Concat", ["n_user", "n"], "user_shape", axis=0)
+    graph.add("Transpose", ["user_features"], "user_column")
+    graph.add("Expand", ["user_column", "user_shape"], "user_rows")
+    graph.add("Transpose", ["item_features"], "item_rows")
+    graph.add("Concat", ["user_rows", "item_rows"], "raw", axis=0)  # (F, n)
+    for name, value in (("is_count", scaling.is_count), ("mean", scaling.mean), ("scale", scaling.scale)):
+        graph.constant(name, value[:, None])
     for name, value in (("zero", 0.0), ("one", 1.0), ("low", -LIMIT), ("high", LIMIT)):
         graph.constant(name, np.float32(value))
     graph.add("IsNaN", ["raw"], "is_unknown")
@@ -104,7 +111,8 @@ def standardised(graph: Graph, scaling: Scaling, n_user: int) -> str:
     graph.add("Div", ["centred", "scale"], "scaled")
     graph.add("Where", ["is_unknown", "zero", "scaled"], "known")
     assert n_item > 0
-    return graph.add("Clip", ["known", "low", "high"], "inputs")
+    graph.add("Clip", ["known", "low", "high"], "clipped")
+    return graph.add("Transpose", ["clipped"], "inputs")
 
 
 class KerasRanker:
@@ -143,9 +151,12 @@ class KerasRanker:
         logits = self.tail(graph, standardised(graph, self.scaling, n_user))
         graph.add("Mul", [logits, graph.constant("slope", np.float32(self.slope))], "stretched")
         graph.add("Add", ["stretched", graph.constant("offset", np.float32(self.offset))], "calibrated")
-        graph.add("Sigmoid", ["calibrated"], "probability")
+        for name, value in (("least", -LARGEST_LOGIT), ("most", LARGEST_LOGIT)):
+            graph.constant(name, np.float32(value))
+        graph.add("Clip", ["calibrated", "least", "most"], "bounded")
         graph.constant("flat", np.array([-1]))
-        graph.add("Reshape", ["probability", "flat"], "scores")
+        graph.add("Reshape", ["bounded", "flat"], "logits")
+        graph.add("Sigmoid", ["logits"], "scores")
         return graph.serialized(n_user, len(self.scaling.mean) - n_user)
 
 

@@ -59,7 +59,7 @@ class Ranker(Protocol):
         ...
 
     def to_onnx(self, n_user: int) -> bytes:
-        """Return user_features (1, U) and item_features (n, I), raw → scores (n,), as ONNX.
+        """Return user_features (1, U) and item_features (n, I), raw → scores (n,) and, as a rule, logits (n,), as ONNX.
 
         Raises:
             RecsysError: it reads categories, which serving has not.

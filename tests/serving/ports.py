@@ -14,11 +14,12 @@ from recsys.split import Split
 from recsys.user_state import UserState
 from serving.answering import Answering
 from serving.app import create_app
-from serving.explanation import Decision, RequestRecord, explain
+from serving.explanation import RequestRecord, explain
 from serving.graph import Graph
+from serving.left_behind import Decision, facts, shown
 from serving.metrics import Metrics
 from serving.model import ServedModel, load
-from serving.ports import Glimpse, Shown
+from serving.ports import Glimpse
 from serving.rollout import Candidate
 from serving.shadow import ShadowLine
 from serving.shelf import Shelf
@@ -83,7 +84,6 @@ class Splits:
 @dataclass
 class Log:
     interactions: list[Interaction] = field(default_factory=list)
-    shown: list[Shown] = field(default_factory=list)
     down: bool = False
 
     async def publish(self, interaction: Interaction) -> None:
@@ -91,17 +91,18 @@ class Log:
             raise DOWN
         self.interactions.append(interaction)
 
-    def show(self, shown: Shown) -> None:
-        self.shown.append(shown)
-
 
 @dataclass
 class Records:
     """Records are made at once, and kept as the JSON that the store would hold."""
 
     kept: dict[str, str] = field(default_factory=dict)
+    shown: list[Decision] = field(default_factory=list)
+    """Those whose impressions are logged."""
 
     def keep(self, decision: Decision) -> None:
+        if decision.propensity is not None:
+            self.shown.append(decision)
         self.kept[decision.answer.request_id] = explain(decision).model_dump_json()
 
     async def read(self, request_id: str) -> RequestRecord | None:
@@ -138,13 +139,13 @@ def assemble(folder: Path | None, weights: dict[str, float] | None = None, **rou
     )
     splits = Splits(weights or {"champion": 1.0})
     candidates, copies = Candidates(), Copies()
-    answering = Answering(models, users, log, records, splits, metrics, candidates=candidates, shadow=copies)
+    answering = Answering(models, users, records, splits, metrics, candidates=candidates, shadow=copies)
     shelf = Shelf(answering, folder.parent / "beside" if folder else Path("nowhere"))
     visits = Storefront(answering, users, users, splits, lambda: INSTANT, shelf)
     app = create_app(answering, log, metrics, lambda: INSTANT, visits=visits, **routes)
     return Parts(models, users, log, records, metrics, app, candidates, copies)
 
 
-def impressions_of(shown: Shown) -> list[Impression]:
+def impressions_of(decision: Decision) -> list[Impression]:
     """Return what the consumer makes of a list that was shown."""
-    return ShownList.model_validate_json(shown.text()).impressions()
+    return ShownList.model_validate_json(shown(facts(decision)) or b"").impressions()

@@ -54,7 +54,7 @@ def test_an_answer_says_what_and_where_from(client, parts):
 
 def test_the_impressions_of_an_answer_say_the_same(client, parts):
     answer = client.get(LIST.format("new"), params={"k": 3, "domain": "books"}).json()
-    (shown,) = parts.log.shown
+    (shown,) = parts.records.shown
     impressions = impressions_of(shown)
     assert [(i.rank, i.item_id, i.score) for i in impressions] == [
         (item["rank"], item["item_id"], item["score"]) for item in answer["items"]
@@ -114,7 +114,7 @@ def test_variants_follow_the_assignment_and_the_propensity_their_share(folder):
         variant = assign(user, "recommendations-2026-11", weights)
         rung, wanted = ("popular", POPULAR[:2]) if variant == "popular" else ("personalised", EVEN[1:3])
         assert (answer["variant"], answer["rung"], items(answer)) == (variant, rung, wanted)
-        assert parts.log.shown[-1].propensity == weights[variant]
+        assert parts.records.shown[-1].propensity == weights[variant]
         seen.add(variant)
     assert seen == set(weights)
 

@@ -44,7 +44,7 @@ def test_a_list_is_the_one_that_rest_gives(client, parts):
     assert [item["itemId"] for item in mine["items"]] == [item["item_id"] for item in theirs["items"]]
     assert [item["score"] for item in mine["items"]] == [item["score"] for item in theirs["items"]]
     assert (mine["rung"], mine["modelVersion"], mine["variant"]) == ("personalised", "3", "champion")
-    assert [shown.answer.request_id for shown in parts.log.shown] == [mine["requestId"], theirs["request_id"]]
+    assert [shown.answer.request_id for shown in parts.records.shown] == [mine["requestId"], theirs["request_id"]]
 
 
 def test_a_session_similar_items_and_the_reasons(client, parts):
@@ -135,11 +135,11 @@ def nested(depth: int) -> str:
 def test_a_query_that_is_too_deep_does_not_run(client, parts):
     fits = (MAX_DEPTH - 2) // 2
     assert "data" in ask(client, nested(fits))
-    shown = len(parts.log.shown)
+    shown = len(parts.records.shown)
     code, message = refused(client, nested(fits + 1))
     assert (code, "maximum operation depth" in message) == ("invalid_request", True)
     assert refused(client, nested(60))[0] == "invalid_request"
-    assert len(parts.log.shown) == shown
+    assert len(parts.records.shown) == shown
 
 
 def test_a_circle_of_fragments_does_not_run(client):
@@ -151,7 +151,7 @@ def test_many_aliases_and_many_tokens_do_not_run(client, parts):
     lists = " ".join(f'l{n}: recommendations(userId: "u") {{ rung }}' for n in range(MAX_ALIASES + 1))
     assert "aliases" in refused(client, f"{{ {lists} }}")[1]
     assert "tokens" in refused(client, "{ " + "rung " * 1500 + "}")[1]
-    assert parts.log.shown == []
+    assert parts.records.shown == []
 
 
 def test_a_query_makes_at_most_a_hundred_lists(client, parts):

@@ -56,7 +56,7 @@ class World:
         self.models, self.users, self.log, self.metrics = Models(load(folder)), Versioned(), Log(), Metrics()
         self.left, self.candidates, self.splits = Left(self.users), Candidates(), Splits(weights or {"champion": 1.0})
         answering = Answering(
-            self.models, self.users, self.log, Records(), self.splits, self.metrics, self.left, 600, self.candidates,
+            self.models, self.users, Records(), self.splits, self.metrics, self.left, 600, self.candidates,
             held=HeldAnswers(self.users, self.left, self.metrics, most),
         )  # fmt: skip
         self.client = TestClient(create_app(answering, self.log, self.metrics, lambda: INSTANT))

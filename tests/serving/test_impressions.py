@@ -2,18 +2,14 @@
 
 import json
 from datetime import UTC, datetime
-from types import SimpleNamespace
-from typing import cast
 
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from recsys.bundle import Catalogue
 from recsys.schemas import MAX_SHOWN
 from serving.impressions import Line, _messages
-from serving.made import MadeAnswer
-from serving.model import ServedModel
-from serving.ports import Shown
+from serving.left_behind import Counted, Facts, shown
+from serving.model import Identity
 
 INSTANT = datetime(2026, 11, 30, 4, 0, tzinfo=UTC)
 IDS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=40)
@@ -22,12 +18,12 @@ HOSTILE = '","item_id":"x","user_id":"y\\'
 
 def line(user_id: str, item_ids: list[str]) -> bytes:
     n = len(item_ids)
-    catalogue = Catalogue(
-        item_id=item_ids, domain=["movies"] * n, title=[""] * n, categories=[[]] * n, published_year=[None] * n
-    )
-    model = cast(ServedModel, SimpleNamespace(version="3", retriever=SimpleNamespace(catalogue=catalogue)))
-    answer = MadeAnswer("5f0c", user_id, "champion", model, "popular", range(n), [0.5] * n)
-    return Shown(answer, 1.0, INSTANT).text()
+    told = Facts(
+        "5f0c", INSTANT.isoformat(), user_id, "champion", 1.0, 1, "popular", "model", None,
+        Identity("ials", "3", "ials", "cut", "2026-01-01", "", "", n), (0, 0), [], Counted(n, n, {}, 0),
+        item_ids, [0.5] * n, ["movies"] * n, [], [], [], None,
+    )  # fmt: skip
+    return shown(told) or b""
 
 
 @given(IDS, st.lists(IDS, min_size=1, max_size=5))

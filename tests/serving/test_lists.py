@@ -44,7 +44,7 @@ def test_similar_items_say_what_and_where_from(client, parts):
     }  # fmt: skip
     assert [(item["rank"], item["item_id"]) for item in content["items"]] == list(enumerate(EVEN[1:4], start=1))
     assert content["items"][0]["score"] == pytest.approx(1)
-    assert not parts.log.shown
+    assert not parts.records.shown
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -111,7 +111,7 @@ def test_a_batch_answers_each_as_alone_and_in_order(client, parts):
     ]
     answers = client.post(BATCH, json={"requests": asked}).json()["answers"]
     assert parts.users.round_trips == 1
-    shown = [shown.answer.request_id for shown in parts.log.shown]
+    shown = [shown.answer.request_id for shown in parts.records.shown]
     alone = [client.post("/invocations", json=request).json() for request in asked]
     assert len(answers) == len(asked)
     assert [answer | {"request_id": ""} for answer in answers] == [answer | {"request_id": ""} for answer in alone]
@@ -142,7 +142,7 @@ def test_one_bad_request_refuses_the_batch(client, parts, body, word):
     answer = client.post(BATCH, json=body)
     assert (answer.status_code, answer.json()["error"]["code"]) == (422, "invalid_request")
     assert word in answer.json()["error"]["message"]
-    assert not parts.log.shown
+    assert not parts.records.shown
 
 
 # A session of nobody in particular
@@ -165,7 +165,7 @@ def test_without_an_id_a_session_is_outside_of_the_experiment(folder):
     answer = TestClient(parts.app).post(SESSION, json={"items": ODD[:1], "k": 1}).json()
     assert (answer["variant"], answer["rung"], items(answer)) == ("none", "session", [ODD[1]])
     assert answer["user_id"] == f"session:{answer['request_id']}"
-    assert not parts.log.shown
+    assert not parts.records.shown
 
 
 def test_with_an_id_a_session_is_a_unit_of_the_experiment(folder):
@@ -179,7 +179,7 @@ def test_with_an_id_a_session_is_a_unit_of_the_experiment(folder):
         rung, wanted = ("popular", POPULAR[:1]) if variant == "popular" else ("session", ODD[1:2])
         assert (answer["user_id"], answer["variant"]) == (f"session:s{number}", variant)
         assert (answer["rung"], items(answer)) == (rung, wanted)
-        (impression,) = impressions_of(parts.log.shown[-1])
+        (impression,) = impressions_of(parts.records.shown[-1])
         assert (impression.user_id, impression.variant) == (f"session:s{number}", variant)
         assert (impression.propensity, impression.shown_at) == (weights[variant], INSTANT)
         seen.add(variant)
@@ -203,4 +203,4 @@ def test_a_bad_session_is_refused(client, wanted, word):
 
 def test_the_longest_session_id_makes_valid_impressions(client, parts):
     client.post(SESSION, json={"session_id": "s" * 248, "k": 16})
-    assert [len(impression.user_id) for impression in impressions_of(parts.log.shown[0])] == [256] * 16
+    assert [len(impression.user_id) for impression in impressions_of(parts.records.shown[0])] == [256] * 16

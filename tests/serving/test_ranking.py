@@ -40,6 +40,15 @@ def test_the_weight_is_the_ranker_s_share(folder, weight, first):
     assert ITEMS[ranking.items[0]] == first
 
 
+def test_a_graph_that_gives_logits_ranks_like_one_that_gives_probabilities_alone(folder):
+    query = Query(k=5, history=[EVEN[0]], features={"user_mean_rating": 4.0})
+    (before,) = recommend(load(folder, graph=BY_RANKER), [query])
+    write_ranker(folder, logits=True)
+    (after,) = recommend(load(folder, graph=BY_RANKER), [query])
+    assert after.items == before.items
+    assert after.ranked == pytest.approx(before.ranked, abs=1e-4)
+
+
 def test_popular_lists_are_not_ranked(folder):
     model = load(folder, graph=BY_RANKER)
     (ranking,) = recommend(model, [Query(k=3)])

@@ -60,7 +60,7 @@ def test_a_canary_answers_its_share_of_the_champions_users_with_its_own_list_and
     for answer in found.values():
         items = [item["item_id"] for item in answer["items"]]
         assert items == (ITEMS[:3] if answer["model_version"] == "2" else POPULAR[:3])
-    assert {shown.answer.user_id: shown.answer.model.version for shown in parts.log.shown} == wanted
+    assert {shown.answer.user_id: shown.answer.model.version for shown in parts.records.shown} == wanted
     one = next(unit for unit, version in wanted.items() if version == "2")
     assert answers(parts, [one])[one]["model_version"] == "2"
     assert TestClient(parts.app).get("/readyz").json()["candidate"] == {

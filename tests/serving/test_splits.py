@@ -12,7 +12,7 @@ from recsys.settings import Settings
 from recsys.split import Decided, Decisions, Stop, decisions_file, write_decisions
 from serving.recommend import Ranking, in_random_order
 from serving.splits import LiveSplits
-from tests.serving.ports import assemble
+from tests.serving.ports import assemble, impressions_of
 from tests.worlds.served import EVEN, write_world
 
 DAY = date(2026, 12, 1)
@@ -62,8 +62,8 @@ def test_the_shuffled_list_holds_the_champions_items_and_logs_the_chance_of_thei
         answer = client.get(f"/v1/users/u{number}/recommendations", params={"k": 4}).json()
         items = [item["item_id"] for item in answer["items"]]
         assert sorted(items) == EVEN[1:5]
-        shown = parts.log.shown[-1]
-        assert shown.propensity == (0.5 / 4 if answer["variant"] == "shuffle" else 0.5)
+        impressions = impressions_of(parts.records.shown[-1])
+        assert {one.propensity for one in impressions} == {0.5 / 4 if answer["variant"] == "shuffle" else 0.5}
         seen.add((answer["variant"], items == EVEN[1:5]))
     assert ("shuffle", False) in seen
     assert {order for variant, order in seen if variant == "champion"} == {True}

@@ -216,7 +216,7 @@ def test_only_a_few_models_stay_loaded_and_one_that_is_gone_is_forgotten(parts, 
 def test_looking_around_leaves_no_trace(client, parts):
     parts.users.know("u", EVEN[:2])
     assert {client.get(path).status_code for path in PATHS} == {200}
-    assert (parts.log.shown, parts.log.interactions, parts.records.kept) == ([], [], {})
+    assert (parts.records.shown, parts.log.interactions, parts.records.kept) == ([], [], {})
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -62,6 +62,11 @@ def test_the_exported_graph_answers_like_the_network(fitted, tmp_path, name):
     native = fitted(name).predict(ranker.Examples(asked, np.zeros(50, np.float32)))
     assert scores.shape == (50,)
     np.testing.assert_allclose(scores, native, atol=1e-5)
+    if "logits" in [output.name for output in session.get_outputs()]:
+        (logits,) = session.run(["logits"], {"user_features": asked[:1, :U], "item_features": asked[:, U:]})
+        np.testing.assert_allclose(1 / (1 + np.exp(-logits)), scores, atol=1e-6)
+    else:
+        assert name == "mmoe"  # its score is a product of two probabilities
 
 
 def test_the_signature_names_the_features_of_each_side(fitted, tmp_path):

@@ -17,8 +17,9 @@ USER, ITEM = ("user_mean_rating",), ("item_mean_rating",)
 UNRATED = 3
 
 
-def write_ranker(folder: Path, version: str = "5", facts: bool = True) -> None:
-    """Put ranker and items' facts beside a bundle."""
+def write_ranker(folder: Path, version: str = "5", facts: bool = True, logits: bool = False) -> None:
+    """Put ranker and items' facts beside a bundle; with `logits` the graph gives these too."""
+    outputs = ("scores", "logits") if logits else ("scores",)
     graph = helper.make_graph(
         [
             helper.make_node("IsNaN", ["user_features"], ["no_user"]),
@@ -29,13 +30,14 @@ def write_ranker(folder: Path, version: str = "5", facts: bool = True) -> None:
             helper.make_node("Div", ["both", "eight"], ["logit"]),
             helper.make_node("Sigmoid", ["logit"], ["likely"]),
             helper.make_node("Squeeze", ["likely", "last"], ["scores"]),
+            helper.make_node("Squeeze", ["logit", "last"], ["logits"]),
         ],
         "ranker",
         [
             helper.make_tensor_value_info("user_features", TensorProto.FLOAT, [1, 1]),
             helper.make_tensor_value_info("item_features", TensorProto.FLOAT, ["n", 1]),
         ],
-        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n"])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n"]) for name in outputs],
         [
             helper.make_tensor("nothing", TensorProto.FLOAT, [1], [0.0]),
             helper.make_tensor("eight", TensorProto.FLOAT, [1], [8.0]),

@@ -52,7 +52,11 @@ def fit(train: Examples, validation: Examples, config: Config, seed: int, thread
             crossed = graph.add("Add", [met, crossed], f"crossed_{number}")
         for number in range(len(config.layers)):
             deep = graph.dense(made[0].get_layer(f"deep_{number}"), deep)
-        both = graph.add("Concat", [crossed, deep], "both", axis=1)
-        return graph.dense(made[0].get_layer("logit"), both)
+        last, width = made[0].get_layer("logit"), made[0].input_shape[-1]
+        weights = {"logit_of_deep": last.kernel.numpy()[width:], "logit_of_crossed": last.kernel.numpy()[:width]}
+        for name, value in (*weights.items(), ("logit_b", last.bias.numpy())):
+            graph.constant(name, value)
+        deep = graph.add("Gemm", [deep, "logit_of_deep", "logit_b"], "deep_logit")
+        return graph.add("Gemm", [crossed, "logit_of_crossed", deep], "logit")  # of both, without joining them
 
     return keras_ranker.fit(build, tail, train, validation, config, seed, threads)
