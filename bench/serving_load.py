@@ -258,10 +258,10 @@ def rows(measured: dict[tuple[str, int], dict[str, Any]]) -> list[dict[str, Any]
         row(f"{at}: {RATE} requests a second, open loop", "p50 ≤ 3 ms, p99 ≤ 15 ms" if ours else "none", _said(opened))
         row(
             f"{at}: {CLOSED_CONNECTIONS} connections", many if ours else "none",
-            f"{_middle(closed, 'per_second')} a second, {_said(closed)}",
+            f"{_middle(closed, 'per_second', 'a second')}, {_said(closed)}",
         )  # fmt: skip
         for report, what in ((opened, f"{RATE} requests a second"), (closed, f"{CLOSED_CONNECTIONS} connections")):
-            used = f"{_middle(report, 'own_cpu_ms')} ms, with its children {_middle(report, 'cpu_ms')} ms"
+            used = f"{_middle(report, 'own_cpu_ms', 'ms')}, with its children {_middle(report, 'cpu_ms', 'ms')}"
             row(f"{at}: {what}, processor time of an answer", "none", used)
         row(f"{at}: ready", "≤ 5 s" if ours else "none", f"{found['ready_seconds']} s")
         row(
@@ -275,20 +275,20 @@ def rows(measured: dict[tuple[str, int], dict[str, Any]]) -> list[dict[str, Any]
     ):
         rounds = zip(measured[ours, ML_25M_ITEMS]["closed"], measured[theirs, ML_25M_ITEMS]["closed"], strict=True)
         ratios = [{"times": round(mine["per_second"] / other["per_second"], 1)} for mine, other in rounds]
-        row(f"throughput of serving beside `mlflow models serve`, {what}", target, f"{_middle(ratios, 'times')} times")
+        row(f"throughput of serving beside `mlflow models serve`, {what}", target, _middle(ratios, "times", "times"))
     wrong = sum(one["wrong"] for found in measured.values() for mode in ("open", "closed") for one in found[mode])
     row("answers of all these that were not personalised", "0", str(wrong))
     return table
 
 
 def _said(reports: list[dict[str, Any]]) -> str:
-    return ", ".join(f"{name} {_middle(reports, f'{name}_ms')} ms" for name in ("p50", "p95", "p99"))
+    return ", ".join(f"{name} {_middle(reports, f'{name}_ms', 'ms')}" for name in ("p50", "p95", "p99"))
 
 
-def _middle(reports: list[dict[str, Any]], key: str) -> str:
+def _middle(reports: list[dict[str, Any]], key: str, unit: str) -> str:
     """Return the median of the rounds, with the least and the largest."""
     values = [report[key] for report in reports]
-    return f"{statistics.median(values):g} [{min(values):g}, {max(values):g}]"
+    return f"{statistics.median(values):g} {unit} [{min(values):g}, {max(values):g}]"
 
 
 def notes(measured: dict[tuple[str, int], dict[str, Any]], stolen_share: float) -> str:
