@@ -59,6 +59,13 @@ def test_a_ridge_that_grows_with_the_use_of_an_item_is_that_of_the_closed_form(t
     assert np.abs(weights - closed_form(3.0, 0.0)).max() > 0.01
 
 
+@pytest.mark.parametrize("max_exact_items", [100, 1], ids=["exact", "by neighbours"])
+def test_a_popular_item_gets_by_the_power_of_its_users(tmp_path, max_exact_items):
+    weights = fitted(ease, tmp_path, reg=3.0, popularity_exponent=-0.4, max_exact_items=max_exact_items)
+    per_item = np.maximum(dense().sum(0), 1)
+    np.testing.assert_allclose(weights, closed_form(3.0, 0.0) * per_item**-0.4, atol=2e-4)
+
+
 def test_few_neighbours_solve_the_regression_on_them(tmp_path):
     weights, x = fitted(ease, tmp_path, reg=3.0, max_exact_items=1, neighbours=4), dense()
     assert 0 < np.count_nonzero(weights, axis=0).max() <= 4
