@@ -2,16 +2,20 @@
 
 import numpy as np
 import pytest
+from pydantic_core import to_json
 from starlette.testclient import TestClient
 
 from recsys.artifacts import ITEM_FACTS_FILE, RANKER_FILES
 from recsys.user_state import UserState
 from serving.adapters import FolderModels
+from serving.explanation import RequestRecord
 from serving.graph import Graph
+from serving.left_behind import Decision, Facts, facts, record
+from serving.made import MadeAnswer
 from serving.metrics import Metrics
 from serving.model import load
 from serving.recommend import Query, recommend
-from tests.serving.ports import assemble
+from tests.serving.ports import INSTANT, assemble
 from tests.worlds.ranked import UNRATED, write_facts, write_ranker
 from tests.worlds.served import EVEN, ITEMS, ODD, write_world
 
@@ -47,6 +51,22 @@ def test_a_graph_that_gives_logits_ranks_like_one_that_gives_probabilities_alone
     (after,) = recommend(load(folder, graph=BY_RANKER), [query])
     assert after.items == before.items
     assert after.ranked == pytest.approx(before.ranked, abs=1e-4)
+
+
+def test_what_is_unknown_comes_through_the_line_to_the_carrier(folder):
+    pinned = {"action": "pin", "name": "first", "item_id": ODD[0], "rank": 1}
+    model = load(folder, graph=Graph(rank={"weight": 1.0}, retrieve={"candidates": 5}, rules=[pinned]))
+    query = Query(k=6, history=[EVEN[0]])  # nothing is known of the user but an item
+    (ranking,) = recommend(model, [query])
+    answer = MadeAnswer("r", "u", "champion", model, ranking.rung, ranking.items, ranking.scores)
+    told = facts(Decision(answer, query, "model", 1.0, INSTANT, ranking))
+    line = to_json(told)
+    kept = RequestRecord.model_validate_json(to_json(record(Facts.read(line))))
+    assert kept == RequestRecord.model_validate(record(told))
+    assert b"\n" not in line
+    assert (kept.items[0].item_id, kept.items[0].retrieval_score) == (ODD[0], None)
+    assert kept.ranker is not None
+    assert kept.ranker.user_features == {"user_mean_rating": None}
 
 
 def test_popular_lists_are_not_ranked(folder):

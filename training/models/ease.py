@@ -14,11 +14,11 @@ On validation parts, ndcg@20: of UltraGCN's MovieLens 1M, λ 400 exact .2635, wi
 user exponent ½ and λ 40 .2686, exponent 1 and λ 4 .2670. On two such parts, recall@20 / ndcg@20: user exponent ½ and λ
 30 .2296 / .2670, with item exponent ½ .2312 / .2688, with popularity exponent -.1 as well .2327 / .2693; 44 settings
 by Optuna, the eight best between .2379 / .2764 and .2394 / .2767 with λ 41 to 80, user exponent .57 to .66, item
-exponent .33 to .63, popularity exponent -.13 or -.2: the choice (`DENSE`) lies among them (iALS .2357 / .2724, the
-spectral filter .2391 / .2736). Of KGAT's Amazon-book (24 915 items, 200 neighbours, 30 CPU seconds), λ 100 .1462, user
-exponent ½ and λ 10 .1466; on two parts λ 30 and user exponent ½ .1481, with popularity exponent -.15 .1500, `DENSE`
-.1488. Of a split of 30 000 users and 47 706 items made from it (λ 30, user exponent ½), 80 neighbours .1340, 200
-.1356; 80 with item exponent ½ .1350, with 1 .1185; item-kNN has .1303 there.
+exponent .33 to .63, popularity exponent -.13 or -.2: the choice (`WITH_EXPONENTS`) lies among them (ndcg@20 of the
+spectral filter on both .2732, of iALS on one of them .2724). Of KGAT's Amazon-book (24 915 items, 200 neighbours, 30
+CPU seconds), λ 100 .1462, user exponent ½ and λ 10 .1466; on two parts λ 30 and user exponent ½ .1481, with popularity
+exponent -.15 .1500, `WITH_EXPONENTS` .1488. Of a split of 30 000 users and 47 706 items made from it (λ 30, user
+exponent ½), 80 neighbours .1340, 200 .1356; 80 with item exponent ½ .1350, with 1 .1185; item-kNN has .1303 there.
 """
 
 import numpy as np
@@ -32,9 +32,9 @@ from training.model import Between, ModelConfig, Workplace, popularity
 
 FRAMEWORK = "numpy"
 FEATURES: tuple[str, ...] = ()
-DENSE = {"reg": 60.0, "user_exponent": 0.6, "item_exponent": 0.4, "popularity_exponent": -0.15}
+WITH_EXPONENTS = {"reg": 60.0, "user_exponent": 0.6, "item_exponent": 0.4, "popularity_exponent": -0.15}
 TRIALS = (
-    DENSE,
+    WITH_EXPONENTS,
     {"reg": 30.0, "user_exponent": 0.5, "popularity_exponent": -0.15},
     {"reg": 30.0, "user_exponent": 0.5, "item_exponent": 0.5},
     {"reg": 300.0},
