@@ -44,6 +44,18 @@ def interaction_matrix(data: TrainingData) -> scipy.sparse.csr_array:
     return matrix
 
 
+def dense_gram(matrix: scipy.sparse.csr_array, block: int = 1000) -> np.ndarray:
+    """Return X'X by dense blocks of rows, which is faster than the sparse product unless nearly all is zero. (I, I)"""
+    n_rows, n_items = matrix.shape
+    if matrix.nnz < 0.002 * n_rows * n_items:
+        return (matrix.T @ matrix).toarray()
+    gram = np.zeros((n_items, n_items), np.float32)
+    for start in range(0, n_rows, block):
+        rows = matrix[start : start + block].toarray()  # (R, I)
+        gram += rows.T @ rows
+    return gram
+
+
 def history_matrix(histories: list[np.ndarray], n_items: int) -> scipy.sparse.csr_array:
     """Return histories as rows of ones. float32 (B, I)"""
     start = np.append(0, np.cumsum([len(history) for history in histories]))

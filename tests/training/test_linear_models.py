@@ -104,6 +104,27 @@ def test_the_spectral_filter_is_gf_cf(tmp_path):
     np.testing.assert_allclose(moved, (r.T @ r + 0.3 * low_pass) * per_item**-0.4, atol=1e-4)
 
 
+@pytest.mark.parametrize(("components", "is_dense"), [(100, True), (3, True), (2, False)])
+def test_tikhonov_lessens_the_strongest_patterns(tmp_path, monkeypatch, components, is_dense):
+    """All patterns give the ridge regression; of a few the rest stays linear; both decompositions say the same."""
+    monkeypatch.setattr(spectral, "DENSE_SHARE", 0.0 if is_dense else 1.0)
+    x, b = dense(), 0.3
+    per_user, per_item = x.sum(1, keepdims=True), np.maximum(x.sum(0), 1)
+    r = x * per_user**-0.4 * per_item**-b
+    s, v = np.linalg.eigh(r.T @ r)
+    s, v = np.maximum(s, 0)[::-1], v[:, ::-1]
+    reg = 0.2 * s[0]
+    response = np.where(np.arange(len(s)) < components, s / (s + reg), s / reg)
+    expected = per_item[:, None] ** -b * (reg * (v * response) @ v.T) * per_item ** (b - 0.15)
+    settings = {"user_exponent": 0.4, "item_exponent": b, "popularity_exponent": -0.15}
+    found = fitted(spectral, tmp_path, components=components, reg=0.2, **settings)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    if components > len(s):
+        gram = x.T @ (x * per_user**-0.8)
+        ridge = np.linalg.solve(gram + np.diag(reg * per_item ** (2 * b)), gram)
+        np.testing.assert_allclose(found, reg * ridge * per_item**-0.15, atol=1e-4)
+
+
 def test_columns_keep_their_strongest():
     whole = np.array([[3.0, 0, 1], [-4, 0, 2], [1, 5, -3]])
     kept = strongest_of_columns(item_knn.scipy.sparse.csc_array(whole), 2).toarray()

@@ -27,7 +27,7 @@ import scipy.sparse
 
 from training import neighbours
 from training.dataset import TrainingData
-from training.item_weights import ItemWeights, interaction_matrix, strongest
+from training.item_weights import ItemWeights, dense_gram, interaction_matrix, strongest
 from training.model import Between, ModelConfig, Workplace, popularity
 
 FRAMEWORK = "numpy"
@@ -118,18 +118,6 @@ def _factor(gram: np.ndarray) -> tuple[np.ndarray, int]:
     factor, failed = scipy.linalg.lapack.spotrf(gram.T, lower=1, overwrite_a=1)
     assert not failed, "X'X + λ I is positive definite for λ > 0"
     return factor, 1
-
-
-def dense_gram(matrix: scipy.sparse.csr_array, block: int = 1000) -> np.ndarray:
-    """Return X'X by dense blocks of rows, which is faster than the sparse product unless nearly all is zero. (I, I)"""
-    n_rows, n_items = matrix.shape
-    if matrix.nnz < 0.002 * n_rows * n_items:
-        return (matrix.T @ matrix).toarray()
-    gram = np.zeros((n_items, n_items), np.float32)
-    for start in range(0, n_rows, block):
-        rows = matrix[start : start + block].toarray()  # (R, I)
-        gram += rows.T @ rows
-    return gram
 
 
 def by_neighbours(matrix: scipy.sparse.csr_array, config: Config) -> scipy.sparse.csr_array:
