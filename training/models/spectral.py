@@ -56,7 +56,7 @@ DENSE_SHARE = 0.1
 MOST_OF_MANY = 512
 SPACE = {
     "components": Between(16, 512, log=True),
-    "reg": Between(0.01, 0.3, log=True),
+    "reg": Between(0.0, 0.3),
     "user_exponent": Between(0.0, 1.0),
     "item_exponent": Between(0.0, 1.0),
     "power": Between(0.5, 1.5),
