@@ -180,7 +180,7 @@ TAG_AS_OF = "as_of"
 MODEL_NAMES = ("two_tower", "keras_two_tower", "text_encoder", "ials", "slist", "popularity")
 """Trained by the pipeline unless its parameter `models` says otherwise."""
 MODEL_ZOO = (
-    *MODEL_NAMES, "ease", "item_knn", "spectral", "sasrec", "hstu", "lightgcn", "mf", "mult_vae", "neumf",
+    *MODEL_NAMES, "ease", "item_knn", "spectral", "sasrec", "hstu", "blend", "lightgcn", "mf", "mult_vae", "neumf",
     "generative", "content_ials", "contrastive_text", "hybrid",
 )  # fmt: skip
 """All models that there are: for the pipeline's parameter and the benchmark."""

@@ -101,13 +101,13 @@ def test_best_asks_for_order_and_for_the_length_of_histories(tmp_path):
     of_all = choice.candidates(train)
     in_order = choice.candidates(replace(train, is_ordered=True))
     assert not train.is_ordered
-    assert {"slist", "sasrec", "hstu"}.isdisjoint(of_all)
-    assert {"slist", "sasrec"} < set(in_order)
-    assert "hstu" not in in_order
+    assert {"slist", "sasrec", "hstu", "blend"}.isdisjoint(of_all)
+    assert {"slist", "blend"} < set(in_order)
+    assert {"sasrec", "hstu"}.isdisjoint(in_order)
     more = 1 + choice.LONG_HISTORY * len(np.unique(train.users)) // len(train.users)
     columns = {name: np.tile(getattr(train, name), more) for name in ("users", "items", "instants")}
     long = choice.candidates(replace(train, is_ordered=True, **columns))
-    assert set(long) == {*in_order, "hstu"}
+    assert set(long) == {*in_order, "sasrec", "hstu"} - {"blend"}
     assert long.index("hstu") < long.index("sasrec")
 
 

@@ -35,6 +35,7 @@ TINY = {
     "keras_two_tower": {"embedding_size": 4, "epochs": 1, "min_steps": 80, "batch_size": 20, "learning_rate": 0.02},
     "sasrec": SEQUENTIAL,
     "hstu": {**SEQUENTIAL, "age_bias": 0.0},
+    "blend": {**SEQUENTIAL, "linear_reg": 1.0},
     "text_encoder": {"embedding_size": 4, "popularity_weight": 0.01},
     "ease": {"reg": 1.0},
     "item_knn": {},
@@ -61,9 +62,9 @@ TINY = {
 }
 TOWERS = ("two_tower", "keras_two_tower")
 COLLABORATIVE = ("lightgcn", "mf", "mult_vae", "neumf", "hybrid", "contrastive_text")
-RANDOM = {"ials", "content_ials", "two_tower", "keras_two_tower", "sasrec", "hstu", "generative", *COLLABORATIVE}
 PERSONAL = tuple(name for name in MODEL_ZOO if name != BASELINE_MODEL)
-NEXT_EVENT = ("two_tower", "keras_two_tower", "sasrec", "hstu", "generative")
+NEXT_EVENT = ("two_tower", "keras_two_tower", "sasrec", "hstu", "blend", "generative")
+RANDOM = {"ials", "content_ials", *NEXT_EVENT, *COLLABORATIVE}
 GRADIENT = (*NEXT_EVENT, *COLLABORATIVE)
 
 
