@@ -181,16 +181,17 @@ def test_validation_chooses_and_the_leader_gets_the_trials(staged):
     trials = ({"setting": 0.0}, {"setting": 0.05}, {"setting": 0.02})
     verdict, played = staged(
         {
-            "weak": {"seconds": 1, "quality": 0.1, "trials": trials},
+            "hopeless": {"seconds": 1, "quality": 0.2, "trials": trials},
+            "weak": {"seconds": 1, "quality": 0.29, "trials": trials},
             "strong": {"seconds": 1, "quality": 0.3, "trials": trials},
         },
         100,
     )
     assert (verdict.model, verdict.final.hyper_parameters) == ("strong", {"setting": 0.05})
     tried = [model for model, _, is_final in played if not is_final]
-    assert tried == ["weak", "strong", "strong", "strong", "weak", "weak"]
+    assert tried == ["hopeless", "weak", "strong", "strong", "strong", "weak", "weak"]
     assert [(model, setting) for model, setting, is_final in played if is_final] == [("strong", 0.0), ("strong", 0.05)]
-    assert len(verdict.validation) == 6
+    assert len(verdict.validation) == 7
 
 
 def test_a_model_that_does_not_fit_is_not_begun(staged):

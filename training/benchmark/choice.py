@@ -3,10 +3,10 @@
 Every model's first trial comes first, the cheapest by estimate at the head, so that a short budget is not spent on one
 that does not end; it is the first of the model's own that takes a small share of the budget, or, where the model stands
 alone, of those that fit at all. Those that take more go by how much is to be expected of them. Then come the trials of
-the leader of the moment. A trial is not begun when, by estimate or by what was measured, it and the fit on all of the
-training part would not end in time; one that overruns is ended, and a cheaper one of the same model may follow. A model
-that stops in time by itself is begun with less than it asks for, down to `LEAST_SHARE`; what is left of the time at the
-end goes into more of its networks, where it averages some.
+the leader of the moment, then those of models that are not far behind it. A trial is not begun when, by estimate or by
+what was measured, it and the fit on all of the training part would not end in time; one that overruns is ended, and a
+cheaper one of the same model may follow. A model that stops in time by itself is begun with less than it asks for, down
+to `LEAST_SHARE`; what is left of the time at the end goes into more of its networks, where it averages some.
 
 There is always an answer: as soon as the cheap models were tried, the best of those that take a small share of the time
 is fitted on all of the training part and asked about the test's users, and another one when it is worth more. What it
@@ -56,6 +56,8 @@ EARLY_PATIENCE = 3.0
 """So many times what is expected such an answer may take."""
 WORTH = 1.05
 """So many times what is laid by the leader must be worth on the validation part for another one to be laid by."""
+PROMISING = 0.8
+"""Of the leader's worth: what the best trial of a model must have for further ones of it."""
 HALF = 0.5
 """Of the leader's worth: what is worth less is not laid by."""
 log = logging.getLogger(__name__)
@@ -235,7 +237,9 @@ class Race:
             one.begin_with_what_fits(data, self.pace, soon)
         if untried:
             return min(untried, key=lambda one: self._turn(one, data))
-        return max(open_ones, key=lambda one: one.best(self.metric), default=None)
+        least = PROMISING * max((one.best(self.metric) for one in self.contenders), default=0.0)
+        promising = [one for one in open_ones if one.best(self.metric) >= least]
+        return max(promising, key=lambda one: one.best(self.metric), default=None)
 
     def _turn(self, one: Contender, data: TrainingData) -> tuple[bool, float]:
         """Return a key by which first trials are sorted: the cheap ones by estimate, then the dear ones as they are
