@@ -61,11 +61,8 @@ at work as well; `keras_two_tower` and the others were not run at 600 s.
 **Networks of sequences.** `sasrec` had .0719 / .0438 and `hstu` .0474 / .0294 while the benchmark began with the
 cheapest setting and tried what long histories want; since then short histories have settings of their own, and the time
 goes into three networks whose scores are averaged. Three of the same setting of `sasrec`, ended before their last
-epochs by a busy machine, had .0755 / .0439. The row of `best` is of before; SLIST, its answer, is below both, but three
-networks cannot be tried and fitted again within 600 s of one core.
-
-**Since then** the spectral filter, one of those that `best` chooses among, has become stronger on such splits
-(docs/results/models.md); no row of `best` was measured anew."""
+epochs by a busy machine, had .0755 / .0439. `best` answered with SLIST, .0771 / .0491, until `blend` (SLIST and SASRec
+added) was among its candidates: its row of 2026-12-01."""
 
 Sequences = list[tuple[int, list[int]]]
 """A user and the items, in order."""

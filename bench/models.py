@@ -127,7 +127,7 @@ PARTS: dict[str, tuple[Figure | Peer, ...]] = {
         Figure("ultragcn-ml-1m", "ease", {}, cpu_seconds=60),
         Figure("ultragcn-ml-1m", "spectral", {}, cpu_seconds=60),
         Figure("ultragcn-ml-1m", "ials", {}, cpu_seconds=60),
-        Figure("kgat-amazon-book", "ease", {}, ease.WITH_EXPONENTS, cpu_seconds=60),
+        Figure("kgat-amazon-book", "ease", {}, ease.OF_SHORT, cpu_seconds=60),
         Figure("kgat-amazon-book", "ials", {}),
         Figure("kgat-amazon-book", "lightgcn", {}),
         Figure("kgat-amazon-book", "spectral", {}, spectral.SPARSE, cpu_seconds=60),
