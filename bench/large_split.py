@@ -46,8 +46,9 @@ trials fit into a budget of wall seconds than on a machine of its own. `generati
 since the splits have no texts.
 
 **What time gives.** The rows of 600 s ran beside other work. lightgcn's had .1212 / .0879 on 2026-11-30, when EASE's
-trials were others and in another order: the validation part prefers today's (training/models/ease.py), the test does
-not. On a busier hour, with 13 trials and 408 CPU seconds: recall@20 .1180 / ndcg@20 .0849.
+trials were others and in another order; on the validation part those known from then have .1224 and .1249 of ndcg@20,
+today's first .1260 (training/models/ease.py). On a busier hour, with 13 trials and 408 CPU seconds: recall@20 .1180 /
+ndcg@20 .0849.
 In short budgets of a busy machine `best` had answered on
 the same splits with item-kNN (lightgcn, 240 s: ndcg@20 .0802, where EASE alone gave .0851 in 120 s), and in ncf with
 the spectral filter (165 s: hit_rate@10 .4438), laid by early, when the leader's last fit left no time for its answers;
