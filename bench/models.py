@@ -39,9 +39,10 @@ size is that of the framework's own file of weights. CPU seconds and answers wer
 higher priority: they are upper bounds (the p99 of an answer above all).
 iALS without order was chosen on the last training item of each user among 99 that the user has not used, hit_rate@10 /
 ndcg@10: 128 factors .7551 / .4653, 192 .7561 / .4663, with α0 .2 and λ .009 .7558 / .4680 (the choice), with 12 epochs
-.7538 / .4665, 256 factors .7541 / .4675. What 20 CPU-seconds hold was chosen on another draw of that part (there the
-choice has .7518 / .4665): 192 factors and five epochs .7515 / .4657 (the choice), 144 and seven .7526 / .4650, 160 and
-seven .7508 / .4645, and six .7512 / .4633. Before, the row of 20 had 128 factors and eight epochs: .7283 / .4515.
+.7538 / .4665, 256 factors .7541 / .4675. What 20 CPU-seconds hold was chosen on the benchmark's own such part (seed 1;
+there that choice has .7518 / .4665): 192 factors and five epochs .7515 / .4657 (the choice), 144 and seven .7526 /
+.4650, 160 and seven .7508 / .4645, and six .7512 / .4633. Before, the row of 20 had 128 factors and eight epochs:
+.7283 / .4515.
 MF without order misses the hit rate by .0041. Tried on the same part: α0 .2, λ .009 .7515 / .4640 (.7503 / .4643 as in
 the row), with twice the epochs .7508 / .4645; α0 .3, λ .01 .7406 / .4519; two, three and four fits from other seeds
 with their scores added .7526 / .4643, .7528 / .4641, .7526 / .4642; users folded in instead of trained .7517 / .4640.

@@ -37,7 +37,7 @@ from training.model import Workplace, module_of
 CANDIDATES = (BASELINE_MODEL, "ease", "spectral", "ials", "item_knn", "lightgcn")
 """What `best` chooses among: the baseline, which always fits, then those of which most is to be expected."""
 CANDIDATES_IN_ORDER = (BASELINE_MODEL, "slist", *CANDIDATES[1:5], "blend")
-"""The same where the order of a user's events is known: SASRec adds to SLIST, alone it was behind."""
+"""The same where the order of a user's events is known: SASRec beside SLIST in one model, not alone."""
 CANDIDATES_FOR_LONG = (*CANDIDATES_IN_ORDER[:-1], "hstu", "sasrec")
 """The same where the histories are long as well: there the HSTU-like model is the stronger of the two networks."""
 LONG_HISTORY = 50

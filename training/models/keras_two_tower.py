@@ -86,10 +86,10 @@ class Config(ModelConfig):
     temperature: float = 0.0
     negatives: int = 0
     user_exponent: float = 0.5
-    in_batch_negatives: int = 0
-    """At most so many of the batch's own targets are what a target is held against, drawn evenly; zero: all."""
     correct_log_q: bool = True
     """These five as in training/models/two_tower.py."""
+    in_batch_negatives: int = 0
+    """At most so many of the batch's own targets are what a target is held against, drawn evenly; zero: all."""
 
 
 SHORT_HISTORIES = {
